@@ -1,0 +1,76 @@
+"""What a model can do, as plain data: the API validates and buckets from it and never
+imports a generator. Workers register it; the table `models` keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from promptmill import errors, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Capabilities of one generator.
+
+    sizes: (width, height) choices in pixels. parameters: item fields beyond prompt and
+    seed that change its output; any other value than the default is refused. steps,
+    guidance: (least, default, most). batch_shapes: the batch sizes it runs, ascending.
+    batch_invariant: same bytes at every batch shape, else one fixed shape is used.
+    bucket_fields: item fields that must match inside one micro-batch. cost: seconds per
+    image, a first guess for fair queueing until it is measured.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    tasks: tuple[str, ...] = ("text2image",)
+    parameters: tuple[str, ...] = ()
+    steps: tuple[int, int, int] = (1, 1, 1)
+    guidance: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    batch_shapes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    quantizations: tuple[str, ...] = ("none",)
+    batch_invariant: bool = False
+    bucket_fields: tuple[str, ...] = ("task", "width", "height")
+    cost: float = 0.01
+    max_prompt: int = 32_000
+
+    @property
+    def max_batch(self) -> int:
+        return self.batch_shapes[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Caps:
+        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        frozen["sizes"] = tuple((int(w), int(h)) for w, h in data["sizes"])
+        return Caps(**frozen)
+
+    def bucket(self, item: jobs.Item) -> str:
+        """The bucket of an item: its `bucket_fields` as `name=value` pairs, in order."""
+        return ",".join(f"{name}={getattr(item, name)}" for name in self.bucket_fields)
+
+    def shape_for(self, count: int) -> int:
+        """The batch shape that `count` items are padded to."""
+        if not self.batch_invariant:
+            return self.max_batch
+        return next((s for s in self.batch_shapes if s >= count), self.max_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered model: its name, capabilities and the fingerprint of its weights."""
+
+    name: str
+    caps: Caps
+    fingerprint: str
+    description: str = ""
+
+    def require_size(self, width: int, height: int) -> None:
+        """Raises `errors.UnsupportedParameter` unless the size is one of `caps.sizes`."""
+        if (width, height) not in self.caps.sizes:
+            known = ", ".join(f"{w}x{h}" for w, h in self.caps.sizes)
+            raise errors.UnsupportedParameter(
+                f"model {self.name} has no size {width}x{height} (it has {known})", param="size"
+            )

@@ -1,0 +1,280 @@
+"""The frozen records that cross threads and processes: what the store returns, what the
+queue leases, what a worker commits. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptmill.jobs import ImageState, Item, JobState, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    id: int
+    name: str
+    weight: float = 1.0
+    max_queued: int | None = None  # images; None: the setting decides
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a job's images are encoded and stored."""
+
+    format: str = "png"  # png | webp | jpeg
+    packing: str = "image"  # image: one object each | tar: one part per lease and job
+    prefix: str = ""  # below the storage prefix, from the allowed list
+
+    def extension(self) -> str:
+        return {"png": "png", "webp": "webp", "jpeg": "jpg"}[self.format]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A submission's head, before its rows are known."""
+
+    tenant_id: int
+    model: str
+    name: str
+    priority: Priority
+    seed: int
+    defaults: Mapping[str, Any]
+    output: Output
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    webhook: str | None = None
+    fingerprint: str | None = None  # pinned
+    expires_at: float | None = None
+    recipe: Mapping[str, Any] | None = None  # the template and its variables, as given
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A submission being received. Segment writes check `epoch`."""
+
+    job_id: int
+    public_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The idempotency key is known: the job it made, and the hash to compare with."""
+
+    public_id: str
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSpec:
+    """A lane of a submission, complete: `count` items numbered 0..count-1."""
+
+    number: int
+    bucket: str
+    cost: float  # generator-seconds per image
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`count` items of lane `lane`, from position `first`, encoded by `segments.encode`."""
+
+    lane: int  # lane number inside the job
+    number: int
+    first: int
+    count: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapBlock:
+    """`row_map`: for images block*1024 .. +1023 of a job of several lanes, the packed
+    (lane number, position) of each, encoded by `segments.encode_map`."""
+
+    block: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    id: int
+    job_id: int
+    number: int
+    bucket: str
+    cost: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    total: int
+    done: int
+    failed: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: int
+    public_id: str
+    tenant_id: int
+    name: str
+    model: str
+    state: JobState
+    priority: Priority
+    seed: int
+    generation: int
+    version: int  # +1 with every change of state; the queue refuses an older one
+    defaults: Mapping[str, Any]
+    output: Output
+    metadata: Mapping[str, Any]
+    webhook: str | None
+    fingerprint: str | None
+    recipe: Mapping[str, Any] | None
+    error: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    expires_at: float | None
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` images of a lane from position `start`, tried `attempt` times before."""
+
+    start: int
+    count: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLane:
+    """What the queue needs to know of a lane."""
+
+    id: int
+    job_id: int
+    generation: int
+    version: int
+    tenant_id: int
+    weight: float
+    bucket: str
+    cost: float
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedSpan:
+    lane: int
+    job_id: int
+    generation: int
+    start: int
+    count: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    id: str
+    worker: str
+    bucket: str
+    spans: tuple[LeasedSpan, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(span.count for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A lease past its deadline. `rendering`: its rendering had begun (by heartbeat)."""
+
+    lease: Lease
+    rendering: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCount:
+    """Where a lane's images are, in Redis."""
+
+    queued: int
+    leased: int
+    retry: int
+    registered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One image to render, with all that the slot needs to store and commit it."""
+
+    item: Item
+    job_id: int
+    job: str  # public id
+    lane: int
+    position: int
+    generation: int
+    attempt: int
+    model: str
+    output: Output
+    pinned: str | None = None  # the fingerprint that the job asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A terminal image, as committed: one row."""
+
+    job_id: int
+    lane: int
+    position: int
+    index: int
+    generation: int
+    state: ImageState  # DONE or FAILED
+    attempt: int
+    seed: int
+    worker: str
+    fingerprint: str
+    render_ms: float
+    key: str | None = None  # object key; of the tar part when `length` is set
+    offset: int | None = None
+    length: int | None = None
+    sha256: bytes | None = None
+    bytes: int = 0
+    score: float | None = None
+    error_code: str | None = None
+    error_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a job as the API shows it: its item and, when terminal, its result."""
+
+    job_id: int
+    item: Item
+    state: ImageState
+    attempt: int = 0
+    key: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    sha256: bytes | None = None
+    bytes: int = 0
+    score: float | None = None
+    fingerprint: str | None = None
+    error_code: str | None = None
+    error_text: str | None = None
+    render_ms: float | None = None
+    worker: str | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A span that a dead worker held, recorded before Redis is touched."""
+
+    lease_id: str
+    job_id: int
+    lane: int
+    start: int
+    count: int
+    attempt: int
+    kind: str  # crash (alone and rendering) | lost
+    worker: str

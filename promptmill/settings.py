@@ -1,0 +1,101 @@
+"""Settings, read once from PROMPTMILL_* variables. An unknown or unparsable one stops the
+start with its name; nothing else in the tree reads the environment for configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
+
+from promptmill import errors
+
+PREFIX = "PROMPTMILL_"
+CLIENT_ONLY = frozenset({"URL", "API_KEY"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting and its default; the README documents each by name.
+
+    An empty `database_url`, `redis_url` or `storage_url` means the embedded default
+    inside `data_dir`: SQLite, a unix socket of the embedded Valkey, a folder.
+    """
+
+    data_dir: Path = Path("promptmill-data")
+    database_url: str = ""
+    redis_url: str = ""
+    storage_url: str = ""
+    s3_endpoint_url: str = ""
+    s3_public_endpoint_url: str = ""
+    output_prefixes: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model: str = "emoji-gan"
+    quantization: str = "auto"
+    device: str = "auto"
+    slots: int = 3
+    auth: str = "off"
+    lease_seconds: float = 30.0
+    max_rows: int = 10_000_000
+    max_body_bytes: int = 16_000_000_000
+    max_line_bytes: int = 1_000_000
+    max_queued_images_per_tenant: int = 50_000_000
+    retention_days: float = 0.0
+    webhook_secret: str = ""
+    otel_endpoint: str = ""
+    log_level: str = "INFO"
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'promptmill.db'}"
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url or f"unix://{self.data_dir.resolve() / 'redis.sock'}"
+
+    @property
+    def storage(self) -> str:
+        return self.storage_url or f"file://{self.data_dir.resolve() / 'objects'}"
+
+
+def _check(settings: Settings) -> Settings:
+    if settings.auth not in ("off", "keys"):
+        raise errors.SettingInvalid(f"{PREFIX}AUTH must be off or keys, not {settings.auth!r}")
+    if settings.lease_seconds < 1:
+        raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
+    if not 2 <= settings.slots <= 16:
+        raise errors.SettingInvalid(f"{PREFIX}SLOTS must be from 2 to 16")
+    for name, url, schemes in (
+        ("DATABASE_URL", settings.database, ("sqlite", "postgresql", "postgres")),
+        ("REDIS_URL", settings.redis, ("unix", "redis", "rediss")),
+        ("STORAGE_URL", settings.storage, ("file", "s3")),
+    ):
+        if urlsplit(url).scheme.split("+")[0] not in schemes:
+            raise errors.SettingInvalid(f"{PREFIX}{name} must start with one of {schemes}")
+    return settings
+
+
+_PARSERS: Mapping[type, Callable[[str], Any]] = {int: int, float: float, str: str, Path: Path}
+
+
+def read(environ: Mapping[str, str] | None = None) -> Settings:
+    """Parses `environ` (default: the process's). Raises `errors.SettingInvalid`."""
+    environ = os.environ if environ is None else environ
+    kinds = get_type_hints(Settings)
+    known = {f.name.upper(): kinds[f.name] for f in fields(Settings)}
+    given: dict[str, Any] = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in CLIENT_ONLY:
+            continue
+        short = name.removeprefix(PREFIX)
+        if short not in known:
+            raise errors.SettingInvalid(f"{name} is not a setting of promptmill", param=name)
+        try:
+            given[short.lower()] = _PARSERS[known[short]](text)
+        except ValueError:
+            kind = known[short].__name__
+            raise errors.SettingInvalid(f"{name}={text!r} is not a {kind}", param=name) from None
+    return _check(Settings(**given))

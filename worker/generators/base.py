@@ -1,0 +1,52 @@
+"""The generator protocol: what a text-to-image model must offer to be farmed. Nothing
+here knows of queues, databases or stores; batching, padding, locks and retries are
+written once, around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptmill.jobs import Item
+from promptmill.models import Caps
+
+Pixels = NDArray[np.uint8]
+
+
+class OutOfMemory(Exception):
+    """The device has too little memory for this batch: a smaller one may pass."""
+
+
+class Generator(Protocol):
+    """One text-to-image model, held by one process and called by one thread at a time."""
+
+    name: str
+    caps: Caps
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the bytes: weights, quantization, fixed shapes of the
+        text encoder, device class, library versions. Stable after `load`."""
+        ...
+
+    def load(self, *, device: str, quantization: str) -> None:
+        """Reads the weights. Raises `errors.Error` naming the file when they are damaged
+        or missing, and `errors.UnsupportedParameter` for a quantization it lacks."""
+        ...
+
+    def warmup(self, shapes: Sequence[int]) -> None:
+        """Runs each batch shape once, so that the first job pays no compilation."""
+        ...
+
+    def generate(self, items: Sequence[Item]) -> Pixels:
+        """Renders `items`, whose number is one of `caps.batch_shapes` and which share a
+        bucket, to uint8 [B, H, W, 3]. An image depends on its own item only. Raises
+        `OutOfMemory`, or anything else if an item cannot be rendered."""
+        ...
+
+    def close(self) -> None:
+        """Frees the device."""
+        ...
