@@ -45,6 +45,7 @@ class Settings:
     max_queued_images_per_tenant: int = 50_000_000
     retention_days: float = 0.0
     webhook_secret: str = ""
+    webhook_networks: str = "public"
     otel_endpoint: str = ""
     log_level: str = "INFO"
 
@@ -64,6 +65,8 @@ class Settings:
 def _check(settings: Settings) -> Settings:
     if settings.auth not in ("off", "keys"):
         raise errors.SettingInvalid(f"{PREFIX}AUTH must be off or keys, not {settings.auth!r}")
+    if settings.webhook_networks not in ("public", "any"):
+        raise errors.SettingInvalid(f"{PREFIX}WEBHOOK_NETWORKS must be public or any")
     if settings.lease_seconds < 1:
         raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
     if not 2 <= settings.slots <= 16:
