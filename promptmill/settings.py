@@ -48,6 +48,7 @@ class Settings:
     webhook_networks: str = "public"
     otel_endpoint: str = ""
     log_level: str = "INFO"
+    failpoints: str = ""
 
     @property
     def database(self) -> str:

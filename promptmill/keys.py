@@ -1,0 +1,29 @@
+"""The names of objects below the storage prefix. Nothing else in the tree builds a key."""
+
+from __future__ import annotations
+
+from promptmill.records import Output
+
+
+def job_prefix(output: Output, job: str) -> str:
+    """All objects of a job (its public id)."""
+    return f"{output.prefix}jobs/{job}/"
+
+
+def generation_prefix(output: Output, job: str, generation: int) -> str:
+    """All objects of one generation of a job."""
+    return f"{job_prefix(output, job)}g{generation}/"
+
+
+def image(output: Output, job: str, *, generation: int, index: int) -> str:
+    return f"{generation_prefix(output, job, generation)}{index:09d}.{output.extension()}"
+
+
+def part(output: Output, job: str, *, generation: int, lease: str) -> str:
+    """The tar part that one lease makes for one job."""
+    return f"{generation_prefix(output, job, generation)}parts/{lease}.tar"
+
+
+def repaired(output: Output, job: str, *, generation: int, index: int, nonce: str) -> str:
+    name = f"repaired/{index:09d}-{nonce}.{output.extension()}"
+    return generation_prefix(output, job, generation) + name

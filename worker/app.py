@@ -1,0 +1,137 @@
+"""The worker process: one generator, one engine, one Celery worker around them. The
+composition root; nothing imports it but the command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.worker.control import control_command
+
+from promptmill import errors, failpoints, models, telemetry, wakeups
+from promptmill.blobs.factory import open_store
+from promptmill.queue import RedisQueue
+from promptmill.settings import Settings
+from promptmill.store import models as store_models
+from promptmill.store.database import Database
+from worker.engine import Engine
+from worker.events import TaskEvents
+from worker.generators import registry
+from worker.generators.base import Generator
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 25.0  # for the slots to finish; a supervisor's patience is 30 s
+LAST_RESORT = 29.0
+
+
+@control_command()  # type: ignore[untyped-decorator]
+def drain(state: Any) -> dict[str, str]:
+    """Stop leasing, finish what is rendering, give back the rest."""
+    state.consumer.controller.engine.drain()
+    return {"ok": "draining"}
+
+
+@control_command()  # type: ignore[untyped-decorator]
+def resume(state: Any) -> dict[str, str]:
+    """Lease again after a drain."""
+    state.consumer.controller.engine.resume()
+    return {"ok": "leasing"}
+
+
+def engine_step(engine: Engine) -> type[bootsteps.StartStopStep]:
+    """A Celery bootstep that starts the engine with the worker and stops it with it."""
+
+    class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, parent: Any) -> None:
+            def watched() -> bool:
+                dispatcher = getattr(parent.consumer, "event_dispatcher", None)
+                return bool(dispatcher and dispatcher.enabled)
+
+            parent.engine = engine
+            engine.events = TaskEvents(parent.app, parent.hostname, watched)
+            engine.start()
+
+        def stop(self, parent: Any) -> None:
+            if not engine.stop(STOP_SECONDS):
+                log.error("a slot is busy at the deadline: its lease expires by itself")
+
+    return EngineStep
+
+
+def build(settings: Settings, engine: Engine) -> Celery:
+    """The Celery app whose worker carries `engine` and whose wake-ups poke it."""
+    app = wakeups.celery_app(settings)
+    app.steps["worker"].add(engine_step(engine))
+
+    @app.task(name=wakeups.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def wake(model: str) -> None:
+        engine.poke()
+
+    def stop_soon(**_: Any) -> None:
+        engine.drain()
+        last = threading.Timer(LAST_RESORT, os._exit, (0,))
+        last.daemon = True
+        last.start()
+
+    signals.worker_shutting_down.connect(stop_soon, weak=False)
+    return app
+
+
+def open_generator(settings: Settings) -> Generator:
+    generator = registry.create(settings.model)
+    generator.load(device=settings.device, quantization=settings.quantization)
+    generator.warmup(generator.caps.batch_shapes)
+    return generator
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Checks every server before the weights are loaded, registers the model. Raises
+    `errors.Error` with one line that names the setting and the remedy."""
+    db = Database(settings.database)
+    db.require_schema()
+    blobs = open_store(settings)
+    blobs.probe()
+    queue = RedisQueue(settings.redis, settings.model)
+    queue.ping()
+    generator = open_generator(settings)
+    model = models.Model(generator.name, generator.caps, generator.fingerprint)
+    store_models.register(db, model)
+    return Engine(settings, worker=identity(), generator=generator, db=db, blobs=blobs, queue=queue)
+
+
+def identity() -> str:
+    """Host, process and a nonce of this start: a reused id would hide a dead worker."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM; the exit status of the process."""
+    telemetry.configure("worker", settings.log_level)
+    failpoints.arm(settings.failpoints)
+    engine = open_engine(settings)
+    app = build(settings, engine)
+    worker = app.Worker(
+        hostname=f"render@{engine.worker}",
+        queues=[wakeups.queue_name(settings.model)],
+        pool="threads",
+        concurrency=1,
+        prefetch_multiplier=1,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=settings.log_level,
+    )
+    try:
+        worker.start()
+    except errors.Unavailable as outage:
+        log.error("%s", outage)
+        return 1
+    return int(worker.exitcode or 0)

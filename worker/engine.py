@@ -1,0 +1,334 @@
+"""The engine of one worker process: its slots, the leases they hold, heartbeats, the
+watchdog, draining. It outlives every Celery task; a wake-up only pokes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from promptmill import errors, records
+from promptmill.blobs import BlobStore
+from promptmill.queue import Cold, Queue
+from promptmill.settings import Settings
+from promptmill.store import images, models
+from promptmill.store.database import Database
+from worker.generators.base import Generator
+from worker.render import Renderer, Turn
+from worker.slot import Slot
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
+STALL = 60.0  # seconds without progress after which a slot counts as hung
+HUNG = 70  # exit status of a worker that its watchdog ended
+PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
+
+
+class Events(Protocol):
+    def begun(self, lease: str, details: Mapping[str, Any]) -> None: ...
+    def ended(self, lease: str, *, seconds: float, result: str) -> None: ...
+    def given_back(self, lease: str, reason: str) -> None: ...
+
+
+class NoEvents:
+    def begun(self, lease: str, details: Mapping[str, Any]) -> None:
+        """Nobody watches."""
+
+    def ended(self, lease: str, *, seconds: float, result: str) -> None:
+        """Nobody watches."""
+
+    def given_back(self, lease: str, reason: str) -> None:
+        """Nobody watches."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease that a slot of this process holds."""
+
+    lease: records.Lease
+    slot: Slot
+    rendering: bool = False
+    gone: bool = False  # its heartbeat was refused: another worker may have it
+
+
+@dataclass(slots=True)
+class Measured:
+    """What this worker has done, for the registry and the dashboard."""
+
+    images: int = 0
+    failed: int = 0
+    batch: int = 0
+    bucket: str = ""
+    seconds_per_image: dict[str, float] = field(default_factory=dict)
+    batch_seconds: float = 0.0  # exponentially weighted mean of a micro-batch
+    recent: list[tuple[float, int]] = field(default_factory=list)
+
+    def add(self, bucket: str, count: int, seconds: float) -> None:
+        now = time.monotonic()
+        self.images += count
+        self.batch, self.bucket = count, bucket
+        self.batch_seconds += 0.2 * (seconds - self.batch_seconds)
+        old = self.seconds_per_image.get(bucket, seconds / count)
+        self.seconds_per_image[bucket] = old + 0.2 * (seconds / count - old)
+        self.recent = [(t, n) for t, n in self.recent if now - t < 10] + [(now, count)]
+
+    def rate(self) -> float:
+        """Images per second over the last ten seconds."""
+        now = time.monotonic()
+        recent = [(t, n) for t, n in self.recent if now - t < 10]
+        if not recent:
+            return 0.0
+        return sum(n for _, n in recent) / max(now - recent[0][0], 1.0)
+
+
+class Engine:
+    """One generator and the slots that feed it. Everything it is given is thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        worker: str,
+        generator: Generator,
+        db: Database,
+        blobs: BlobStore,
+        queue: Queue,
+    ) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.generator = generator
+        self.db = db
+        self.blobs = blobs
+        self.queue = queue
+        self.events: Events = NoEvents()
+        self.turn = Turn()
+        self.segments = images.SegmentCache()
+        self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
+        self.measured = Measured()
+        self.stopping = threading.Event()
+        self.draining = threading.Event()
+        self._changed = threading.Condition()
+        self._pokes = 0
+        self._held: dict[str, Held] = {}
+        self._started = time.time()
+        self._remembered: dict[str, float] = {}
+        self.renderer = Renderer(
+            generator,
+            caps=models.caps(db, generator.name, settings.device),
+            lower=self._lower,
+        )
+        self.slots = [
+            Slot(self, name=f"slot-{number}", interactive=number == 0)
+            for number in range(settings.slots)
+        ]
+        self._heart = threading.Thread(target=self._beat_until_stopped, name="heart", daemon=True)
+
+    # life
+
+    def start(self) -> None:
+        for bucket, cap in self.renderer.caps.items():
+            self.queue.set_cap(bucket, cap)
+        for slot in self.slots:
+            slot.start()
+        self._heart.start()
+
+    def drain(self) -> None:
+        """Stop leasing; finish what is rendering, give back the rest."""
+        self.draining.set()
+        self.poke()
+
+    def resume(self) -> None:
+        self.draining.clear()
+        self.poke()
+
+    def stop(self, seconds: float) -> bool:
+        """Drains and waits for the slots; false when one is still busy at the deadline."""
+        deadline = time.monotonic() + seconds
+        self.drain()
+        self.stopping.set()
+        self.poke()
+        for slot in self.slots:
+            slot.join(max(0.0, deadline - time.monotonic()))
+        self._heart.join(max(0.1, deadline - time.monotonic()))
+        idle = not any(slot.is_alive() for slot in self.slots)
+        self.pool.shutdown(wait=idle, cancel_futures=True)
+        try:
+            self.queue.forget(self.worker)
+        except errors.RedisDown:
+            log.info("redis is down: the registry forgets this worker by itself")
+        return idle
+
+    # waiting
+
+    def poke(self) -> None:
+        """There may be work: idle slots look at once."""
+        with self._changed:
+            self._pokes += 1
+            self._changed.notify_all()
+
+    def rest(self, seen: int, seconds: float = IDLE_POLL) -> int:
+        """Waits for the next poke after number `seen`, or `seconds`; returns the number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pokes > seen or self.stopping.is_set(), seconds)
+            return self._pokes
+
+    def outlast(self, outage: errors.Unavailable) -> None:
+        """Returns once the server that failed answers again, or the engine stops."""
+        probe = self._probe_of(outage)
+        pause = PROBE_FIRST
+        log.warning("waiting: %s", outage)
+        while not self.stopping.wait(pause):
+            try:
+                probe()
+            except errors.Unavailable:
+                pause = min(pause * 2, PROBE_MOST)
+            else:
+                return
+
+    def _probe_of(self, outage: errors.Unavailable) -> Callable[[], object]:
+        if isinstance(outage, errors.StorageDown):
+            return self.blobs.probe
+        if isinstance(outage, errors.RedisDown):
+            return self.queue.ping
+        return self.db.ping
+
+    # leases
+
+    def lease(self, slot: Slot) -> records.Lease | None:
+        """The next micro-batch for this slot, held and heartbeated from now on."""
+        if self.draining.is_set():
+            return None
+        try:
+            lease = self.queue.lease(
+                self.worker,
+                self.generator.caps.max_batch,
+                ttl=self.settings.lease_seconds,
+                interactive=slot.interactive,
+            )
+        except Cold:
+            return None
+        if lease is not None:
+            with self._changed:
+                self._held[lease.id] = Held(lease, slot)
+        return lease
+
+    def rendering(self, lease: records.Lease) -> None:
+        """Stamps that rendering begins. A lone image that came back from a dead worker is
+        stamped at once, so that a death which it causes is charged to it."""
+        with self._changed:
+            self._held[lease.id].rendering = True
+        if lease.count == 1 and lease.spans[0].attempt:
+            self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
+
+    def owns(self, lease: records.Lease) -> bool:
+        """Asks the queue whether this worker still holds the lease."""
+        gone = self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
+        return lease.id not in gone
+
+    def release(self, lease: records.Lease) -> None:
+        with self._changed:
+            self._held.pop(lease.id, None)
+
+    def publish(self, public_jobs: Iterable[str]) -> None:
+        """Tells whoever waits that these jobs moved. Best effort: they also look."""
+        try:
+            for job in public_jobs:
+                self.queue.publish(job)
+        except errors.RedisDown as outage:
+            log.info("nobody is told of the commit: %s", outage)
+
+    # memory of what fits and what it costs
+
+    def _lower(self, bucket: str, cap: int) -> None:
+        log.warning("out of memory in %s: batches of %d from now on", bucket, cap)
+        models.remember_cap(self.db, self.generator.name, self.settings.device, bucket, cap)
+        try:
+            self.queue.set_cap(bucket, cap)
+        except errors.RedisDown:
+            log.info("redis is down: the cap of %s is told at the next start", bucket)
+
+    def _remember_costs(self) -> None:
+        for bucket, seconds in list(self.measured.seconds_per_image.items()):
+            known = self._remembered.get(bucket)
+            if known is None or not 0.8 < seconds / known < 1.25:
+                models.remember_cost(self.db, self.generator.name, bucket, seconds)
+                self._remembered[bucket] = seconds
+
+    # heart
+
+    def _beat_until_stopped(self) -> None:
+        period = min(1.0, self.settings.lease_seconds / 4)
+        next_cost = time.monotonic() + 5
+        while True:
+            done = self.stopping.wait(period)
+            try:
+                self._beat()
+                self._report()
+                if time.monotonic() > next_cost:
+                    self._remember_costs()
+                    next_cost = time.monotonic() + 30
+            except errors.Unavailable as outage:
+                log.info("heartbeat waits: %s", outage)
+            self._write_health()
+            if done and not any(slot.is_alive() for slot in self.slots):
+                return
+
+    def _beat(self) -> None:
+        """Renews the leases of slots that move; a hung one ends the process, so that its
+        lease expires and the supervisor starts a fresh worker."""
+        limit = max(STALL, 10 * self.measured.batch_seconds)
+        now = time.monotonic()
+        with self._changed:
+            held = list(self._held.values())
+        for one in held:
+            if now - one.slot.moved > limit:
+                log.critical("%s has not moved for %.0f s: the worker ends", one.slot.name, limit)
+                os._exit(HUNG)
+        if not held:
+            return
+        beats = {one.lease.id: one.rendering for one in held}
+        gone = self.queue.beat(self.worker, beats, ttl=self.settings.lease_seconds)
+        for one in held:
+            one.gone = one.lease.id in gone
+
+    def status(self) -> dict[str, Any]:
+        """What the registry shows of this worker."""
+        with self._changed:
+            held = [one.lease.id for one in self._held.values()]
+        draining = self.draining.is_set()
+        return {
+            "state": "draining" if draining else "busy" if held else "idle",
+            "model": self.generator.name,
+            "fingerprint": self.generator.fingerprint,
+            "bucket": self.measured.bucket,
+            "batch": self.measured.batch,
+            "images": self.measured.images,
+            "failed": self.measured.failed,
+            "images_per_second": round(self.measured.rate(), 2),
+            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
+            "caps": dict(self.renderer.caps),
+            "leases": held,
+            "started_at": self._started,
+        }
+
+    def _report(self) -> None:
+        self.queue.report(self.worker, self.status(), ttl=max(5.0, self.settings.lease_seconds))
+
+    def _write_health(self) -> None:
+        """The file that `promptmill doctor --check worker` reads."""
+        path = Path(self.settings.data_dir) / "health" / f"worker-{os.getpid()}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({"at": time.time(), "worker": self.worker}))
+        fresh.replace(path)

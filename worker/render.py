@@ -1,0 +1,152 @@
+"""Running a generator on any number of items: padding to batch shapes, halving on out of
+memory, bisecting to the guilty item. Knows nothing of leases, stores or databases."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from promptmill.jobs import Item
+from worker.generators.base import Generator, OutOfMemory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Turn:
+    """The generator's lock: one holder at a time, whoever waits with `first` goes first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = False
+        self._waiting_first = 0
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits who asked to go first."""
+        with self._changed:
+            return self._waiting_first > 0
+
+    @contextmanager
+    def take(self, *, first: bool = False) -> Iterator[None]:
+        with self._changed:
+            self._waiting_first += first
+            self._changed.wait_for(lambda: not self._taken and (first or not self._waiting_first))
+            self._waiting_first -= first
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One rendered item. pixels: uint8 [H, W, 3]; milliseconds: its share of the batch."""
+
+    pixels: NDArray[np.uint8]
+    milliseconds: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An item that the generator could not render, found alone."""
+
+    code: str
+    text: str
+
+
+Outcome = Picture | Fault
+
+
+class Renderer:
+    """One loaded generator and the largest batch that has fitted, by bucket.
+
+    lower: told (bucket, cap) when memory ran out and the cap was halved.
+    progress: told after every forward pass.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        caps: Mapping[str, int] | None = None,
+        lower: Callable[[str, int], None] = lambda bucket, cap: None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.generator = generator
+        self.caps = dict(caps or {})
+        self._lower = lower
+        self._progress = progress
+
+    def limit(self, bucket: str) -> int:
+        """The largest batch to try in this bucket."""
+        return min(
+            self.caps.get(bucket, self.generator.caps.max_batch), self.generator.caps.max_batch
+        )
+
+    def render(self, bucket: str, items: Sequence[Item]) -> list[Outcome]:
+        """One outcome per item, in order: a failing batch is split until the guilty item
+        is alone, so that an innocent one is always rendered."""
+        outcomes: list[Outcome] = []
+        todo = [list(items)]
+        while todo:
+            chunk = todo.pop(0)
+            limit = self.limit(bucket)
+            if len(chunk) > limit:
+                todo[:0] = [chunk[:limit], chunk[limit:]]
+                continue
+            try:
+                outcomes += self._forward(chunk, limit)
+            except OutOfMemory as error:
+                if limit == 1:
+                    outcomes.append(Fault("out_of_memory", str(error)))
+                    continue
+                self._halve(bucket, min(limit, self._shape(len(chunk), limit)))
+                todo.insert(0, chunk)
+            except Exception as error:
+                if len(chunk) == 1:
+                    outcomes.append(Fault("render_failed", f"{type(error).__name__}: {error}"))
+                else:
+                    middle = len(chunk) // 2
+                    todo[:0] = [chunk[:middle], chunk[middle:]]
+            finally:
+                self._progress()
+        return outcomes
+
+    def _shape(self, count: int, limit: int) -> int:
+        """A generator that is not batch-invariant always runs the largest shape that
+        fits: a changed shape would change its bytes."""
+        caps = self.generator.caps
+        return min(caps.shape_for(count), limit)
+
+    def _halve(self, bucket: str, failed: int) -> None:
+        shapes = [s for s in self.generator.caps.batch_shapes if s <= failed // 2]
+        self.caps[bucket] = shapes[-1] if shapes else 1
+        self._lower(bucket, self.caps[bucket])
+
+    def _forward(self, chunk: Sequence[Item], limit: int) -> list[Outcome]:
+        shape = self._shape(len(chunk), limit)
+        padded = [*chunk, *([chunk[-1]] * (shape - len(chunk)))]
+        begun = time.monotonic()
+        pixels = self.generator.generate(padded)
+        if pixels.shape[0] != shape or pixels.dtype.name != "uint8":
+            raise ValueError(
+                f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"
+            )
+        share = (time.monotonic() - begun) * 1000 / len(chunk)
+        fingerprint = self.fingerprint(shape)
+        return [Picture(pixels[i], share, fingerprint) for i in range(len(chunk))]
+
+    def fingerprint(self, shape: int) -> str:
+        """What decides the bytes at this batch shape."""
+        base = self.generator.fingerprint
+        return base if self.generator.caps.batch_invariant else f"{base}-b{shape}"
