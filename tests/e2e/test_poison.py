@@ -1,0 +1,65 @@
+"""A prompt that breaks the generator fails alone; nobody else pays for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import Stack
+from tests.servers import wait_until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+
+
+def with_poison(word: str, count: int = 64, place: int = 37) -> list[str]:
+    rows = [f"innocent {i}" for i in range(count)]
+    rows[place] = f"guilty {word}"
+    return rows
+
+
+def test_one_that_raises_among_64(stack: Stack) -> None:
+    farm = stack.make().start()
+    job = farm.submit(with_poison("!raise"))["id"]
+    farm.wait(job)
+    assert farm.check(job) == {"done": 63, "failed": 1}
+    [failed] = farm.images(job, state="failed")
+    assert failed["index"] == 37
+    assert failed["error"]["code"] == "render_failed"
+    assert "cannot be rendered" in failed["error"]["message"]
+
+
+def test_one_that_kills_the_process_fails_within_eight_deaths(embedded: Stack) -> None:
+    farm = embedded.make().start()
+    job = farm.submit(with_poison("!exit"))["id"]
+    deaths = 0
+
+    def ends() -> bool:
+        nonlocal deaths
+        if not farm.workers[-1].alive:
+            deaths += 1
+            farm.add_worker()
+        return farm.finished(job)
+
+    wait_until(ends, seconds=150, what="the job ends in spite of its killer")
+    assert farm.check(job) == {"done": 63, "failed": 1}
+    assert deaths <= 8
+    [failed] = farm.images(job, state="failed")
+    assert failed["index"] == 37
+    assert failed["error"]["code"] == "worker_crashed"
+
+
+def test_out_of_memory_lowers_the_batch_for_good(embedded: Stack) -> None:
+    farm = embedded.make().start()
+    job = farm.submit([f"!oom4 number {i}" for i in range(100)])["id"]
+    farm.wait(job)
+    assert farm.check(job) == {"done": 100}
+    caps = farm.http.get("/v1/workers").json()["data"][0]["caps"]
+    assert set(caps.values()) == {4}
+    farm.workers[-1].stop()
+    farm.redis().flushall()
+    farm.add_worker()
+    wait_until(lambda: farm.serving() == 1, seconds=20, what="the new worker serves")
+    assert set(farm.http.get("/v1/workers").json()["data"][0]["caps"].values()) == {4}
+    again = farm.submit([f"!oom4 again {i}" for i in range(64)])["id"]
+    farm.wait(again)
+    assert farm.check(again) == {"done": 64}
+    assert farm.workers[-1].text().count("out of memory") == 0
