@@ -1,0 +1,132 @@
+"""Commands about the farm as a whole: run it here, look at its models and workers, drain
+it, find out what ails it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from promptmill import local
+from promptmill.cli import doctor as checks
+from promptmill.cli import output, serve
+from promptmill.client import Client
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: 8000. 0: a free one.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
+@click.option("--workers", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--model", help="Default: emoji-gan.")
+def up(port: int | None, data: Path | None, *, workers: int, model: str | None) -> None:
+    """Run a whole farm in the foreground, with nothing to configure. Ctrl-C drains it."""
+    stop = threading.Event()
+
+    def stop_soon(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():  # the second time: now
+            raise KeyboardInterrupt
+        stop.set()
+        click.echo("stopping: what renders is finished first (again: at once)", err=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_soon)
+    farm = local.Farm(
+        data, workers=workers, model=model, port=port, told=lambda line: click.echo(line, err=True)
+    )
+    with farm:
+        click.echo(f"promptmill is up: {farm.url} (dashboard and API)")
+        click.echo(f"{workers} worker(s) of {farm.settings.model}, data in {farm.data_dir}")
+        farm.wait(stop)
+
+
+@click.command()
+@output.as_json
+def models(json_: bool) -> None:
+    """List the models that the farm knows."""
+    with Client() as client:
+        found = client.models()
+    if json_:
+        for model in found:
+            output.print_json(model)
+        return
+    heads = ("model", "workers", "sizes", "tasks", "parameters", "fingerprint")
+    output.print_table(heads, map(_model_row, found))
+
+
+def _model_row(model: Mapping[str, Any]) -> Sequence[object]:
+    lists = [",".join(model.get(name) or []) or "-" for name in ("sizes", "tasks", "parameters")]
+    return (model["id"], model.get("workers"), *lists, str(model.get("fingerprint") or "-")[:16])
+
+
+@click.command()
+@output.as_json
+def workers(json_: bool) -> None:
+    """List the workers that live, and what they do."""
+    with Client() as client:
+        found = client.workers()
+    if json_:
+        for worker in found:
+            output.print_json(worker)
+        return
+    heads = ("worker", "model", "state", "batch", "images/s", "leases")
+    output.print_table(heads, map(_worker_row, found))
+
+
+def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
+    rate = worker.get("images_per_second")
+    leases = worker.get("leases")
+    return (
+        *(worker["id"], worker.get("model"), worker.get("state"), worker.get("batch")),
+        *("-" if rate is None else f"{float(rate):.1f}", len(leases or ())),
+    )
+
+
+@click.command()
+@click.argument("worker", nargs=-1)
+@click.option("--resume", is_flag=True, help="Let them lease again.")
+@output.as_json
+def drain(worker: Sequence[str], *, resume: bool, json_: bool) -> int:
+    """Have workers (all, or those named) finish what renders and lease no more."""
+    given = serve.chosen()
+    serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model).ping()
+    app = serve.part("promptmill.wakeups:celery_app", extra="core")(given)
+    names = [name if name.startswith("render@") else f"render@{name}" for name in worker]
+    action = "resume" if resume else "drain"
+    replies = app.control.broadcast(action, destination=names or None, reply=True, timeout=3.0)
+    answers = {name: answer for reply in replies or [] for name, answer in reply.items()}
+    for name, answer in answers.items():
+        if json_:
+            output.print_json({"worker": name.removeprefix("render@"), "answer": answer})
+        else:
+            click.echo(f"{name.removeprefix('render@')}: {answer.get('ok', answer)}")
+    missing = [name for name in names if name not in answers]
+    for name in missing:
+        click.echo(f"{name.removeprefix('render@')}: no answer", err=True)
+    if not answers and not names:
+        click.echo("promptmill: no worker answers: `promptmill workers` lists them", err=True)
+    return 1 if missing or not answers else 0
+
+
+@click.command()
+@click.option("--check", type=click.Choice(["api", "worker", "control"]), help="Is this one well?")
+@output.as_json
+def doctor(check: str | None, json_: bool) -> int:
+    """Check settings and servers, and say what to do about what is wrong."""
+    findings = [checks.alive(check)] if check else checks.examine()
+    for finding in findings:
+        if json_:
+            output.print_json(finding.to_json())
+        else:
+            mark = "ok  " if finding.ok else "FAIL"
+            click.echo(f"{mark}  {finding.name}: {finding.detail}")
+            if finding.remedy and not finding.ok:
+                click.echo(f"      → {finding.remedy}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+COMMANDS = (up, models, workers, drain, doctor)

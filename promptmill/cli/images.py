@@ -1,0 +1,99 @@
+"""Commands about a job's pictures: list, download, verify."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import click
+
+from promptmill.cli import jobs, output, progress
+from promptmill.client import Client, Download, Image, Job
+
+
+def fetch(job: Job, folder: Path, *, follow: bool, threads: int = 8) -> Download:
+    """Downloads with a meter."""
+    with progress.meter(f"{job.id} → {folder}", "images") as bar:
+        pace = progress.Pace()
+
+        def step(now: Download) -> None:
+            wanted = now.total - now.failed if follow else job.counts.done
+            rate, eta = pace.of(now.present, wanted)
+            bar.update(now.present, wanted, rate=rate, eta=eta, note=output.size(now.bytes))
+
+        return job.download(folder, threads=threads, follow=follow, progress=step)
+
+
+@click.command("images")
+@click.argument("job")
+@click.option("--state", type=click.Choice(["queued", "rendering", "done", "failed", "cancelled"]))
+@click.option("--code", help="Only images that failed with this code.")
+@click.option("--after", type=int, help="Only images behind this index.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@output.as_json
+def images_(
+    job: str, *, state: str | None, code: str | None, after: int | None, limit: int, json_: bool
+) -> None:
+    """List a job's images in row order."""
+    with Client() as client:
+        found = client.job(job).images(state=state, code=code, after=after)
+        chosen = itertools.islice(found, limit)
+        if json_:
+            for image in chosen:
+                output.print_json(image.data)
+        else:
+            heads = ("index", "row", "state", "seed", "bytes", "sha256", "prompt")
+            output.print_table(heads, map(_row, chosen))
+
+
+def _row(image: Image) -> tuple[object, ...]:
+    data = image.data
+    error = data.get("error") or {}
+    text = (
+        f"[{error.get('code')}] {error.get('message')}: {image.prompt}" if error else image.prompt
+    )
+    sha = (image.sha256 or "")[:12] or None
+    seed = None if data.get("seed") is None else str(data["seed"])
+    return (
+        *(str(image.index), str(data.get("row")), image.state, seed),
+        *(data.get("bytes") or None, sha, output.shorten(text, 80)),
+    )
+
+
+@click.command()
+@click.argument("job")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--follow", "--watch", is_flag=True, help="Go on until the job is finished.")
+@click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True)
+@output.as_json
+def download(job: str, folder: Path, *, follow: bool, threads: int, json_: bool) -> int:
+    """Download a job's images into DIR: images/, metadata.jsonl and failures.jsonl. Only what
+    is not there yet with its sha256 is fetched."""
+    with Client() as client:
+        found = client.job(job)
+        result = fetch(found, folder, follow=follow, threads=threads)
+    if json_:
+        output.print_json({name: getattr(result, name) for name in Download.__slots__})
+    else:
+        click.echo(
+            f"{folder}: {result.present:,} of {result.total:,} images "
+            f"({result.fetched:,} new, {result.failed:,} failed, {output.size(result.bytes)})"
+        )
+    return jobs.verdict(found) if follow else 0
+
+
+@click.command()
+@click.argument("job")
+@click.option("--sample", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--all", "all_", is_flag=True, help="Every image instead of a sample.")
+@click.option("--repair", is_flag=True, help="Put damaged objects right.")
+@output.as_json
+def verify(job: str, *, sample: int, all_: bool, repair: bool, json_: bool) -> int:
+    """Have the farm render images again and compare their bytes."""
+    with Client() as client:
+        report = client.job(job).verify(sample=None if all_ else sample, repair=repair)
+    output.print_json(report)
+    return 0
+
+
+COMMANDS = (images_, download, verify)

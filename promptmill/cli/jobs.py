@@ -1,0 +1,189 @@
+"""Commands that look at jobs and steer them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from promptmill.cli import output, progress
+from promptmill.client import Client, Job
+
+STATES = ("queued", "paused", "cancelling", "cancelled", "completed", "failed", "expired")
+
+
+def follow(job: Job) -> Job:
+    """Waits for `job` with a meter."""
+    with progress.meter(job.id, "images") as bar:
+        return job.wait(lambda now: progress.show_job(bar, now))
+
+
+def verdict(job: Job) -> int:
+    """Says how a finished job ended; the exit code."""
+    counts = job.counts
+    line = f"{job.id}: {job.state}, {counts.done:,} of {counts.total:,} images done"
+    if counts.failed:
+        line += f", {counts.failed:,} failed (`promptmill images {job.id} --state failed`)"
+    click.echo(line, err=True)
+    return 0 if job.succeeded else 1
+
+
+def print_job(job: Job) -> None:
+    data, counts = job.data, job.counts
+    parts = {"done": counts.done, "failed": counts.failed, "cancelled": counts.cancelled}
+    parts["queued"] = counts.queued
+    shown = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    output.print_fields(
+        {
+            "id": job.id,
+            "name": data.get("name"),
+            "model": data.get("model"),
+            "state": job.state,
+            "images": f"{counts.total:,} ({shown})" if shown else f"{counts.total:,}",
+            "rate": progress.speed(job.rate, "images") if job.rate else None,
+            "time left": None if job.eta is None else output.duration(job.eta),
+            "priority": data.get("priority"),
+            "created": output.moment(data.get("created_at")),
+            "started": _moment(data.get("started_at")),
+            "finished": _moment(data.get("finished_at")),
+            "errors": _counted(data.get("errors")),
+            "error": data.get("error"),
+        }
+        | {name: data.get(name) for name in ("warning", "note", "message")}
+        | {"warnings": _warnings(data.get("warnings"))}
+    )
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else output.moment(seconds)
+
+
+def _counted(codes: Any) -> str | None:
+    if not isinstance(codes, dict) or not codes:
+        return None
+    return ", ".join(f"{count:,} {code}" for code, count in codes.items())
+
+
+def _warnings(found: Any) -> str | None:
+    data = found.get("data", []) if isinstance(found, dict) else found
+    lines = [w if isinstance(w, str) else str(w.get("message", w)) for w in data or []]
+    return "; ".join(dict.fromkeys(lines)) or None
+
+
+@click.command("jobs")
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@output.as_json
+def jobs_(state: str | None, limit: int, json_: bool) -> None:
+    """List your jobs, newest first."""
+    with Client() as client:
+        found = list(itertools.islice(client.jobs(state=state), limit))
+    if json_:
+        for job in found:
+            output.print_json(job.data)
+        return
+    heads = ("id", "name", "model", "state", "total", "done", "failed", "created")
+    output.print_table(heads, map(_row, found))
+
+
+def _row(job: Job) -> Sequence[object]:
+    counts, data = job.counts, job.data
+    name = output.shorten(str(data.get("name") or ""), 24)
+    numbers = (counts.total, counts.done, counts.failed)
+    return (job.id, name, data.get("model"), job.state, *numbers, _moment(data.get("created_at")))
+
+
+@click.command()
+@click.argument("job")
+@output.as_json
+def show(job: str, json_: bool) -> None:
+    """Show a job: state, counts, rate, time left, errors."""
+    with Client() as client:
+        found = client.job(job)
+    if json_:
+        output.print_json(found.data)
+    else:
+        print_job(found)
+
+
+@click.command()
+@click.argument("job")
+@output.as_json
+def watch(job: str, json_: bool) -> int:
+    """Follow a job to its end. Exit code 1 unless every image is done."""
+    with Client() as client:
+        found = follow(client.job(job))
+    if json_:
+        output.print_json(found.data)
+    return verdict(found)
+
+
+def _told(job: Job, json_: bool) -> None:
+    if json_:
+        output.print_json(job.data)
+    else:
+        click.echo(f"{job.id}: {job.state}")
+
+
+@click.command()
+@click.argument("job")
+@output.as_json
+def cancel(job: str, json_: bool) -> None:
+    """Cancel a job; what is done stays."""
+    with Client() as client:
+        _told(client.job(job).cancel(), json_)
+
+
+@click.command()
+@click.argument("job")
+@output.as_json
+def pause(job: str, json_: bool) -> None:
+    """Pause a job; nothing of it renders until `resume`."""
+    with Client() as client:
+        _told(client.job(job).pause(), json_)
+
+
+@click.command()
+@click.argument("job")
+@output.as_json
+def resume(job: str, json_: bool) -> None:
+    """Let a paused job go on."""
+    with Client() as client:
+        _told(client.job(job).resume(), json_)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--code", "codes", multiple=True, help="Only images that failed with this code.")
+@click.option("--watch", is_flag=True, help="Follow the job to its end.")
+@output.as_json
+def retry(job: str, codes: Sequence[str], watch: bool, json_: bool) -> int:
+    """Render a job's failed images again, with the same seeds."""
+    with Client() as client:
+        found = client.job(job).retry(codes)
+        if not watch:
+            _told(found, json_)
+            return 0
+        follow(found)
+    if json_:
+        output.print_json(found.data)
+    return verdict(found)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(job: str, yes: bool) -> None:
+    """Delete a job with its images; a live one is cancelled first."""
+    with Client() as client:
+        found = client.job(job)
+        if not yes:
+            done = found.counts.done
+            click.confirm(f"Delete {job} and its {done:,} images?", abort=True, err=True)
+        found.delete()
+    click.echo(f"{job}: deleted")
+
+
+COMMANDS = (jobs_, show, watch, cancel, pause, resume, retry, delete)

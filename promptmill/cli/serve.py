@@ -1,0 +1,143 @@
+"""Commands that are the farm's processes, and those that touch its database."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from promptmill import errors, local, settings
+from promptmill.cli import output
+
+
+def part(target: str, *, extra: str) -> Any:
+    """`module:name`, imported now: the shared core knows no more of the API and the worker
+    than these names. Raises `errors.Error` naming the extra that is not installed."""
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.split(".")[0] in ("api", "worker", "promptmill"):
+            raise errors.Error(f"{exc.name} is missing from this installation") from exc
+        raise errors.Error(
+            f"{exc.name} is not installed: pip install 'promptmill[{extra}]'"
+        ) from exc
+
+
+def chosen(**given: Any) -> settings.Settings:
+    """The settings, with what was given on the command line."""
+    return replace(
+        local.prepared(settings.read()), **{k: v for k, v in given.items() if v is not None}
+    )
+
+
+@click.command()
+@click.option("--host")
+@click.option("--port", type=click.IntRange(1, 65535))
+def api(host: str | None, port: int | None) -> int:
+    """Run the API server."""
+    serve: Callable[[settings.Settings], int | None] = part("api.app:serve", extra="api")
+    return serve(chosen(host=host, port=port)) or 0
+
+
+@click.command()
+@click.option("--model", help="The model that this worker serves.")
+def worker(model: str | None) -> int:
+    """Run a worker: one process per device, one model."""
+    run: Callable[[settings.Settings], int] = part("worker.app:run", extra="worker")
+    return run(chosen(model=model))
+
+
+@click.command()
+def control() -> int:
+    """Run control: repairs, completion, webhooks, housekeeping."""
+    run: Callable[[settings.Settings], int] = part("worker.control.app:run", extra="core")
+    return run(chosen())
+
+
+def _database() -> Any:
+    return part("promptmill.store.database:Database", extra="core")(settings.read().database)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database to the current schema and register the built-in models."""
+    db = _database()
+    try:
+        db.migrate()
+        part("promptmill.store.tenants:ensure_default", extra="core")(db)
+        known = {model.name for model in part("promptmill.store.models:all", extra="core")(db)}
+        register = part("promptmill.store.models:register", extra="core")
+        for model in part("worker.generators.registry:seeds", extra="worker")():
+            if model.name not in known:
+                register(db, model)
+    finally:
+        db.close()
+    click.echo("the database is at the current schema")
+
+
+@click.group()
+def keys() -> None:
+    """API keys, for PROMPTMILL_AUTH=keys."""
+
+
+@keys.command("create")
+@click.argument("tenant")
+@click.option("--weight", type=click.FloatRange(0.001), default=1.0, help="Share of the farm.")
+@click.option("--max-queued", type=click.IntRange(1), help="Images waiting at most.")
+@output.as_json
+def create_key(tenant: str, *, weight: float, max_queued: int | None, json_: bool) -> None:
+    """Make a key for TENANT, and TENANT if it is new. The key is shown once."""
+    db = _database()
+    try:
+        create = part("promptmill.store.tenants:create_key", extra="core")
+        key_id, secret = create(db, tenant, weight=weight, max_queued=max_queued)
+    finally:
+        db.close()
+    if json_:
+        output.print_json({"id": key_id, "tenant": tenant, "key": secret})
+    else:
+        click.echo(secret)
+        click.echo(f"{key_id} of {tenant}: set PROMPTMILL_API_KEY; shown this once", err=True)
+
+
+@keys.command("list")
+@output.as_json
+def list_keys(json_: bool) -> None:
+    """List all keys; the secrets are not kept."""
+    db = _database()
+    try:
+        found = part("promptmill.store.tenants:list_keys", extra="core")(db)
+    finally:
+        db.close()
+    names = ("id", "tenant", "prefix", "created_at", "revoked_at")
+    if json_:
+        for key in found:
+            output.print_json({name: getattr(key, name) for name in names})
+        return
+    output.print_table(
+        ("id", "tenant", "prefix", "created", "revoked"),
+        (
+            (k.id, k.tenant, k.prefix, output.moment(k.created_at), output.moment(k.revoked_at))
+            for k in found
+        ),
+    )
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="KEY")
+def revoke_key(key_id: str) -> None:
+    """Revoke a key, by its id."""
+    db = _database()
+    try:
+        if not part("promptmill.store.tenants:revoke_key", extra="core")(db, key_id):
+            raise errors.NotFound(f"there is no key {key_id}: see `promptmill keys list`")
+    finally:
+        db.close()
+    click.echo(f"{key_id}: revoked")
+
+
+COMMANDS = (api, worker, control, migrate, keys)

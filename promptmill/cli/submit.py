@@ -1,0 +1,165 @@
+"""`promptmill submit`: rows from a file, standard input or an object, to a job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from promptmill.cli import images, jobs, objects, output, progress
+from promptmill.client import Body, Client, Job, body
+from promptmill.client.sources import TYPES
+
+SHOWN_ABOVE = 4_000_000  # bytes: smaller uploads get no meter
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE`."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, text = str(value).partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, text
+
+
+def source(name: str, format: str | None) -> Body:
+    """The rows named on the command line: `-`, `s3://bucket/key` or a path."""
+    if name == "-":
+        return body(sys.stdin.buffer, format=format)
+    if name.startswith("s3://"):
+        return objects.body(name, format=format)
+    return body(Path(name), format=format)
+
+
+def gathered(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """`--set` options as defaults: JSON where a value parses as JSON, a list where a key is
+    given more than once."""
+    found: dict[str, list[Any]] = {}
+    for key, text in pairs:
+        value = _value(text)
+        found.setdefault(key, []).extend(value if isinstance(value, list) else [value])
+    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _send(client: Client, rows: Body, key: str | None, defaults: Mapping[str, Any]) -> Job:
+    if rows.size is not None and rows.size < SHOWN_ABOVE:
+        return client.submit(rows, idempotency_key=key, **defaults)
+    with progress.meter("upload", "bytes") as bar:
+        pace = progress.Pace()
+
+        def sent(count: int) -> None:
+            rate, eta = pace.of(count, rows.size)
+            bar.update(count, rows.size, rate=rate, eta=eta)
+
+        return client.submit(rows, idempotency_key=key, sent=sent, **defaults)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--model", help="Model; default: the farm's.")
+@click.option("--size", metavar="WxH", help="Size in pixels.")
+@click.option("--steps", type=int)
+@click.option("--guidance", type=float)
+@click.option("--negative", "negative_prompt", help="Negative prompt.")
+@click.option("--seed", type=int, help="Seed of the job; rows derive theirs from it.")
+@click.option("--n", type=click.IntRange(1), help="Images per row.")
+@click.option("--priority", type=click.Choice(["interactive", "normal", "bulk"]))
+@click.option("--name", help="A name for people.")
+@click.option("--packing", type=click.Choice(["image", "tar"]), help="How objects are stored.")
+@click.option("--format", type=click.Choice(["png", "webp", "jpeg"]), help="Picture format.")
+@click.option("--input", "kind", type=click.Choice(list(TYPES)), help="Format of FILE.")
+@click.option("--map", "maps", type=Pair(), multiple=True, help="prompt=caption: rename columns.")
+@click.option("--set", "sets", type=Pair(), multiple=True, help="Any default; again for a list.")
+@click.option("--on-unsupported", type=click.Choice(["refuse", "warn"]))
+@click.option("--idempotency-key", help="Sending again under this key doubles nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, make nothing.")
+@click.option("--watch", is_flag=True, help="Follow the job to its end.")
+@click.option("--out", type=click.Path(path_type=Path), help="Download into this folder.")
+@output.as_json
+def submit(
+    file: str,
+    *,
+    kind: str | None,
+    maps: Sequence[tuple[str, str]],
+    sets: Sequence[tuple[str, str]],
+    idempotency_key: str | None,
+    dry_run: bool,
+    watch: bool,
+    out: Path | None,
+    json_: bool,
+    **options: Any,
+) -> int:
+    """Submit FILE: JSON lines, CSV, text (a prompt a line), Parquet, or a JSON document; also
+    gzipped, `-` for standard input, `s3://bucket/key` for an object.
+
+    --set KEY=VALUE sets any default; given more than once, or as a JSON list, the job is the
+    product: --set guidance=2 --set guidance=7 renders each row with both.
+    """
+    defaults = gathered(sets) | {
+        name: value for name, value in options.items() if value is not None
+    }
+    if maps:
+        defaults["map"] = [f"{key}={text}" for key, text in maps]
+    rows = source(file, kind)
+    with Client() as client:
+        if dry_run:
+            return _show_plan(client.plan(rows, **defaults), json_)
+        job = _send(client, rows, idempotency_key, defaults)
+        if json_ and not (watch or out):
+            output.print_json(job.data)
+        elif not json_:
+            click.echo(job.id)
+        _announce(job)
+        if out is not None:
+            images.fetch(job, out, follow=True)
+        elif watch:
+            jobs.follow(job)
+        else:
+            return 0
+    if json_:
+        output.print_json(job.data)
+    return jobs.verdict(job)
+
+
+def _announce(job: Job) -> None:
+    total, model = job.counts.total, job.data.get("model")
+    click.echo(f"{job.id}: {total:,} images of {model}, {job.state}", err=True)
+    warnings = job.data.get("warnings") or {}
+    found = warnings.get("data", []) if isinstance(warnings, dict) else warnings
+    for warning in found[:5]:
+        line = "" if warning.get("line") is None else f"line {warning['line']}: "
+        click.echo(f"warning: {line}{warning.get('field')}: {warning.get('message')}", err=True)
+
+
+def _show_plan(plan: Mapping[str, Any], json_: bool) -> int:
+    if json_:
+        output.print_json(plan)
+        return 0
+    flat = {name: value for name, value in plan.items() if not isinstance(value, (list, dict))}
+    output.print_fields({name.replace("_", " "): value for name, value in flat.items()})
+    for name, value in plan.items():
+        if isinstance(value, (list, dict)) and value:
+            click.echo(f"{name.replace('_', ' ')}:")
+            entries = value if isinstance(value, list) else [{k: v} for k, v in value.items()]
+            for entry in entries[:10]:
+                click.echo(f"  {output.shorten(json.dumps(entry, ensure_ascii=False), 160)}")
+    return 0
+
+
+COMMANDS = (submit,)

@@ -1,0 +1,9 @@
+"""The SDK: `Client` talks to a farm over HTTP and `Job` is one submission of it. Needs
+httpx only; knows nothing of the servers behind the API."""
+
+from promptmill.client.client import Client
+from promptmill.client.downloads import Download
+from promptmill.client.job import Counts, Image, Job
+from promptmill.client.sources import Body, Rows, body
+
+__all__ = ["Body", "Client", "Counts", "Download", "Image", "Job", "Rows", "body"]

@@ -1,0 +1,113 @@
+"""The client of a farm: submits rows and finds jobs."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from promptmill import errors
+from promptmill.client.job import PAGE, Job
+from promptmill.client.sources import Body, Rows, body
+from promptmill.client.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Default = str | int | float | bool
+Defaults = Mapping[str, Default | Sequence[Default] | None]
+
+
+class Client:
+    """A farm's HTTP API. Thread-safe.
+
+    url, api_key: by default PROMPTMILL_URL and PROMPTMILL_API_KEY. patience: seconds for
+    which a farm that restarts or is busy is asked again.
+    """
+
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, patience: float = 90.0
+    ) -> None:
+        self.url = url or os.environ.get("PROMPTMILL_URL") or DEFAULT_URL
+        key = api_key or os.environ.get("PROMPTMILL_API_KEY") or None
+        self._transport = Transport(self.url, key, patience=patience)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def submit(
+        self,
+        rows: Rows | Body,
+        *,
+        format: str | None = None,
+        idempotency_key: str | None = None,
+        sent: Callable[[int], None] | None = None,
+        **defaults: Default | Sequence[Default] | None,
+    ) -> Job:
+        """Makes a job of `rows`: a path, a binary file object, a list or iterator of prompts
+        and dictionaries. `defaults` are what the API's query takes (model, size, seed, n,
+        priority, name, ...); a list makes the job the product. The body is streamed, and
+        sent again from its start under one idempotency key if it breaks: nothing doubles.
+        sent: told the bytes sent so far."""
+        key = idempotency_key or uuid.uuid4().hex
+        return Job(self._transport, self._submit(rows, format, defaults, key, sent))
+
+    def plan(
+        self,
+        rows: Rows | Body,
+        *,
+        format: str | None = None,
+        **defaults: Default | Sequence[Default] | None,
+    ) -> Mapping[str, Any]:
+        """What `submit` would do: counts, buckets, bytes, time, first rows, warnings. Writes
+        nothing."""
+        return self._submit(rows, format, defaults | {"dry_run": True}, None, None)
+
+    def _submit(
+        self,
+        rows: Rows | Body,
+        format: str | None,
+        defaults: Defaults,
+        key: str | None,
+        sent: Callable[[int], None] | None,
+    ) -> Mapping[str, Any]:
+        source = rows if isinstance(rows, Body) else body(rows, format=format)
+        if sent is not None:
+            source = source.counted(sent)
+        response = self._transport.call(
+            "POST",
+            "/v1/jobs",
+            params={name: value for name, value in defaults.items() if value is not None},
+            body=source,
+            headers={"idempotency-key": key} if key else {},
+        )
+        answer: Mapping[str, Any] = response.json()
+        return answer
+
+    def job(self, job_id: str) -> Job:
+        """Raises `errors.NotFound`."""
+        if not job_id.startswith("job_"):
+            raise errors.NotFound(f"{job_id!r} is no job id: they look like job_…")
+        return Job(self._transport, self._transport.get(f"/v1/jobs/{job_id}"))
+
+    def jobs(self, *, state: str | None = None) -> Iterator[Job]:
+        """The jobs of this key, newest first, page by page."""
+        params: dict[str, str | int] = {"limit": PAGE} | ({"state": state} if state else {})
+        while True:
+            page = self._transport.get("/v1/jobs", params=params)
+            yield from (Job(self._transport, data) for data in page["data"])
+            if not page["has_more"] or not page["data"]:
+                return
+            params["after"] = str(page["last_id"])
+
+    def models(self) -> list[Mapping[str, Any]]:
+        return list(self._transport.get("/v1/models")["data"])
+
+    def workers(self) -> list[Mapping[str, Any]]:
+        return list(self._transport.get("/v1/workers")["data"])

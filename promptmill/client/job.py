@@ -1,0 +1,209 @@
+"""One job as the SDK sees it: its state, its images, and what can be done with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptmill import errors, jobs
+
+if TYPE_CHECKING:
+    from promptmill.client.downloads import Download, Progress
+    from promptmill.client.transport import Transport
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Images of a job by state; `queued` includes those that render now."""
+
+    total: int = 0
+    queued: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.total - self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a job. `data`: all that the farm said of it."""
+
+    index: int
+    state: str
+    prompt: str
+    url: str | None = None
+    sha256: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Image:
+        return Image(
+            index=int(data["index"]),
+            state=str(data["state"]),
+            prompt=str(data.get("expanded_prompt") or data.get("prompt") or ""),
+            url=data.get("url"),
+            sha256=data.get("sha256"),
+            data=data,
+        )
+
+
+class Job:
+    """A job of a farm, as it was when last asked about: `refresh` asks again. Every method
+    raises `errors.Error` subclasses."""
+
+    def __init__(self, transport: Transport, data: Mapping[str, Any]) -> None:
+        self._transport = transport
+        self.data: Mapping[str, Any] = data
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.state} {self.counts.done}/{self.counts.total}>"
+
+    @property
+    def id(self) -> str:
+        return str(self.data["id"])
+
+    @property
+    def state(self) -> str:
+        """As shown: a `jobs.JobState`, or `running`."""
+        return str(self.data["state"])
+
+    @property
+    def counts(self) -> Counts:
+        known = {name: int(self.data["counts"].get(name) or 0) for name in Counts.__slots__}
+        return Counts(**known)
+
+    @property
+    def rate(self) -> float:
+        """Images a second, 0 when nothing moves."""
+        return float(self.data.get("images_per_second") or 0.0)
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left, None when unknown."""
+        eta = self.data.get("eta_seconds")
+        return None if eta is None else float(eta)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in jobs.FINAL
+
+    @property
+    def succeeded(self) -> bool:
+        """Completed, and none of its images failed."""
+        return self.state == jobs.JobState.COMPLETED and self.counts.failed == 0
+
+    @property
+    def path(self) -> str:
+        return f"/v1/jobs/{self.id}"
+
+    def refresh(self) -> Job:
+        self.data = self._transport.get(self.path)
+        return self
+
+    def wait(
+        self,
+        progress: Callable[[Job], None] | None = None,
+        *,
+        timeout: float | None = None,
+        every: float = 1.0,
+    ) -> Job:
+        """Returns when the job is finished. progress: called with the job as it moves, at
+        most every `every` seconds. Raises `TimeoutError` after `timeout` seconds."""
+        started, pause = time.monotonic(), 0.05
+        while True:
+            self.refresh()
+            if progress is not None:
+                progress(self)
+            if self.finished:
+                return self
+            left = None if timeout is None else started + timeout - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{self.id} is still {self.state} after {timeout:g} s")
+            pause = min(every, pause * 1.5)
+            time.sleep(pause if left is None else min(pause, left))
+
+    def images(
+        self, *, state: str | None = None, code: str | None = None, after: int | None = None
+    ) -> Iterator[Image]:
+        """Its images in row order, page by page; only those of `state` and error `code`,
+        behind index `after`."""
+        params: dict[str, str | int] = {"limit": PAGE}
+        params |= {"state": state} if state else {}
+        params |= {"code": code} if code else {}
+        cursor = None if after is None else str(after)
+        while True:
+            page = self._transport.get(
+                f"{self.path}/images", params=params | ({} if cursor is None else {"after": cursor})
+            )
+            yield from map(Image.of, page["data"])
+            if not page["has_more"] or not page["data"]:
+                return
+            cursor = str(page["last_id"])
+
+    def image(self, index: int) -> Image:
+        return Image.of(self._transport.get(f"{self.path}/images/{index}"))
+
+    def content(self, index: int) -> bytes:
+        """The bytes of image `index`."""
+        return self.fetch(f"{self.path}/images/{index}/content")
+
+    def fetch(self, link: str) -> bytes:
+        """What lies behind a link of one of its images, here or in the object store."""
+        with self._transport.stream(link) as response:
+            return response.read()
+
+    def cancel(self) -> Job:
+        return self._act("cancel")
+
+    def pause(self) -> Job:
+        return self._act("pause")
+
+    def resume(self) -> Job:
+        return self._act("resume")
+
+    def retry(self, codes: Sequence[str] = ()) -> Job:
+        """Queues its failed images again, with the same seeds; only those that failed with
+        one of the error `codes`, if given."""
+        wanted = {"codes": list(codes)} if codes else {}
+        self.data = self._transport.post(f"{self.path}/retry", json=wanted, repeatable=False)
+        return self.refresh()
+
+    def delete(self) -> None:
+        """Deletes the job with its images; a live one is cancelled first."""
+        try:
+            self._transport.call("DELETE", self.path)
+        except errors.NotFound:
+            if "id" not in self.data:
+                raise
+
+    def download(
+        self,
+        folder: str | Path,
+        *,
+        threads: int = 8,
+        follow: bool = False,
+        progress: Progress | None = None,
+    ) -> Download:
+        """See `promptmill.client.downloads.download`."""
+        from promptmill.client import downloads
+
+        return downloads.download(
+            self, Path(folder), threads=threads, follow=follow, progress=progress
+        )
+
+    def verify(self, *, sample: int | None = None, repair: bool = False) -> Mapping[str, Any]:
+        """Has the farm render `sample` images (None: all) again and compare their bytes;
+        `repair` puts right those that are damaged. The farm's report."""
+        raise NotImplementedError
+
+    def _act(self, action: str) -> Job:
+        self.data = self._transport.post(f"{self.path}/{action}")
+        return self

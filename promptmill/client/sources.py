@@ -1,0 +1,198 @@
+"""Where rows come from, as a request body that can be sent again from its start: files,
+streams, prompts, dictionaries. Knows no endpoint and no network."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from promptmill import errors
+
+Rows = str | Path | IO[bytes] | Iterable[str | Mapping[str, Any]]
+
+CHUNK = 256 * 1024
+ERROR_FIELD = "_error"  # of a row of failures.jsonl: what went wrong; never sent
+TYPES = {
+    "jsonl": "application/x-ndjson",
+    "csv": "text/csv",
+    "txt": "text/plain; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+    "json": "application/json",
+}
+_SUFFIXES = {".ndjson": "jsonl", ".text": "txt", ".pq": "parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of a submission. `open` starts it anew; size: bytes, where known."""
+
+    open: Callable[[], Iterator[bytes]]
+    format: str
+    gzipped: bool = False
+    size: int | None = None
+    headers: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.format not in TYPES:
+            raise errors.BadRequest(f"unknown format {self.format!r}: one of {', '.join(TYPES)}")
+        headers = {"content-type": TYPES[self.format]}
+        if self.gzipped:
+            headers["content-encoding"] = "gzip"
+        object.__setattr__(self, "headers", headers)
+
+    def counted(self, sent: Callable[[int], None]) -> Body:
+        """The same body; `sent` is told the bytes sent so far, from 0 again when resent."""
+
+        def opened() -> Iterator[bytes]:
+            total = 0
+            for chunk in self.open():
+                yield chunk
+                total += len(chunk)
+                sent(total)
+
+        return Body(opened, self.format, self.gzipped, self.size)
+
+
+def format_of(name: str) -> tuple[str | None, bool]:
+    """(format, gzipped) from a file's name; None when its suffix tells nothing."""
+    path = Path(name.lower())
+    gzipped = path.suffix == ".gz"
+    suffix = Path(path.stem).suffix if gzipped else path.suffix
+    found = _SUFFIXES.get(suffix, suffix.removeprefix("."))
+    return (found if found in TYPES else None), gzipped
+
+
+def body(rows: Rows, *, format: str | None = None) -> Body:
+    """A body of `rows`: a path, a binary file object, or prompts and dictionaries (a list,
+    or an iterator that is spooled to disk as it is sent). Raises `errors.BadRequest`."""
+    if isinstance(rows, (str, Path)):
+        return from_path(Path(rows), format=format)
+    if hasattr(rows, "read"):
+        file = cast("IO[bytes]", rows)
+        return from_stream(file, format=format, name=str(getattr(rows, "name", "")))
+    if isinstance(rows, Sequence):
+        return Body(lambda: _chunks(map(_line, rows)), "jsonl")
+    return Body(Spool(_chunks(map(_line, rows))).open, "jsonl")
+
+
+def from_path(path: Path, *, format: str | None = None) -> Body:
+    """A file of rows; its suffix, `format` or else its first bytes say which kind."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(CHUNK)
+        size = path.stat().st_size
+    except OSError as exc:
+        raise errors.BadRequest(f"cannot read {path}: {exc.strerror or exc}") from exc
+    known, _ = format_of(path.name)
+    kind, gzipped = format or known or sniff(head), head.startswith(b"\x1f\x8b")
+
+    def opened() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            yield from _without_errors(file) if kind == "jsonl" and not gzipped else _read(file)
+
+    return Body(opened, kind, gzipped, size)
+
+
+def from_stream(file: IO[bytes], *, format: str | None = None, name: str = "") -> Body:
+    """A binary stream, spooled to disk as it is sent so that it can be sent again."""
+    spool = Spool(_read(file))
+    head = spool.peek()
+    known, _ = format_of(name)
+    kind, gzipped = format or known or sniff(head), head.startswith(b"\x1f\x8b")
+    if kind == "jsonl" and not gzipped:
+        return Body(lambda: _without_errors(_lines(spool.open())), kind)
+    return Body(spool.open, kind, gzipped)
+
+
+def sniff(head: bytes) -> str:
+    """The format that the first bytes look like: parquet, json lines, CSV with a column
+    named prompt, else text."""
+    if head.startswith(b"\x1f\x8b"):
+        head = zlib.decompressobj(wbits=31).decompress(head, CHUNK)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    if first.startswith(b"{"):
+        return "jsonl"
+    names = [cell.strip(b' "\r').lower() for cell in first.split(b",")]
+    return "csv" if b"prompt" in names else "txt"
+
+
+class Spool:
+    """An iterator of bytes that can be read again from its start: what was read once lies
+    in a temporary file (in memory up to 8 MB). For one reader at a time."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._seen = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115
+        self._length = 0
+
+    def peek(self) -> bytes:
+        """The first chunk, or nothing at the end."""
+        return next(self.open(), b"")
+
+    def open(self) -> Iterator[bytes]:
+        position = 0
+        while position < self._length:
+            self._seen.seek(position)
+            chunk = self._seen.read(min(CHUNK, self._length - position))
+            position += len(chunk)
+            yield chunk
+        for chunk in self._chunks:
+            self._seen.seek(self._length)
+            self._seen.write(chunk)
+            self._length += len(chunk)
+            yield chunk
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def _line(row: str | Mapping[str, Any]) -> bytes:
+    if isinstance(row, str):
+        row = {"prompt": row}
+    kept = {name: value for name, value in row.items() if name != ERROR_FIELD}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines gathered into chunks of about CHUNK bytes."""
+    gathered = io.BytesIO()
+    for line in lines:
+        gathered.write(line)
+        if gathered.tell() >= CHUNK:
+            yield gathered.getvalue()
+            gathered = io.BytesIO()
+    if gathered.tell():
+        yield gathered.getvalue()
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _without_errors(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """JSON lines without the error that `download` added to a failed row."""
+    marker = f'"{ERROR_FIELD}"'.encode()
+    return _chunks(_without_error(line) if marker in line else line for line in lines)
+
+
+def _without_error(line: bytes) -> bytes:
+    try:
+        row = json.loads(line)
+    except ValueError:  # the farm says what is wrong with it, and where
+        return line
+    return _line(row) if isinstance(row, dict) else line
