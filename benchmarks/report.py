@@ -1,0 +1,51 @@
+"""What every benchmark prints: a table for people, one JSON line for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value. aim: what it should reach; better: `higher` or `lower`."""
+
+    name: str
+    value: float
+    unit: str
+    aim: float | None = None
+    better: str = "higher"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def show(benchmark: str, figures: Sequence[Figure], **settings: Any) -> None:
+    """Prints the table, then the JSON object."""
+    width = max(len(f.name) for f in figures)
+    for f in figures:
+        aim = "" if f.aim is None else f"   (aim {f.aim:g}, {f.better} is better)"
+        print(f"{f.name:<{width}}  {f.value:>12.4g} {f.unit}{aim}")
+    results = [asdict(f) for f in figures]
+    print(
+        json.dumps(
+            {
+                "benchmark": benchmark,
+                "machine": machine(),
+                "settings": settings,
+                "results": results,
+            }
+        )
+    )

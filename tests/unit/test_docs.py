@@ -1,0 +1,38 @@
+"""What the README says is checked against the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from promptmill import jobs, settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_readme_and_no_other() -> None:
+    table = README.partition("## Settings")[2].partition("## Develop")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row)}
+    assert named == {f.name.upper() for f in dataclasses.fields(settings.Settings)}
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_every_state_stands_in_the_document_of_states() -> None:
+    text = (ROOT / "docs" / "states.md").read_text()
+    for state in (*jobs.JobState, *jobs.ImageState):
+        assert state in text
