@@ -1,0 +1,300 @@
+"""Objects as plain files in a folder, any of which opens in an image viewer.
+
+An object is written to `.tmp`, synced, then hard-linked to its name: a link never
+overwrites, so the name either leads to one whole, durable object or to none. Its metadata
+lies beside it in `.meta/<key>.<first 16 of its sha256>`, written before the link; the name
+holds the hash, so two writers of one key can never mix one's bytes with the other's
+metadata. The sha256 itself is never trusted from a file: `head` reads the object and
+computes it. Metadata outlives the death of any process; it is not synced (that would
+double the cost of a write), so after a power cut an object may be found with none, never
+with another's. A temporary file is locked while its writer lives; `delete` and `probe`
+remove those of the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from promptmill import errors
+from promptmill.blobs import CHUNK, New, Stored, check_key
+
+SYNCS = 16  # at once: a journal merges them into one commit
+BATCH = 64  # objects synced together, each with an open file
+RACES = 5
+
+
+class DirBlobs:
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._tmp = self.root / ".tmp"
+        self._meta = self.root / ".meta"
+        self._syncs = ThreadPoolExecutor(SYNCS, thread_name_prefix="blob-sync")
+
+    def create(
+        self, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
+    ) -> Stored:
+        return self.create_many([New(key, data, content_type, metadata)])[0]
+
+    def create_many(self, objects: Sequence[New]) -> list[Stored]:
+        for new in objects:
+            check_key(new.key)
+        stored: list[Stored] = []
+        with _outage(self.root):
+            for at in range(0, len(objects), BATCH):
+                stored += self._create_batch(objects[at : at + BATCH])
+        return stored
+
+    def _create_batch(self, objects: Sequence[New]) -> list[Stored]:
+        with contextlib.ExitStack() as stack:
+            drafts = [stack.enter_context(self._draft(new.data)) for new in objects]
+            list(self._syncs.map(os.fsync, [fd for fd, _ in drafts]))
+            stored = [self._link(new, at) for new, (_, at) in zip(objects, drafts, strict=True)]
+            for folder in {self._path(new.key).parent for new in objects}:
+                _sync_folder(folder)
+            return stored
+
+    @contextlib.contextmanager
+    def _draft(self, data: bytes) -> Iterator[tuple[int, Path]]:
+        """The bytes under a temporary name, locked, not yet synced."""
+        fd, path = self._locked_file()
+        try:
+            os.fchmod(fd, 0o644)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            yield fd, path
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(fd)
+
+    def _locked_file(self) -> tuple[int, Path]:
+        while True:
+            self._tmp.mkdir(parents=True, exist_ok=True)
+            fd, name = tempfile.mkstemp(dir=self._tmp)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd, Path(name)
+            os.close(fd)  # taken for a dead one before it was locked
+
+    def _link(self, new: New, draft: Path) -> Stored:
+        """Gives the draft its name, or adopts what has it. Tried again where a deletion
+        prunes the folder at that moment."""
+        for _ in range(RACES):
+            with contextlib.suppress(FileNotFoundError):
+                return self._link_once(new, draft)
+            _make_folder(self._path(new.key).parent)
+        return self._link_once(new, draft)
+
+    def _link_once(self, new: New, draft: Path) -> Stored:
+        path, sha256 = self._path(new.key), hashlib.sha256(new.data).hexdigest()
+        note = self._note(new.key, sha256)
+        self._write_note(note, new)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            there = self._describe(new.key)
+            if there.sha256 != sha256:
+                note.unlink(missing_ok=True)
+            return there
+        return Stored(
+            key=new.key,
+            size=len(new.data),
+            sha256=sha256,
+            created=True,
+            modified=time.time(),
+            metadata=dict(new.metadata),
+        )
+
+    def _write_note(self, note: Path, new: New) -> None:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_name(f".{uuid.uuid4().hex}")
+        text = json.dumps({"content_type": new.content_type, "metadata": dict(new.metadata)})
+        draft.write_text(text, encoding="ascii")
+        draft.replace(note)
+
+    def head(self, key: str) -> Stored | None:
+        check_key(key)
+        with _outage(self.root):
+            try:
+                return self._describe(key)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def _describe(self, key: str) -> Stored:
+        path = self._path(key)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+        return Stored(
+            key=key,
+            size=stat.st_size,
+            sha256=sha256,
+            modified=stat.st_mtime,
+            metadata=_read_note(self._note(key, sha256)),
+        )
+
+    def read(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        return b"".join(self.stream(key, offset=offset, length=length))
+
+    def stream(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        check_key(key)
+        with _outage(self.root):
+            try:
+                file = self._path(key).open("rb", buffering=0)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise errors.NotFound(f"there is no object {key}") from None
+        return self._pieces(file, offset, length)
+
+    def _pieces(self, file: io.FileIO, offset: int, length: int | None) -> Iterator[bytes]:
+        left = length
+        with file, _outage(self.root):
+            file.seek(offset)
+            while left is None or left > 0:
+                piece = file.read(CHUNK if left is None else min(CHUNK, left))
+                if not piece:
+                    return
+                left = None if left is None else left - len(piece)
+                yield piece
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """Walks only the folder that `prefix` lies in."""
+        hidden = any(part.startswith(".") for part in prefix.split("/"))
+        base = self.root if hidden else self.root / prefix.rpartition("/")[0]
+        with _outage(self.root):
+            for folder, names, files in os.walk(base, onerror=_unless_gone):
+                names[:] = [name for name in names if not name.startswith(".")]
+                paths = [Path(folder, name) for name in files]
+                yield from self._matching(paths, prefix)
+
+    def _matching(self, paths: Iterable[Path], prefix: str) -> Iterator[Stored]:
+        for path in paths:
+            key = path.relative_to(self.root).as_posix()
+            if key.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):  # deleted since
+                    stat = path.stat()
+                    yield Stored(key=key, size=stat.st_size, sha256="", modified=stat.st_mtime)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        with _outage(self.root):
+            folders = set()
+            for key in keys:
+                path = self._path(check_key(key))
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    path.unlink()
+                for note in self._notes(key):
+                    note.unlink(missing_ok=True)
+                folders.add(path.parent)
+            for folder in folders:
+                self._prune(folder)
+            self._remove_dead_drafts()
+
+    def _prune(self, folder: Path) -> None:
+        """Removes a folder that has become empty, its notes, and such folders above it."""
+        while folder != self.root and folder.is_relative_to(self.root):
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone
+                return
+            shutil.rmtree(self._meta / folder.relative_to(self.root), ignore_errors=True)
+            folder = folder.parent
+
+    def _remove_dead_drafts(self) -> None:
+        for path in self._tmp.glob("*"):
+            with (
+                contextlib.suppress(FileNotFoundError, BlockingIOError),
+                path.open("rb") as file,
+            ):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+    def url(self, key: str, *, expires: float, filename: str | None = None) -> str | None:
+        return None
+
+    def probe(self) -> None:
+        with _outage(self.root):
+            _make_folder(self.root)
+            self._remove_dead_drafts()
+            with self._draft(b"promptmill") as (fd, draft):
+                os.fsync(fd)
+                twin = draft.with_suffix(".link")
+                os.link(draft, twin)
+                twin.unlink()
+
+    def close(self) -> None:
+        self._syncs.shutdown()
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    def _note(self, key: str, sha256: str) -> Path:
+        return self._meta / f"{key}.{sha256[:16]}"
+
+    def _notes(self, key: str) -> Iterator[Path]:
+        place = self._meta / key
+        return place.parent.glob(f"{place.name}.{'[0-9a-f]' * 16}")
+
+
+def _read_note(note: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(note.read_text(encoding="ascii"))["metadata"])
+    except (FileNotFoundError, ValueError):  # never written, or cut short by a power cut
+        return {}
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # emptied and pruned since
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes `folder` and what is missing above it; each new entry is synced."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        _sync_folder(folder.parent)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EACCES: "this user may not write there: change its owner",
+    errno.EPERM: "this user may not write or hard-link there: change its owner or file system",
+    errno.EROFS: "it is read-only",
+    errno.EMFILE: "this process has too many open files: raise ulimit -n",
+    errno.ENOTSUP: "this file system has no hard links",
+    errno.EMLINK: "this file system has no hard links",
+}
+
+
+@contextlib.contextmanager
+def _outage(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, str(error))
+        raise errors.StorageDown(
+            f"cannot store objects in {root}: {remedy}, or point PROMPTMILL_STORAGE_URL"
+            " (or PROMPTMILL_DATA_DIR) elsewhere"
+        ) from error
