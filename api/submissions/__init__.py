@@ -34,9 +34,10 @@ wrong with the input is an `errors.Error` with a 4xx status and, for a row, `lin
 """
 
 from api.submissions.head import Head
+from api.submissions.limits import Limits
 from api.submissions.plan import Plan, plan
 from api.submissions.receive import Received, receive
-from api.submissions.submission import Body, Limits, Submission, open_submission
+from api.submissions.submission import Body, Submission, open_submission
 from api.submissions.warnings import Warnings
 
 __all__ = [

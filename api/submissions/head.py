@@ -1,14 +1,317 @@
-"""The head of a submission: what holds for all its rows."""
+"""The head of a submission: what holds for all its rows, from the query of a streamed
+body or from a JSON document. Unknown parameters are refused by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
 
-from promptmill.records import NewJob
+import orjson
+
+from api.submissions import fields
+from api.submissions.warnings import Warnings
+from promptmill import errors, jobs, records
+from promptmill.models import Model
+
+# A default of these may be a list: the job is then the product, the last one fastest.
+PRODUCT_ORDER = ("task", "size", "negative_prompt", "steps", "guidance", "strength", "seed")
+DEFAULTS = frozenset({*PRODUCT_ORDER, "n"})
+OUTPUT = ("format", "packing", "prefix")
+JOB = frozenset(
+    {"model", "name", "priority", "metadata", "webhook", "fingerprint", "expires_at", "window"}
+)
+INTAKE = frozenset({"map", "on_unsupported", "idempotency_key", "dry_run"})
+KNOWN = DEFAULTS | JOB | INTAKE | frozenset(OUTPUT)
+ALIASES = {"negative": "negative_prompt"}
+MAX_METADATA = 8_192  # bytes of JSON
+_WINDOW = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """one: a value for a field; many: lists of values, in PRODUCT_ORDER. Both hold parsed
+    item values (`size` as (width, height)); `n` stands apart."""
+
+    n: int = 1
+    one: Mapping[str, Any] = field(default_factory=dict)
+    many: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    job: NewJob
+    """columns: field by the column that it is read from, where they differ. canonical:
+    the bytes that the request hash begins with. warn: drop what the model cannot honour
+    and say so, rather than refuse it."""
+
+    job: records.NewJob
+    model: Model
+    defaults: Defaults
+    columns: Mapping[str, str]
+    warn: bool
     idempotency_key: str | None
     dry_run: bool
+    canonical: bytes
+    warnings: Warnings
+
+    def column(self, field: str) -> str:
+        """The column that a field is read from."""
+        return next((column for column, name in self.columns.items() if name == field), field)
+
+
+def from_query(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Query pairs as parameters; a repeated one becomes a list."""
+    given: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in given:
+            given[name] = value
+        elif isinstance(given[name], list):
+            given[name].append(value)
+        else:
+            given[name] = [given[name], value]
+    return given
+
+
+def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a JSON document: its objects `defaults` and `output` are opened."""
+    flat = {k: v for k, v in document.items() if k not in ("defaults", "output")}
+    for group, allowed in (("defaults", None), ("output", OUTPUT)):
+        inner = document.get(group)
+        if inner is None:
+            continue
+        if not isinstance(inner, dict):
+            raise errors.BadRequest(f"{group} must be an object", param=group)
+        for name, value in inner.items():
+            if name in flat:
+                raise errors.BadRequest(f"{name} is given twice", param=name)
+            if allowed is not None and name not in allowed:
+                raise errors.BadRequest(f"unknown parameter {group}.{name}", param=name)
+            flat[name] = value
+    return flat
+
+
+def parse(
+    given: Mapping[str, Any],
+    *,
+    textual: bool,
+    tenant_id: int,
+    find_model: Callable[[str], Model],
+    default_model: str,
+    max_n: int,
+    idempotency_key: str | None = None,
+    output_prefixes: Sequence[str] = (),
+    recipe: Mapping[str, Any] | None = None,
+) -> Head:
+    """Raises `errors.BadRequest` naming the parameter, or `errors.ModelNotFound`."""
+    params = _known(given)
+    warnings = Warnings()
+    model = find_model(_text(params, "model", 200) or default_model)
+    warn = _choice(params, "on_unsupported", ("refuse", "warn"), "refuse") == "warn"
+    parsers = fields.Parsers(model, textual=textual, max_n=max_n)
+    defaults = _defaults(params, parsers, warnings if warn else None)
+    key = idempotency_key or _text(params, "idempotency_key", 255)
+    if key is not None and (len(key) > 255 or not key.isprintable()):
+        raise errors.BadRequest("the idempotency key must be up to 255 printable characters")
+    seed = params.get("seed")
+    job = records.NewJob(
+        tenant_id=tenant_id,
+        model=model.name,
+        name=_text(params, "name", 200) or "",
+        priority=jobs.Priority(
+            _choice(params, "priority", tuple(jobs.Priority), jobs.Priority.NORMAL)
+        ),
+        seed=_job_seed(tenant_id, key) if _listed(seed) else parsers.seed(seed),
+        defaults={k: params[k] for k in params if k in DEFAULTS},
+        output=_output(params, output_prefixes),
+        metadata=_metadata(params.get("metadata"), textual),
+        webhook=_webhook(params),
+        fingerprint=_text(params, "fingerprint", 200),
+        expires_at=_expires(params, textual),
+        recipe=recipe,
+    )
+    return Head(
+        job=job,
+        model=model,
+        defaults=defaults,
+        columns=_columns(params.get("map")),
+        warn=warn,
+        idempotency_key=key,
+        dry_run=_flag(params, "dry_run"),
+        canonical=_canonical(params, model, recipe),
+        warnings=warnings,
+    )
+
+
+def _known(given: Mapping[str, Any]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for alias, value in given.items():
+        name = ALIASES.get(alias, alias)
+        if name not in KNOWN:
+            raise errors.BadRequest(f"unknown parameter {name[:100]!r}", param=name[:100])
+        if name in params:
+            raise errors.BadRequest(f"{name} is given twice", param=name)
+        if value is not None:
+            params[name] = value
+    return params
+
+
+def _listed(value: Any) -> bool:
+    return value is None or isinstance(value, list)
+
+
+def _job_seed(tenant_id: int, key: str | None) -> int:
+    """Random, but the same when an upload is sent again under its key."""
+    if key is None:
+        return secrets.randbits(jobs.SEED_BITS)
+    digest = hashlib.sha256(f"promptmill-job-seed-v1:{tenant_id}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - jobs.SEED_BITS)
+
+
+def _defaults(
+    params: Mapping[str, Any], parsers: fields.Parsers, warnings: Warnings | None
+) -> Defaults:
+    one: dict[str, Any] = {}
+    many: list[tuple[str, tuple[Any, ...]]] = []
+    for name in PRODUCT_ORDER:
+        if name not in params or (name == "seed" and not isinstance(params[name], list)):
+            continue
+        listed = isinstance(params[name], list)
+        values = [
+            parsed
+            for value in (params[name] if listed else [params[name]])
+            for parsed in _honoured(parsers.by_name[name], name, value, warnings)
+        ]
+        if listed and not params[name]:
+            raise errors.BadRequest(f"the list {name} is empty", param=name)
+        if listed and values:
+            many.append((name, tuple(values)))
+        elif values:
+            one[name] = values[0]
+    return Defaults(parsers.n(params.get("n", 1)), one, tuple(many))
+
+
+def _honoured(parse: fields.Parse, name: str, value: Any, warnings: Warnings | None) -> list[Any]:
+    try:
+        return [parse(value)]
+    except errors.UnsupportedParameter as error:
+        if warnings is None:
+            raise
+        warnings.add(name, error.message)
+        return []
+
+
+def _text(params: Mapping[str, Any], name: str, most: int) -> str | None:
+    value = params.get(name)
+    if value is None or value == "":
+        return None
+    return fields.string(value, name=name, most=most)
+
+
+def _choice(params: Mapping[str, Any], name: str, known: Sequence[str], usual: str) -> str:
+    value = params.get(name, usual)
+    if value not in known:
+        raise errors.BadRequest(f"{name} must be one of {', '.join(known)}", param=name)
+    return str(value)
+
+
+def _flag(params: Mapping[str, Any], name: str) -> bool:
+    value = params.get(name, False)
+    if value in (True, "true", "1", "yes"):
+        return True
+    if value in (False, "false", "0", "no"):
+        return False
+    raise errors.BadRequest(f"{name} must be true or false", param=name)
+
+
+def _output(params: Mapping[str, Any], prefixes: Sequence[str]) -> records.Output:
+    prefix = _text(params, "prefix", 200) or ""
+    if prefix:
+        allowed = any(prefix == p or prefix.startswith(p.rstrip("/") + "/") for p in prefixes if p)
+        dotted = any(set(part) <= {"."} for part in prefix.split("/"))
+        if not allowed or dotted or not _PREFIX.fullmatch(prefix):
+            raise errors.BadRequest("this output prefix is not allowed here", param="prefix")
+    return records.Output(
+        format=_choice(params, "format", ("png", "webp", "jpeg"), "png"),
+        packing=_choice(params, "packing", ("image", "tar"), "image"),
+        prefix=prefix,
+    )
+
+
+def _metadata(value: Any, textual: bool) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if textual and isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise errors.BadRequest("metadata must be a JSON object", param="metadata") from error
+    if not isinstance(value, dict):
+        raise errors.BadRequest("metadata must be a JSON object", param="metadata")
+    if len(orjson.dumps(value)) > MAX_METADATA:
+        raise errors.BadRequest(f"metadata is over {MAX_METADATA} bytes", param="metadata")
+    return value
+
+
+def _webhook(params: Mapping[str, Any]) -> str | None:
+    url = _text(params, "webhook", 2048)
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise errors.BadRequest("webhook must be an http or https URL", param="webhook")
+    return url
+
+
+def _expires(params: Mapping[str, Any], textual: bool) -> float | None:
+    if "expires_at" in params and "window" in params:
+        raise errors.BadRequest("give expires_at or window, not both", param="window")
+    now = time.time()
+    if "expires_at" in params:
+        at = fields.number(params["expires_at"], name="expires_at", textual=textual)
+        if at <= now:
+            raise errors.BadRequest("expires_at is in the past", param="expires_at")
+        return at
+    if "window" not in params:
+        return None
+    match = _WINDOW.fullmatch(str(params["window"]))
+    if match is None or not int(match[1]):
+        raise errors.BadRequest("window must be like 30m, 24h or 7d", param="window")
+    return now + int(match[1]) * _SECONDS[match[2]]
+
+
+def _columns(value: Any) -> dict[str, str]:
+    """{column: field} from {"prompt": "caption"} or "prompt=caption,seed=my_seed"."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        pairs = [pair.partition("=") for part in value for pair in part.split(",")]
+        value = {field.strip(): column.strip() for field, _, column in pairs}
+    if not isinstance(value, dict):
+        raise errors.BadRequest("map must be like prompt=caption,seed=my_seed", param="map")
+    columns: dict[str, str] = {}
+    for name, column in value.items():
+        if name not in fields.NAMES:
+            raise errors.BadRequest(f"map knows no field {name[:100]!r}", param="map")
+        if not isinstance(column, str) or not column or column in columns:
+            raise errors.BadRequest(f"map needs one column for {name}", param="map")
+        columns[column] = name
+    return columns
+
+
+def _canonical(params: Mapping[str, Any], model: Model, recipe: Mapping[str, Any] | None) -> bytes:
+    """The order of a recipe's variables counts (it orders the images), so it is kept."""
+    told = {k: v for k, v in params.items() if k not in ("dry_run", "idempotency_key", "model")}
+    head = orjson.dumps({"model": model.name, **told}, option=orjson.OPT_SORT_KEYS)
+    return head + b"\n" + orjson.dumps(recipe) + b"\n"

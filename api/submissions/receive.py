@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
+from api.submissions.digest import Digest
+from api.submissions.lanes import Lanes
+from api.submissions.rows import Rows
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
-from promptmill.records import Job
+from promptmill import errors
+from promptmill.records import Job, MapBlock, Replay, Segment, Upload
+from promptmill.store import jobs, submissions
 from promptmill.store.database import Database
+
+BATCH = 8  # segments and map blocks in one write: a short transaction
+BEAT = 8.0  # seconds between two signs of life
+STALLED = 60.0  # seconds without a byte after which the upload counts as dead
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,112 @@ def receive(
     costs: Mapping[str, float],
     max_queued: int | None,
 ) -> Received:
-    """Raises `errors.BadRow` and other 4xx errors (nothing is left behind),
+    """costs: measured generator-seconds per image by bucket. max_queued: the tenant's
+    limit. Raises `errors.BadRow` and other 4xx errors (nothing is left behind),
     `errors.InProgress`, `errors.IdempotencyMismatch`, `errors.LimitExceeded`."""
-    raise NotImplementedError
+    head = submission.head
+    begun = submissions.begin(db, head.job, idempotency_key=head.idempotency_key)
+    if isinstance(begun, Replay):
+        return _replay(db, submission, begun)
+    try:
+        with Heartbeat(db, begun, submission):
+            lanes = Lanes(head.model.caps)
+            request_hash = _write_rows(db, begun, submission, lanes)
+            specs = lanes.specs(costs)
+            total = sum(spec.count for spec in specs)
+            if not total:
+                raise errors.BadRequest("the submission has no rows", param="body")
+            job = submissions.finish(
+                db, begun, specs, total=total, request_hash=request_hash, max_queued=max_queued
+            )
+    except BaseException:
+        _abandon(db, begun)
+        raise
+    return Received(job, replay=False, warnings=head.warnings)
+
+
+def _write_rows(db: Database, upload: Upload, submission: Submission, lanes: Lanes) -> str:
+    """Writes every row; returns the request hash."""
+    digest = Digest(submission.head.canonical, submission.progress)
+    rows = Rows(submission.head, submission.limits, textual=submission.textual)
+    held: list[Segment | MapBlock] = []
+    for draft in rows.drafts(digest.watch(submission.rows)):
+        segment = lanes.add(draft)
+        if segment is not None:
+            held.append(segment)
+            for block in lanes.blocks():
+                held.append(block)
+                _write_full(db, upload, held)
+            _write_full(db, upload, held)
+    for rest in lanes.finish():
+        held.append(rest)
+        _write_full(db, upload, held)
+    _write(db, upload, held)
+    return digest.hexdigest()
+
+
+def _write_full(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None:
+    if len(held) >= BATCH:
+        _write(db, upload, held)
+
+
+def _write(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None:
+    segments = [part for part in held if isinstance(part, Segment)]
+    blocks = [part for part in held if isinstance(part, MapBlock)]
+    submissions.write(db, upload, segments, blocks)
+    held.clear()
+
+
+def _replay(db: Database, submission: Submission, known: Replay) -> Received:
+    """Compares what was sent with what made the job; writes nothing."""
+    digest = Digest(submission.head.canonical, submission.progress)
+    for _ in digest.watch(submission.rows):
+        pass
+    if digest.hexdigest() != known.request_hash:
+        raise errors.IdempotencyMismatch()
+    job = jobs.get(db, submission.head.job.tenant_id, known.public_id)
+    return Received(job, replay=True, warnings=submission.head.warnings)
+
+
+def _abandon(db: Database, upload: Upload) -> None:
+    """On failure the upload stays `receiving` and silent: control removes it later."""
+    try:
+        submissions.abandon(db, upload)
+    except errors.Error as error:
+        log.warning("upload %s could not be removed: %s", upload.public_id, error)
+
+
+class Heartbeat:
+    """Keeps an upload alive from a thread of its own, as long as bytes or rows move."""
+
+    def __init__(self, db: Database, upload: Upload, submission: Submission) -> None:
+        self._db = db
+        self._upload = upload
+        self._progress = submission.progress
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upload-heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._progress.touch()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(BEAT):
+            if self._progress.silent() > STALLED:
+                continue
+            try:
+                submissions.beat(self._db, self._upload)
+            except errors.Conflict:
+                return  # taken over: the next write says so
+            except errors.Error as error:
+                log.warning("no heartbeat for upload %s: %s", self._upload.public_id, error)

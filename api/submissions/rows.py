@@ -1,0 +1,193 @@
+"""A row becomes items: columns renamed, fields validated, defaults applied, the product
+over listed defaults and the `n` samples spelled out, seeds settled. No I/O."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from api.submissions import fields as item_fields
+from api.submissions.head import PRODUCT_ORDER, Head
+from api.submissions.limits import Limits
+from api.submissions.readers import Row, refuse_nul
+from promptmill import errors, jobs
+
+MAX_METADATA = 8_192  # bytes of JSON in one row
+
+
+class Draft(NamedTuple):
+    """The fields of `jobs.Item` in its order; a tuple, since millions are made and a
+    frozen dataclass takes ten times as long to make."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    row: int
+    sample: int
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    negative_prompt: str
+    steps: int
+    guidance: float
+    task: str
+    source: str | None
+    mask: str | None
+    strength: float
+    custom_id: str | None
+    metadata: Mapping[str, Any]
+
+    def item(self) -> jobs.Item:
+        return jobs.Item(*self)
+
+
+Variant: TypeAlias = tuple[Any, ...]  # the values of PRODUCT_ORDER
+_NOTHING: dict[str, Any] = {}
+
+
+class Rows:
+    """Turns the rows of one submission into drafts of items, in index order.
+
+    The images of a row are the product of the listed defaults that it does not set itself
+    (`head.PRODUCT_ORDER`, the last varies fastest), each `n` times; `sample` counts
+    through all of them. A seed that is given is used by the first of its n, the k-th
+    after it takes `derive_seed(seed, k)`; without one image i takes
+    `derive_seed(job seed, i)`. A field of the row wins over the default.
+    """
+
+    def __init__(self, head: Head, limits: Limits, *, textual: bool) -> None:
+        self.head = head
+        self.limits = limits
+        self.textual = textual
+        self.warnings = head.warnings
+        self.rows = 0  # read so far
+        self.images = 0
+        parsers = item_fields.Parsers(head.model, textual=textual, max_n=limits.max_n)
+        mapped = set(head.columns.values())
+        self._targets = {
+            **{name: (name, p) for name, p in parsers.by_name.items() if name not in mapped},
+            **{column: (name, parsers.by_name[name]) for column, name in head.columns.items()},
+        }
+        self._prompt_column = head.column("prompt")
+        caps = head.model.caps
+        usual = (caps.tasks[0], caps.sizes[0], "", caps.steps[1], caps.guidance[1], 1.0, None)
+        self._base = {**dict(zip(PRODUCT_ORDER, usual, strict=True)), **head.defaults.one}
+        self._plain = self._variants(_NOTHING)
+
+    def drafts(self, rows: Iterable[Row]) -> Iterator[Draft]:
+        """Raises `errors.BadRow`, `errors.UnsupportedParameter` or `errors.TooLarge` with
+        `line` and `param`."""
+        for row in rows:
+            yield from self.of(row)
+
+    def of(self, row: Row) -> Iterator[Draft]:
+        """The images of one row, the next one of the submission."""
+        line, given = row
+        number = self.rows
+        self.rows = number + 1
+        if number >= self.limits.max_rows:
+            raise errors.TooLarge(f"more than {self.limits.max_rows} rows", line=line, param="rows")
+        try:
+            values, metadata = self._read(line, given)
+        except errors.Error as error:
+            error.line = line
+            raise
+        own = len(values) > 1
+        n = values.get("n", self.head.defaults.n) if own else self.head.defaults.n
+        variants = self._variants(values) if own else self._plain
+        if self.images + len(variants) * n > self.limits.max_images:
+            raise errors.TooLarge(
+                f"more than {self.limits.max_images} images", line=line, param="n"
+            )
+        return self._make(number, values, metadata, variants, n)
+
+    def _read(self, line: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(item fields that the row sets, the rest as metadata)."""
+        values: dict[str, Any] = {}
+        metadata = _NOTHING
+        targets = self._targets
+        for column, value in given.items():
+            if column in targets:
+                name, parse = targets[column]
+                if value is None or (value == "" and name != "prompt"):
+                    continue
+                try:
+                    values[name] = parse(value)
+                except errors.UnsupportedParameter as error:
+                    if not self.head.warn:
+                        raise
+                    self.warnings.add(name, error.message, line=line)
+            else:
+                if metadata is _NOTHING:
+                    metadata = {}
+                metadata[column] = value
+        if "prompt" not in values:
+            raise errors.BadRow(f"the row has no {self._prompt_column}", param="prompt")
+        return values, _checked(metadata) if metadata else metadata
+
+    def _variants(self, values: Mapping[str, Any]) -> list[Variant]:
+        base = self._base
+        listed = {name: many for name, many in self.head.defaults.many if name not in values}
+        if not listed:
+            return [tuple([values.get(name, base[name]) for name in PRODUCT_ORDER])]
+        choices = [listed.get(name) or (values.get(name, base[name]),) for name in PRODUCT_ORDER]
+        if self._product(choices) > self.limits.max_images:
+            raise errors.TooLarge(f"more than {self.limits.max_images} images", param="defaults")
+        return list(itertools.product(*choices))
+
+    @staticmethod
+    def _product(choices: Iterable[tuple[Any, ...]]) -> int:
+        total = 1
+        for values in choices:
+            total *= len(values)
+        return total
+
+    def _make(
+        self,
+        row: int,
+        values: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        variants: list[Variant],
+        n: int,
+    ) -> Iterator[Draft]:
+        prompt = values["prompt"]
+        custom_id, source, mask = values.get("id"), values.get("source"), values.get("mask")
+        job_seed = self.head.job.seed
+        make, derive = tuple.__new__, jobs.derive_seed
+        index, sample = self.images, 0
+        self.images += len(variants) * n
+        for task, size, negative, steps, guidance, strength, seed in variants:
+            for k in range(n):
+                own = seed
+                if seed is None:
+                    own = derive(job_seed, index)
+                elif k:
+                    own = derive(seed, k)
+                yield make(
+                    Draft,
+                    (index, row, sample, prompt, own, *size, negative, steps, guidance,
+                     task, source, mask, strength, custom_id, metadata),
+                )  # fmt: skip
+                index += 1
+                sample += 1
+
+
+def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata as it is kept: an object `metadata` among the fields is opened."""
+    inner = metadata.get("metadata")
+    if isinstance(inner, dict):
+        metadata = {**{k: v for k, v in metadata.items() if k != "metadata"}, **inner}
+    for name, value in metadata.items():
+        if isinstance(value, dict | list):
+            refuse_nul(value, line=None, param=name)
+    try:
+        size = len(orjson.dumps(metadata))
+    except TypeError as error:
+        raise errors.BadRow(f"the metadata is no JSON: {error}", param="metadata") from error
+    if size > MAX_METADATA:
+        raise errors.BadRow(
+            f"the fields kept as metadata are over {MAX_METADATA} bytes", param="metadata"
+        )
+    return metadata
