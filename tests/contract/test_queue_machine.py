@@ -1,0 +1,266 @@
+"""The real Lua against sets of images: whatever is called in whatever order, every image of
+an open job is waiting, leased or committed, and never in two of these places."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from promptmill.jobs import Priority
+from promptmill.queue import Cold, RedisQueue
+from promptmill.records import Lease, QueueLane
+from tests.contract.queue_model import QueueModel
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+
+BUCKETS = ("64x64", "128x128", "large, with a space")
+WORKERS = ("a", "b", "c")
+LANES = st.integers(1, 8)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Jobs of one lane each; job 10*n has lane n."""
+
+    leases = Bundle("leases")
+    url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = RedisQueue(self.url, f"m-{uuid.uuid4().hex[:8]}")
+        self.server = redis.Redis.from_url(self.url, decode_responses=True)
+        self.model = QueueModel()
+        self.jobs: dict[int, QueueLane] = {}  # as the database has them
+        self.totals: dict[int, int] = {}
+        self.open: set[int] = set()  # queued jobs; the others are paused or over
+
+    @initialize()
+    def begin(self) -> None:
+        self.queue.set_epoch()
+
+    def keys(self) -> list[str]:
+        return list(self.server.scan_iter(f"{{{self.queue.model}}}:*", count=1000))
+
+    @rule(
+        id=LANES, tenant=st.integers(1, 3), weight=st.sampled_from([0.5, 1.0, 3.0]),
+        bucket=st.sampled_from(BUCKETS), priority=st.sampled_from(list(Priority)),
+        total=st.integers(1, 150),
+    )  # fmt: skip
+    def submit(self, id: int, total: int, **changes: Any) -> None:
+        if id in self.jobs:
+            return
+        self.jobs[id] = QueueLane(
+            id=id, job_id=id * 10, generation=0, version=1, tenant_id=changes["tenant"],
+            weight=changes["weight"], bucket=changes["bucket"], cost=0.01 * id,
+            priority=changes["priority"],
+        )  # fmt: skip
+        self.totals[id] = total
+        self.open.add(id)
+        self.rebuild(id)
+
+    def rebuild(self, id: int) -> None:
+        """What the API after a submission and control after a loss do: database, then queue."""
+        spans = self.model.missing(id, self.totals[id])
+        accepted = self.model.replace(self.jobs[id], spans)
+        assert self.queue.replace(self.jobs[id], spans) is accepted is True
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def replace_again(self, data: st.DataObject) -> None:
+        self.rebuild(data.draw(st.sampled_from(sorted(self.open))))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def replace_late(self, data: st.DataObject) -> None:
+        """A process that slept replaces with a state that is over."""
+        id = data.draw(st.sampled_from(sorted(self.jobs)))
+        now = self.jobs[id]
+        if id not in self.model.lanes and id not in self.model.tombs:
+            return  # flushed: nothing remembers, the audit drops what it brings
+        if now.version == 1:
+            return
+        stale = replace(now, version=now.version - 1)
+        spans = self.model.missing(id, self.totals[id])
+        assert self.model.replace(stale, spans) is False
+        assert self.queue.replace(stale, spans) is False
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def pause_or_cancel(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.open)))
+        self.open.remove(id)
+        self.jobs[id] = replace(self.jobs[id], version=self.jobs[id].version + 1)
+        self.queue.drop([id], version=self.jobs[id].version)
+        self.model.drop(id, self.jobs[id].version)
+
+    @precondition(lambda self: self.jobs.keys() - self.open)
+    @rule(data=st.data(), generation=st.integers(0, 1))
+    def resume_or_retry(self, data: st.DataObject, generation: int) -> None:
+        id = data.draw(st.sampled_from(sorted(self.jobs.keys() - self.open)))
+        old = self.jobs[id]
+        self.jobs[id] = replace(
+            old, version=old.version + 1, generation=old.generation + generation
+        )
+        if generation:  # some failed rows were deleted
+            failed = data.draw(st.sets(st.integers(0, self.totals[id] - 1)))
+            self.model.terminal[id] -= failed
+        self.open.add(id)
+        self.rebuild(id)
+
+    @rule(
+        target=leases, worker=st.sampled_from(WORKERS), want=st.sampled_from([1, 4, 32, 64]),
+        interactive=st.booleans(), prefer=st.sampled_from([None, *BUCKETS]),
+    )  # fmt: skip
+    def lease(self, worker: str, want: int, interactive: bool, prefer: str | None) -> Any:
+        if self.model.cold:
+            with pytest.raises(Cold):
+                self.queue.lease(worker, want, ttl=60)
+            return multiple()
+        lease = self.queue.lease(worker, want, ttl=60, interactive=interactive, prefer=prefer)
+        if lease is None:
+            return multiple()
+        assert 1 <= lease.count <= want
+        attempts = {span.attempt for span in lease.spans}
+        assert len(attempts) == 1
+        attempt = attempts.pop()
+        assert lease.count <= max(1, want >> attempt)
+        others = [held for held in self.model.leases.values() if held.worker == worker]
+        assert not any(span.attempt >= 3 for held in others for span in held.spans)
+        if attempt >= 3:
+            assert lease.count == 1
+            assert not others
+        if interactive:
+            lanes = [self.model.lanes[span.lane].lane for span in lease.spans]
+            assert all(lane.priority is Priority.INTERACTIVE for lane in lanes)
+        self.model.lease(lease)
+        return lease
+
+    @rule(lease=consumes(leases))
+    def commit_and_ack(self, lease: Lease) -> None:
+        """Also by a zombie whose lease was reaped: the database takes each image once."""
+        self.model.commit(lease.spans)
+        held = self.model.leases.pop(lease.id, None) is not None
+        assert self.queue.ack(lease.id) is held
+
+    @rule(lease=consumes(leases), charge=st.booleans(), data=st.data())
+    def nack(self, lease: Lease, charge: bool, data: st.DataObject) -> None:
+        """A part was done and committed, the rest goes back."""
+        given, done = [], []
+        for span in lease.spans:
+            kept = data.draw(st.integers(0, span.count))
+            done.append(replace(span, count=kept))
+            if kept < span.count:
+                given.append(replace(span, start=span.start + kept, count=span.count - kept))
+        self.model.commit(done)
+        held = self.model.give_back(lease.id, given, charge=charge)
+        assert self.queue.nack(lease, given, charge=charge) is held
+
+    @rule(lease=leases, foreign=st.booleans())
+    def beat(self, lease: Lease, foreign: bool) -> None:
+        worker = "somebody else" if foreign else lease.worker
+        gone = foreign or lease.id not in self.model.leases
+        found = self.queue.beat(worker, {lease.id: True, "unknown": False}, ttl=60)
+        assert found == {"unknown", *([lease.id] if gone else [])}
+
+    @rule(lease=leases)
+    def expire_and_reap(self, lease: Lease) -> None:
+        """Two leases are named, one has expired: the lease stays a zombie's in its worker."""
+        held = self.model.leases.get(lease.id)
+        self.queue.beat(lease.worker, {lease.id: False}, ttl=-0.001)
+        assert [e.lease for e in self.queue.expired()] == ([held] if held else [])
+        taken = self.queue.reap(list(self.model.leases))
+        assert taken == self.model.give_back(lease.id, lease.spans, charge=True)
+
+    @precondition(lambda self: not self.model.cold)
+    @rule()
+    def flush(self) -> None:
+        if keys := self.keys():
+            self.server.delete(*keys)
+        self.model.flush()
+
+    @precondition(lambda self: self.model.cold)
+    @rule()
+    def rebuild_everything(self) -> None:
+        for id in sorted(self.open):
+            self.rebuild(id)
+        self.queue.set_epoch()
+        self.model.cold = False
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        counts = self.queue.snapshot(list(self.jobs))
+        assert counts == {id: self.model.count(id) for id in self.jobs}
+        assert sorted(self.queue.lane_ids()) == sorted(self.model.lanes)
+
+    @invariant()
+    def every_image_of_an_open_job_has_a_place(self) -> None:
+        if self.model.cold:
+            return
+        for id in self.open:
+            held = self.model.lanes[id]
+            leased = self.model.leased(id, held.lane.generation)
+            places = held.queued.keys() | leased.keys() | self.model.terminal[id]
+            assert places == set(range(self.totals[id]))
+            assert not held.queued.keys() & leased.keys()
+
+    @invariant()
+    def depth_is_the_sum(self) -> None:
+        depth = self.queue.depth()
+        waiting = {id: len(held.queued) for id, held in self.model.lanes.items()}
+        assert depth["queued"] == sum(waiting.values())
+        seconds = sum(n * self.jobs[id].cost for id, n in waiting.items())
+        assert depth["queued_seconds"] == pytest.approx(seconds, abs=1e-4)
+        assert depth["leased"] == sum(lease.count for lease in self.model.leases.values())
+
+    def teardown(self) -> None:
+        """All that waits can be leased, by one fresh worker, and then nothing is left."""
+        try:
+            if self.model.cold:
+                self.rebuild_everything()
+            for lease in list(self.model.leases.values()):
+                self.commit_and_ack(lease)
+            while rest := self.queue.lease("last", 64, ttl=60):
+                self.model.lease(rest)
+                self.commit_and_ack(rest)
+            for id in self.open:
+                assert self.model.terminal[id] == set(range(self.totals[id]))
+            self.queue.drop(list(self.jobs), version=10_000)
+            kept = ("epoch", "tomb", "solo:for")
+            left = [key.split(":", 1)[1] for key in self.keys()]
+            assert [key for key in left if not key.startswith(kept)] == []
+        finally:
+            if keys := self.keys():
+                self.server.delete(*keys)
+            self.queue.close()
+            self.server.close()
+
+
+@pytest.mark.parametrize("server", ["valkey_url", "redis7_url"])
+def test_no_image_is_lost_or_doubled(server: str, request: pytest.FixtureRequest) -> None:
+    machine = type("Machine", (QueueMachine,), {"url": request.getfixturevalue(server)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=120,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        ),
+    )
