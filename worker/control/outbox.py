@@ -1,0 +1,127 @@
+"""Sends webhooks from the outbox: an event is written in the transaction that changes its
+job and leaves with a signature, again and later after each failure, for a day."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from promptmill.settings import Settings
+from promptmill.store import control
+from promptmill.store.control import Delivery
+from promptmill.store.database import Database
+from worker.control import webhook
+
+log = logging.getLogger("promptmill.control")
+
+# Seconds before each further attempt: about a day in all, then the event is given up.
+BACKOFF = (5, 30, 120, 600, 1800, 3600, 2 * 3600, 4 * 3600, 7 * 3600, 9 * 3600)
+AT_ONCE = 200
+GONE = 410  # the receiver says that it wants no more
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Every host belongs to one of `of` shares, so that one that hangs delays no more than
+    its own share."""
+
+    number: int = 0
+    of: int = 1
+
+    def has(self, host: str) -> bool:
+        return zlib.crc32(host.encode()) % self.of == self.number
+
+
+class Outbox:
+    """`sent` and `given_up` count events."""
+
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        *,
+        share: Share = Share(),
+        find: webhook.Resolve = webhook.resolve,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db = db
+        self._key = webhook.key_of(settings.webhook_secret)
+        self._any_network = settings.webhook_networks == "any"
+        self._share = share
+        self._find = find
+        self._clock = clock
+        self._client = webhook.new_client()
+        self.sent = 0
+        self.given_up = 0
+
+    def close(self) -> None:
+        self._client.close()
+
+    def step(self) -> int:
+        """One attempt at each event that is due; after a host's first failure its other
+        events wait for the next round. Returns the events sent."""
+        failed_hosts: set[str] = set()
+        sent = 0
+        for event in control.outbox_due(self._db, AT_ONCE):
+            host = host_of(event.url)
+            if not self._share.has(host) or host in failed_hosts:
+                continue
+            failure = self._attempt(event)
+            if failure is None:
+                control.outbox_sent(self._db, event.id)
+                sent += 1
+            else:
+                failed_hosts.add(host)
+                self._postpone(event, failure)
+        self.sent += sent
+        return sent
+
+    def _attempt(self, event: Delivery) -> str | None:
+        """None when the receiver took it, else what went wrong."""
+        try:
+            status = webhook.post(
+                self._client,
+                webhook.Event(f"evt_{event.id}", event.url, body_of(event)),
+                key=self._key,
+                now=self._clock(),
+                find=self._find,
+                any_network=self._any_network,
+            )
+        except (webhook.Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}"
+        return None if 200 <= status < 300 else f"HTTP {status}"
+
+    def _postpone(self, event: Delivery, failure: str) -> None:
+        over = event.attempts >= len(BACKOFF) or failure == f"HTTP {GONE}"
+        due_at = None if over else self._clock() + BACKOFF[event.attempts]
+        control.outbox_failed(self._db, event.id, due_at, failure[:500])
+        self.given_up += over
+        log.warning(
+            "webhook.given_up" if over else "webhook.postponed",
+            extra={"event": event.id, "attempts": event.attempts + 1, "error": failure[:500]},
+        )
+
+
+def host_of(url: str) -> str:
+    try:
+        return httpx.URL(url).host
+    except httpx.InvalidURL:
+        return ""
+
+
+def body_of(event: Delivery) -> bytes:
+    """The event as it is sent. Its data are those of the outbox: ids, state, counts."""
+    body = {
+        "id": f"evt_{event.id}",
+        "object": "event",
+        "type": event.event,
+        "created_at": int(event.payload["at"]),
+        "data": event.payload,
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
