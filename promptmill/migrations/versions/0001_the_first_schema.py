@@ -1,0 +1,224 @@
+"""The first schema."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+LIVE = "state IN ('receiving', 'queued', 'paused', 'cancelling')"
+TABLES = [
+    "images",
+    "incidents",
+    "job_counters",
+    "jobs",
+    "lanes",
+    "models",
+    "outbox",
+    "row_map",
+    "segments",
+    "tenants",
+    "api_keys",
+]
+
+
+def where(condition: str) -> dict[str, Any]:
+    """A partial index, in either dialect."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "images",
+        sa.Column("lane", Id, autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("index", sa.Integer(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("attempt", sa.SmallInteger(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.Integer(), nullable=False),
+        sa.Column("render_ms", sa.Double(), nullable=False),
+        sa.Column("finished_at", sa.Double(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(), nullable=True),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("offset", sa.BigInteger(), nullable=True),
+        sa.Column("length", sa.BigInteger(), nullable=True),
+        sa.Column("score", sa.Double(), nullable=True),
+        sa.Column("error_code", sa.Text(), nullable=True),
+        sa.Column("error_text", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("lane", "position", name="pk_images"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_images_failed", "images", ["job_id", "index"], **where("state = 3"))
+    op.create_index("ix_images_sha256", "images", ["sha256"], **where("sha256 IS NOT NULL"))
+    op.create_table(
+        "incidents",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("lease_id", sa.Text(), nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("lane", Id, nullable=False),
+        sa.Column("start", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("attempt", sa.SmallInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_incidents"),
+        sa.UniqueConstraint("lease_id", "lane", "start", name="uq_incidents_lease_id"),
+    )
+    op.create_index("ix_incidents_job_id", "incidents", ["job_id"])
+    op.create_index("ix_incidents_lane_start", "incidents", ["lane", "start"])
+    op.create_table(
+        "job_counters",
+        sa.Column("job_id", Id, autoincrement=False, nullable=False),
+        sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("done", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("failed", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("closed", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "shard", name="pk_job_counters"),
+        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 50},
+    )
+    op.create_table(
+        "jobs",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("public_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Text(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("defaults", sa.JSON(), nullable=False),
+        sa.Column("output", sa.JSON(), nullable=False),
+        sa.Column("metadata", sa.JSON(), nullable=False),
+        sa.Column("recipe", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("webhook", sa.Text(), nullable=True),
+        sa.Column("fingerprint", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("request_hash", sa.Text(), nullable=True),
+        sa.Column("upload_epoch", sa.Integer(), nullable=False),
+        sa.Column("upload_beat", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=True),
+        sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.Column("expires_at", sa.Double(), nullable=True),
+        sa.Column("deleted_at", sa.Double(), nullable=True),
+        sa.Column("erased_at", sa.Double(), nullable=True),
+        sa.Column("ended", sa.Integer(), nullable=False),
+        sa.Column("swept", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+        sa.UniqueConstraint("public_id", name="uq_jobs_public_id"),
+        sa.UniqueConstraint("tenant_id", "idempotency_key", name="uq_jobs_tenant_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_jobs_deleted", "jobs", ["id"], **where("deleted_at IS NOT NULL"))
+    op.create_index("ix_jobs_live", "jobs", ["state"], **where(LIVE))
+    op.create_index("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"])
+    op.create_index("ix_jobs_unswept", "jobs", ["id"], **where("swept < ended"))
+    op.create_table(
+        "lanes",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("number", sa.SmallInteger(), nullable=False),
+        sa.Column("bucket", sa.Text(), nullable=False),
+        sa.Column("cost", sa.Double(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_lanes"),
+        sa.UniqueConstraint("job_id", "number", name="uq_lanes_job_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "models",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("caps", sa.JSON(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("limits", sa.JSON(), nullable=False),
+        sa.Column("costs", sa.JSON(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_models"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("due_at", sa.Double(), nullable=True),
+        sa.Column("sent_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_outbox_due", "outbox", ["due_at"], **where("due_at IS NOT NULL"))
+    op.create_index("ix_outbox_job_id", "outbox", ["job_id"])
+    op.create_table(
+        "row_map",
+        sa.Column("job_id", Id, autoincrement=False, nullable=False),
+        sa.Column("block", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "block", name="pk_row_map"),
+    )
+    op.create_table(
+        "segments",
+        sa.Column("job_id", Id, autoincrement=False, nullable=False),
+        sa.Column("lane", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("first", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("first_index", sa.Integer(), nullable=False),
+        sa.Column("codec", sa.SmallInteger(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "lane", "number", name="pk_segments"),
+    )
+    op.create_index(
+        "ix_segments_first_index", "segments", ["job_id", "lane", "first_index", "number", "count"]
+    )
+    op.create_table(
+        "tenants",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("weight", sa.Double(), nullable=False),
+        sa.Column("max_queued", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_tenants"),
+        sa.UniqueConstraint("name", name="uq_tenants_name"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("revoked_at", sa.Double(), nullable=True),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_api_keys_tenant_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+    )
+    op.create_index("ix_api_keys_prefix", "api_keys", ["prefix"])
+    tenants = sa.table("tenants", sa.column("name"), sa.column("weight"), sa.column("created_at"))
+    op.bulk_insert(tenants, [{"name": "default", "weight": 1.0, "created_at": 0.0}])
+
+
+def downgrade() -> None:
+    for table in reversed(TABLES):
+        op.drop_table(table)

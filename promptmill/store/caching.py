@@ -1,0 +1,141 @@
+"""What of the store never changes, kept in memory: decoded segments, map blocks, lanes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+
+from promptmill import errors, jobs, segments
+from promptmill.records import Lane
+from promptmill.store import rows
+from promptmill.tables import lanes as lane_table
+from promptmill.tables import row_map
+from promptmill.tables import segments as segment_table
+
+_GROWTH: Final = 3  # a decoded segment takes about so many times the bytes of its JSON
+_SMALL: Final = 300
+
+SegmentKey = tuple[int, int, int]  # job id, lane number, segment number
+
+
+class SegmentCache:
+    """Least recently used goes first, when `max_bytes` are held. Thread-safe."""
+
+    def __init__(self, max_bytes: int = 64 << 20) -> None:
+        self._max = max_bytes
+        self._held: OrderedDict[tuple[object, ...], tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[object, ...]) -> Any | None:
+        with self._lock:
+            found = self._held.get(key)
+            if found is None:
+                return None
+            self._held.move_to_end(key)
+            return found[0]
+
+    def put(self, key: tuple[object, ...], value: Any, size: int) -> None:
+        with self._lock:
+            _, old = self._held.pop(key, (None, 0))
+            self._held[key] = (value, size)
+            self._bytes += size - old
+            while self._bytes > self._max and len(self._held) > 1:
+                _, (_, gone) = self._held.popitem(last=False)
+                self._bytes -= gone
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+
+def any_of(conditions: Iterable[ColumnElement[bool]]) -> ColumnElement[bool]:
+    return or_(*conditions)
+
+
+def _missing(
+    cache: SegmentCache, kind: str, keys: Iterable[Any], load: Callable[[list[Any]], dict[Any, Any]]
+) -> dict[Any, Any]:
+    """What the cache has of `keys`, the rest loaded and remembered by the caller."""
+    found = {key: value for key in keys if (value := cache.get((kind, key))) is not None}
+    lacking = sorted(set(keys) - found.keys())
+    return found | (load(lacking) if lacking else {})
+
+
+def read_segments(
+    conn: Connection, cache: SegmentCache, keys: Sequence[SegmentKey]
+) -> dict[SegmentKey, segments.Columns]:
+    """Decoded segments by key; those of an erased job are absent."""
+    s = segment_table.c
+
+    def load(lacking: list[SegmentKey]) -> dict[Any, Any]:
+        wanted = any_of(
+            and_(s.job_id == job, s.lane == lane, s.number == number)
+            for job, lane, number in lacking
+        )
+        made = {}
+        for row in conn.execute(select(s.job_id, s.lane, s.number, s.payload).where(wanted)).all():
+            columns = segments.columns(bytes(row.payload))
+            made[(row.job_id, row.lane, row.number)] = columns
+            cache.put(("segment", tuple(row[:3])), columns, columns.size * _GROWTH)
+        return made
+
+    return _missing(cache, "segment", keys, load)
+
+
+def read_lanes(conn: Connection, cache: SegmentCache, lane_ids: Sequence[int]) -> dict[int, Lane]:
+    def load(lacking: list[int]) -> dict[Any, Any]:
+        query = select(lane_table).where(lane_table.c.id.in_(lacking))
+        made = {row.id: rows.to_lane(row) for row in conn.execute(query)}
+        for lane in made.values():
+            cache.put(("lane", lane.id), lane, _SMALL)
+        return made
+
+    return _missing(cache, "lane", lane_ids, load)
+
+
+def job_lanes(conn: Connection, cache: SegmentCache, job_id: int) -> list[Lane]:
+    """The lanes of a received job, by number."""
+    held = cache.get(("lanes", job_id))
+    if held is None:
+        held = rows.lanes_of(conn, [job_id])
+        if held:
+            cache.put(("lanes", job_id), held, _SMALL * len(held))
+    found: list[Lane] = held
+    return found
+
+
+Place = tuple[int, int, int]  # index, lane number, position
+
+
+def places(
+    conn: Connection, cache: SegmentCache, job_id: int, *, first: int, last: int
+) -> list[Place]:
+    """Where the images `first` to `last` (inclusive) stand."""
+    lanes = job_lanes(conn, cache, job_id)
+    if len(lanes) == 1:
+        return [(index, lanes[0].number, index) for index in range(first, last + 1)]
+    found: list[Place] = []
+    for block in range(first // jobs.SEGMENT, last // jobs.SEGMENT + 1):
+        start = block * jobs.SEGMENT
+        held = _block(conn, cache, job_id, block)
+        found += [(start + i, *place) for i, place in enumerate(held) if first <= start + i <= last]
+    return found
+
+
+def _block(conn: Connection, cache: SegmentCache, job_id: int, block: int) -> list[tuple[int, int]]:
+    held: list[tuple[int, int]] | None = cache.get(("map", job_id, block))
+    if held is None:
+        query = select(row_map.c.payload).where(
+            row_map.c.job_id == job_id, row_map.c.block == block
+        )
+        payload = conn.scalar(query)
+        if payload is None:
+            raise errors.NotFound("the rows of this job are erased")
+        held = segments.decode_map(bytes(payload))
+        cache.put(("map", job_id, block), held, 100 * len(held))
+    return held

@@ -1,0 +1,84 @@
+"""The registered models: what they can do, how large a batch fits on which device, and
+what an image was measured to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from promptmill import errors
+from promptmill.models import Caps, Model
+from promptmill.store import insert_ignore
+from promptmill.store.database import Database
+from promptmill.tables import models as table
+
+
+def _model(row: Row[Any]) -> Model:
+    return Model(row.name, Caps.from_json(row.caps), row.fingerprint, row.description)
+
+
+def register(db: Database, model: Model) -> None:
+    """Upserts by name. What was measured stays."""
+    values = {
+        "caps": model.caps.to_json(),
+        "fingerprint": model.fingerprint,
+        "description": model.description,
+        "updated_at": db.now(),
+    }
+
+    def work(conn: Connection) -> None:
+        fresh = {"name": model.name, "limits": {}, "costs": {}, **values}
+        conn.execute(insert_ignore(conn, table).values(fresh))
+        conn.execute(update(table).where(table.c.name == model.name).values(values))
+
+    db.write(work)
+
+
+def _row(conn: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+    query = select(table).where(table.c.name == name)
+    row = conn.execute(query.with_for_update() if lock else query).first()
+    if row is not None:
+        return row
+    names = conn.scalars(select(table.c.name).order_by(table.c.name)).all()
+    known = ", ".join(names) or "none; is a worker running?"
+    raise errors.ModelNotFound(f"there is no model {name!r} (registered: {known})", param="model")
+
+
+def get(db: Database, name: str) -> Model:
+    """Raises `errors.ModelNotFound`, which lists the names that are known."""
+    return db.read(lambda conn: _model(_row(conn, name)))
+
+
+def all(db: Database) -> list[Model]:
+    rows = db.read(lambda conn: conn.execute(select(table).order_by(table.c.name)).all())
+    return [_model(row) for row in rows]
+
+
+def _amend(db: Database, name: str, column: str, amend: Callable[[dict[str, Any]], None]) -> None:
+    def work(conn: Connection) -> None:
+        held = dict(_row(conn, name, lock=True)._mapping[column])
+        amend(held)
+        conn.execute(update(table).where(table.c.name == name).values({column: held}))
+
+    db.write(work)
+
+
+def remember_cap(db: Database, model: str, device: str, bucket: str, cap: int) -> None:
+    """The largest batch of `bucket` that fits on `device`."""
+    _amend(db, model, "limits", lambda held: held.setdefault(device, {}).update({bucket: cap}))
+
+
+def caps(db: Database, model: str, device: str) -> dict[str, int]:
+    """Bucket → largest batch that fits on `device`, where one was found too large."""
+    return dict(db.read(lambda conn: _row(conn, model)).limits.get(device, {}))
+
+
+def remember_cost(db: Database, model: str, bucket: str, seconds: float) -> None:
+    """Measured generator-seconds per image."""
+    _amend(db, model, "costs", lambda held: held.update({bucket: seconds}))
+
+
+def costs(db: Database, model: str) -> dict[str, float]:
+    return dict(db.read(lambda conn: _row(conn, model)).costs)

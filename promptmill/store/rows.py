@@ -1,0 +1,151 @@
+"""From rows to records, and the few statements that several modules of the store share:
+loading and locking a job, changing its state, closing its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
+
+from promptmill import errors, jobs
+from promptmill.records import Counts, Job, Lane, Output
+from promptmill.tables import job_counters as counters
+from promptmill.tables import jobs as table
+from promptmill.tables import lanes, outbox
+
+
+def job_select(*where: ColumnElement[bool]) -> Select[Any]:
+    """Jobs with the sums of their sixteen counter rows."""
+    sums = (func.coalesce(func.sum(counters.c[name]), 0) for name in ("done", "failed", "bytes"))
+    labels = ("n_done", "n_failed", "n_bytes")
+    return (
+        select(table, *(s.label(label) for s, label in zip(sums, labels, strict=True)))
+        .outerjoin(counters, counters.c.job_id == table.c.id)
+        .where(*where)
+        .group_by(table.c.id)
+    )
+
+
+def to_job(row: Row[Any]) -> Job:
+    r = row._mapping
+    return Job(
+        id=r["id"],
+        public_id=r["public_id"],
+        tenant_id=r["tenant_id"],
+        name=r["name"],
+        model=r["model"],
+        state=jobs.JobState(r["state"]),
+        priority=jobs.Priority(r["priority"]),
+        seed=r["seed"],
+        generation=r["generation"],
+        version=r["version"],
+        defaults=r["defaults"],
+        output=Output(**r["output"]),
+        metadata=r["metadata"],
+        webhook=r["webhook"],
+        fingerprint=r["fingerprint"],
+        recipe=r["recipe"],
+        error=r["error"],
+        created_at=r["created_at"],
+        started_at=r["started_at"],
+        finished_at=r["finished_at"],
+        expires_at=r["expires_at"],
+        counts=Counts(r["total"], int(r["n_done"]), int(r["n_failed"]), int(r["n_bytes"])),
+    )
+
+
+def to_lane(row: Row[Any]) -> Lane:
+    r = row._mapping  # `row.count` is a method of every row
+    return Lane(r["id"], r["job_id"], r["number"], r["bucket"], r["cost"], r["count"])
+
+
+def load(conn: Connection, *where: ColumnElement[bool]) -> list[Job]:
+    return [to_job(row) for row in conn.execute(job_select(*where).order_by(table.c.id))]
+
+
+def find(conn: Connection, tenant_id: int | None, public_id: str) -> Job:
+    """Raises `errors.NotFound`, for another tenant's and a deleted job as well."""
+    where = [table.c.public_id == public_id, ~is_tombstone()]
+    if tenant_id is not None:
+        where.append(table.c.tenant_id == tenant_id)
+    found = load(conn, *where)
+    if not found:
+        raise errors.NotFound(f"there is no job {public_id!r}")
+    return found[0]
+
+
+def is_tombstone() -> ColumnElement[bool]:
+    """Deleted, and no longer live: only what the sweep needs is left of it."""
+    return table.c.deleted_at.is_not(None) & table.c.state.not_in(list(jobs.LIVE))
+
+
+def lock(conn: Connection, job_id: int) -> Job | None:
+    """The job, locked for this transaction; None when it is gone. The job comes before its
+    counters in every transaction that locks both."""
+    conn.execute(select(table.c.id).where(table.c.id == job_id).with_for_update())
+    found = load(conn, table.c.id == job_id)
+    return found[0] if found else None
+
+
+def find_locked(conn: Connection, tenant_id: int | None, public_id: str) -> Job:
+    job = lock(conn, find(conn, tenant_id, public_id).id)
+    if job is None:
+        raise errors.NotFound(f"there is no job {public_id!r}")
+    return job
+
+
+def lanes_of(conn: Connection, job_ids: Sequence[int]) -> list[Lane]:
+    query = select(lanes).where(lanes.c.job_id.in_(job_ids))
+    return [to_lane(row) for row in conn.execute(query.order_by(lanes.c.job_id, lanes.c.number))]
+
+
+def lock_counters(conn: Connection, job_id: int) -> None:
+    """All shards, in order: counters come before images in every transaction that locks
+    both."""
+    query = select(counters.c.shard).where(counters.c.job_id == job_id)
+    conn.execute(query.order_by(counters.c.shard).with_for_update()).all()
+
+
+def close_counters(conn: Connection, job_id: int) -> None:
+    """The fence: a commit that comes later finds its shard closed."""
+    conn.execute(update(counters).where(counters.c.job_id == job_id).values(closed=True))
+
+
+def change(conn: Connection, job: Job, state: jobs.JobState, now: float, **values: Any) -> Job:
+    """Moves a locked job to `state`, version + 1, and tells its webhook. Raises
+    `errors.IllegalTransition`."""
+    jobs.check_transition(job.state, state)
+    if state in jobs.FINAL:
+        values |= {"finished_at": now, "ended": job.generation + 1}
+    conn.execute(
+        update(table)
+        .where(table.c.id == job.id)
+        .values(state=state.value, version=table.c.version + 1, **values)
+    )
+    changed = load(conn, table.c.id == job.id)[0]
+    if changed.webhook:
+        tell(conn, changed, now)
+    return changed
+
+
+def tell(conn: Connection, job: Job, now: float) -> None:
+    """Queues a webhook with the job's state and counts; no prompt, name or metadata."""
+    payload = {
+        "id": job.public_id,
+        "object": "job",
+        "state": job.state.value,
+        "generation": job.generation,
+        "counts": {
+            "total": job.counts.total,
+            "done": job.counts.done,
+            "failed": job.counts.failed,
+        },
+        "at": now,
+    }
+    event = f"job.{job.state.value}"
+    conn.execute(
+        insert(outbox).values(
+            job_id=job.id, event=event, url=job.webhook, payload=payload, due_at=now
+        )
+    )
