@@ -1,0 +1,2 @@
+"""The text-conditioned GAN behind `emoji-gan`: data, networks, objective, training and
+compression, each in one file. Knows no queue, no store and no server."""

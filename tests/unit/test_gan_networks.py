@@ -1,0 +1,209 @@
+"""The networks, the objective, the views and int8, on a small fresh generator."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from promptmill import errors
+from worker.gan import losses, quantize, train, views
+from worker.gan.checkpoint import Checkpoint
+from worker.gan.data import Dataset
+from worker.gan.networks import (
+    NOISE,
+    TEXT,
+    Discriminator,
+    Generator,
+    Widths,
+    condition,
+    vendor_code,
+)
+
+SMALL = Widths(hidden=64, at4=64, at8=32, at16=32, at32=32, detail=32)
+
+
+def batch(count: int, seed: int = 0) -> dict[str, Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    text = torch.nn.functional.normalize(torch.randn(count, TEXT, generator=chance), dim=1)
+    return {
+        "text": text,
+        "vendor": torch.arange(count) % 2,
+        "noise": torch.randn(count, NOISE, generator=chance),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained() -> Generator:
+    """A small generator whose batch-norm statistics have moved off their start."""
+    torch.manual_seed(0)
+    generator = Generator(SMALL).train()
+    for seed in range(3):
+        generator(condition(**batch(16, seed)))
+    return generator.eval().requires_grad_(False)
+
+
+def test_a_condition_has_even_variance_and_names_the_vendor() -> None:
+    made = condition(**batch(64))
+    assert made.shape == (64, 416)
+    assert made[:, :TEXT].std().item() == pytest.approx(1, abs=0.05)
+    assert made[:, -NOISE:].abs().max() <= 3
+    noto, twemoji = vendor_code(torch.tensor([0, 1]))
+    assert torch.equal(noto, -twemoji)
+
+
+def test_shapes_of_both_players(trained: Generator) -> None:
+    given = batch(3)
+    made = trained(condition(**given))
+    assert made.shape == (3, 3, 64, 64)
+    assert Discriminator(16)(made, given["text"], given["vendor"]).shape == (3,)
+
+
+def test_folding_keeps_the_function(trained: Generator) -> None:
+    conditions = condition(**batch(4))
+    plain = quantize.fold(trained)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in plain.modules())
+    assert torch.allclose(plain(conditions), trained(conditions), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not quantize.supported(), reason="int8 needs VNNI")
+def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> None:
+    plain = quantize.fold(trained)
+    ranges = quantize.observe(plain, [condition(**batch(32, seed)) for seed in (4, 5)])
+    small = quantize.Int8Generator(plain, ranges)
+    conditions = condition(**batch(32, 6))
+    together = small(conditions)
+    exact = (plain(conditions).clamp(0, 1) * 255).round()
+    error = (together.float() - exact).square().mean().item()
+    assert 10 * math.log10(255**2 / error) > 35
+    for size in (1, 2, 3, 7, 8, 16):
+        parts = torch.cat([small(part) for part in torch.split(conditions, size)])
+        assert torch.equal(parts, together), size
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(small(conditions[order]), together[order])
+
+
+def test_row_by_row_is_blind_to_the_batch(trained: Generator) -> None:
+    rows = quantize.RowByRow(quantize.fold(trained))
+    conditions = condition(**batch(5))
+    assert torch.equal(rows(conditions)[3:4], rows(conditions[3:4]))
+
+
+def test_a_neutral_view_changes_nothing_and_others_do() -> None:
+    pictures = torch.rand(2, 3, 64, 64)
+    still = views.view(pictures, torch.zeros(2, NOISE))
+    assert torch.allclose(still, pictures, atol=1e-4, rtol=0)
+    moved = views.view(pictures, torch.ones(2, NOISE))
+    assert (moved - pictures).abs().mean() > 0.05
+
+
+def test_what_a_view_moves_in_is_white() -> None:
+    black = torch.zeros(1, 3, 64, 64)
+    knobs = torch.zeros(1, NOISE)
+    knobs[0, 0] = 9.0
+    assert views.view(black, knobs)[0, :, :, -1].min() > 0.9
+
+
+def test_augmentation_is_the_identity_where_chance_says_so() -> None:
+    pictures = torch.rand(2, 3, 16, 16)
+    seen = views.augment(
+        pictures, chance=torch.tensor([0.9, 0.1]), shift=torch.ones(2, 2), light=torch.ones(2)
+    )
+    assert torch.allclose(seen[0], pictures[0])
+    assert not torch.equal(seen[1], pictures[1])
+
+
+def test_reconstruction_is_zero_at_the_truth_and_prefers_the_sharper() -> None:
+    real = torch.zeros(1, 3, 64, 64)
+    real[..., 32:] = 1
+    blurred = torch.full_like(real, 0.5)
+    near = real * 0.9
+    assert losses.reconstruction(real, real) == 0
+    assert losses.reconstruction(near, real) < losses.reconstruction(blurred, real)
+
+
+def test_the_pairing_pulls_the_players_apart() -> None:
+    given = batch(4)
+    known = {"text": given["text"], "vendor": given["vendor"]}
+    real, made = torch.ones(4, 3, 64, 64), torch.zeros(4, 3, 64, 64)
+
+    def bright(pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
+        return 10 * pixels.mean((1, 2, 3))
+
+    def dark(pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
+        return -bright(pixels, text, vendor)
+
+    right = losses.critic_loss(bright, real, made, **known)
+    assert right < losses.critic_loss(dark, real, made, **known)
+    fooled = losses.generator_loss(dark, real, made, **known)
+    assert fooled < losses.generator_loss(bright, real, made, **known)
+
+
+def test_gradient_penalty_of_a_known_slope() -> None:
+    given = batch(2)
+    steep = losses.gradient_penalty(
+        lambda pixels, text, vendor: 3 * pixels.sum((1, 2, 3)),
+        torch.rand(2, 3, 8, 8),
+        text=given["text"],
+        vendor=given["vendor"],
+    )
+    assert steep.item() == pytest.approx(0.5 * 9 * 3 * 8 * 8)
+
+
+def tiny_dataset() -> Dataset:
+    chance = torch.Generator().manual_seed(0)
+    text = torch.nn.functional.normalize(torch.randn(6, TEXT, generator=chance), dim=1)
+    return Dataset(
+        pictures=torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=chance),
+        concept=torch.tensor([0, 0, 1, 1]),
+        vendor=torch.tensor([0, 1, 0, 1]),
+        text=text,
+        spans=torch.tensor([[0, 3], [3, 3]]),
+        unseen=text[:2],
+        labels=("one", "two"),
+    )
+
+
+def test_a_batch_is_a_function_of_seed_and_step() -> None:
+    plan, dataset = train.Plan(batch=4), tiny_dataset()
+    first, again = train.draw(dataset, plan, 7), train.draw(dataset, plan, 7)
+    assert torch.equal(first.pictures, again.pictures) and torch.equal(first.text, again.text)
+    assert not torch.equal(first.noise, train.draw(dataset, plan, 8).noise)
+    assert torch.allclose(first.text.norm(dim=1), torch.ones(4))
+
+
+def test_the_rate_rises_holds_and_falls() -> None:
+    plan = train.Plan(steps=1000, adversarial=900, rate=1.0)
+    rates = [train.rate_at(plan, step) for step in (0, 500, 850, 950)]
+    assert rates[0] == pytest.approx(0.005) and rates[1] == 1.0
+    assert 1.0 > rates[2] > rates[3] > 0
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    plan, dataset = train.Plan(batch=2), tiny_dataset()
+    state = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, widths=SMALL, critic_width=16)
+    train.regress(state, train.draw(dataset, plan, 0))
+    train.compete(state, train.draw(dataset, plan, 1), plan)
+    state.step = 2
+    state.follow(0.5)
+    state.save(tmp_path)
+    other = Checkpoint.fresh(9, rate=1e-3, critic_rate=1e-3, widths=SMALL, critic_width=16)
+    other.restore(tmp_path)
+    assert other.step == 2
+    for run in (state, other):
+        train.compete(run, train.draw(dataset, plan, 2), plan)
+    for mine, theirs in zip(
+        state.generator.parameters(), other.generator.parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    state = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, widths=SMALL, critic_width=16)
+    (tmp_path / "state.safetensors").write_bytes(b"not tensors")
+    (tmp_path / "state.json").write_text('{"step": 1}')
+    with pytest.raises(errors.Error, match="cannot resume from"):
+        state.restore(tmp_path)

@@ -1,0 +1,83 @@
+"""From the published names and tags of an emoji to the captions a person might type, and
+from a typed prompt to its plain text and vendor. Pure functions of strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from worker.gan.networks import VENDORS
+
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "{} emoji",
+    "an emoji of {}",
+    "a picture of a {}",
+    "{} icon",
+    "{} on a white background",
+    "a cute {}",
+)
+PARAPHRASE = "a drawing of a {}"  # never trained on: it measures unseen wording
+
+PEOPLES = {
+    "Argentina": "Argentinian", "Australia": "Australian", "Austria": "Austrian",
+    "Belgium": "Belgian", "Brazil": "Brazilian", "Canada": "Canadian", "Chile": "Chilean",
+    "China": "Chinese", "Colombia": "Colombian", "Czechia": "Czech", "Denmark": "Danish",
+    "Egypt": "Egyptian", "England": "English", "Finland": "Finnish", "France": "French",
+    "Germany": "German", "Greece": "Greek", "Hungary": "Hungarian", "Iceland": "Icelandic",
+    "India": "Indian", "Indonesia": "Indonesian", "Ireland": "Irish", "Israel": "Israeli",
+    "Italy": "Italian", "Jamaica": "Jamaican", "Japan": "Japanese", "Kenya": "Kenyan",
+    "Mexico": "Mexican", "Morocco": "Moroccan", "Netherlands": "Dutch",
+    "New Zealand": "New Zealand", "Nigeria": "Nigerian", "Norway": "Norwegian",
+    "Pakistan": "Pakistani", "Poland": "Polish", "Portugal": "Portuguese",
+    "Romania": "Romanian", "Scotland": "Scottish", "Serbia": "Serbian",
+    "South Africa": "South African", "South Korea": "Korean", "Spain": "Spanish",
+    "Sweden": "Swedish", "Switzerland": "Swiss", "Thailand": "Thai", "Türkiye": "Turkish",
+    "Ukraine": "Ukrainian", "United Kingdom": "British", "United States": "American",
+    "Vietnam": "Vietnamese", "Wales": "Welsh",
+}  # fmt: skip
+
+_CUE = re.compile(
+    r"[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>noto|twemoji)\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
+    re.IGNORECASE,
+)
+
+
+def names(label: str, aliases: Iterable[str]) -> list[str]:
+    """What the emoji is called, best name first: the label, for a flag its usual wordings,
+    then short names that add a word."""
+    if label.startswith("flag: "):
+        land = label.removeprefix("flag: ")
+        people = [f"{PEOPLES[land]} flag"] if land in PEOPLES else []
+        return [f"flag of {land}", f"{land} flag", *people]
+    found = [label.replace(": ", " ")]
+    for alias in aliases:
+        words = alias.replace("_", " ").replace("-", " ").strip("+ ")
+        if len(words) > 2 and words.isascii() and words.lower() not in " ".join(found).lower():
+            found.append(words)
+    return found
+
+
+def captions(
+    label: str, aliases: Iterable[str], tags: Sequence[str], *, rare: frozenset[str]
+) -> list[str]:
+    """Distinct captions, the label first. A tag stands alone only if few emoji share it
+    (`rare`), else beside the label, since "face" alone names a hundred pictures."""
+    called = names(label, aliases)
+    found = [template.format(name) for name in called for template in TEMPLATES]
+    found += [tag for tag in tags if tag in rare]
+    found += [f"{called[0]}, {tag}" for tag in tags[:6]]
+    if tags:
+        found.append(f"{called[0]}, {', '.join(tags[:4])}")
+    return list(dict.fromkeys(found))
+
+
+def parse(prompt: str) -> tuple[str, int]:
+    """The prompt without its style cue, and the vendor's index: the last vendor named, or
+    0 (noto). "rocket, twemoji style" is ("rocket", 1)."""
+    cues = [match["vendor"].lower() for match in _CUE.finditer(prompt)]
+    if not cues:
+        return prompt, 0
+    plain = " ".join(_CUE.sub(" ", prompt).split()).strip(" ,;")
+    return plain or prompt, VENDORS.index(cues[-1])

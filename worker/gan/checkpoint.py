@@ -1,0 +1,119 @@
+"""One object names all that a training run saves; files are safetensors and JSON, written
+whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from promptmill import errors
+from worker.gan.networks import Discriminator, Generator, Widths
+
+TENSORS = "state.safetensors"
+FACTS = "state.json"
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A run between two steps. Randomness is not part of it: each step seeds its own from
+    the run's seed and the step's number."""
+
+    step: int
+    generator: Generator
+    average: Generator  # exponential moving average of the generator: what ships
+    critic: Discriminator
+    generator_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer
+
+    @staticmethod
+    def fresh(
+        seed: int,
+        *,
+        rate: float,
+        critic_rate: float,
+        widths: Widths | None = None,
+        critic_width: int = 48,
+    ) -> Checkpoint:
+        torch.manual_seed(seed)
+        generator = Generator(widths)
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        critic = Discriminator(critic_width)
+        critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = copy.deepcopy(generator).eval().requires_grad_(False)
+        slow = torch.optim.AdamW(generator.parameters(), rate, (0.9, 0.99), weight_decay=1e-4)
+        fast = torch.optim.Adam(critic.parameters(), critic_rate, (0.0, 0.99))
+        return Checkpoint(0, generator, average, critic, slow, fast)
+
+    def save(self, folder: Path) -> None:
+        tensors = {
+            f"{part}.{name}": value.contiguous()
+            for part, module in self._modules().items()
+            for name, value in module.state_dict().items()
+        }
+        for part, optimizer in self._optimizers().items():
+            for number, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{part}.{number}.{k}": v.contiguous() for k, v in slots.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / TENSORS, lambda path: save_file(tensors, path))
+        write(folder / FACTS, lambda path: path.write_text(json.dumps({"step": self.step})))
+
+    def restore(self, folder: Path) -> None:
+        """Fills this object from `folder`; raises `errors.Error` when it is unreadable."""
+        try:
+            tensors = load_file(folder / TENSORS)
+            self.step = int(json.loads((folder / FACTS).read_text())["step"])
+        except (OSError, ValueError, KeyError, SafetensorError) as problem:
+            raise errors.Error(f"cannot resume from {folder}: {problem}") from problem
+        for part, module in self._modules().items():
+            module.load_state_dict(_under(tensors, part))
+        for part, optimizer in self._optimizers().items():
+            _restore_optimizer(optimizer, _under(tensors, part))
+
+    def follow(self, decay: float) -> None:
+        """Moves the average towards the generator, batch-norm statistics included."""
+        with torch.no_grad():
+            pairs = zip(
+                self.average.state_dict().values(),
+                self.generator.state_dict().values(),
+                strict=True,
+            )
+            for slow, new in pairs:
+                if slow.is_floating_point():
+                    slow.lerp_(new, 1 - decay)
+                else:
+                    slow.copy_(new)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "average": self.average, "critic": self.critic}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"slow": self.generator_optimizer, "fast": self.critic_optimizer}
+
+
+def write(path: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a file beside `path`, then renames it: a reader sees the old or the new one."""
+    beside = path.with_name(path.name + ".part")
+    fill(beside)
+    beside.replace(path)
+
+
+def _under(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    start = part + "."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        number, _, slot = name.partition(".")
+        state.setdefault(int(number), {})[slot] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
