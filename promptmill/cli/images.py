@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from promptmill.cli import jobs, output, progress
-from promptmill.client import Client, Download, Image, Job
+from promptmill.client import Client, Download, Image, Job, Verification
 
 
 def fetch(job: Job, folder: Path, *, follow: bool, threads: int = 8) -> Download:
@@ -90,10 +93,31 @@ def download(job: str, folder: Path, *, follow: bool, threads: int, json_: bool)
 @output.as_json
 def verify(job: str, *, sample: int, all_: bool, repair: bool, json_: bool) -> int:
     """Have the farm render images again and compare their bytes."""
-    with Client() as client:
-        report = client.job(job).verify(sample=None if all_ else sample, repair=repair)
-    output.print_json(report)
-    return 0
+    with Client() as client, progress.meter(f"{job}: rendered again", "images") as bar:
+        report = client.job(job).verify(
+            sample=None if all_ else sample,
+            repair=repair,
+            progress=lambda now: progress.show_job(bar, now),
+        )
+    if json_:
+        output.print_json(asdict(report))
+        return 0 if report.ok else 1
+    for fault in report.faults:
+        click.echo(_fault(fault, report))
+    counted = ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
+    click.echo(f"{job}: {counted or 'no image is done'}")
+    return 0 if report.ok else 1
+
+
+def _fault(fault: Mapping[str, Any], report: Verification) -> str:
+    line = f"image {fault['index']} (row {fault['row']}): {fault['status']}"
+    if fault["index"] in report.repaired:
+        return f"{line}, repaired"
+    if fault["index"] in report.unrepairable:
+        return f"{line}, cannot be repaired"
+    shas = [fault.get(name) for name in ("sha256", "stored_sha256", "rendered_sha256")]
+    recorded, stored, rendered = ((str(sha)[:12] if sha else "-") for sha in shas)
+    return f"{line} (sha256 recorded {recorded}, stored {stored}, rendered {rendered})"
 
 
 COMMANDS = (images_, download, verify)

@@ -5,5 +5,6 @@ from promptmill.client.client import Client
 from promptmill.client.downloads import Download
 from promptmill.client.job import Counts, Image, Job
 from promptmill.client.sources import Body, Rows, body
+from promptmill.client.verification import Verification
 
-__all__ = ["Body", "Client", "Counts", "Download", "Image", "Job", "Rows", "body"]
+__all__ = ["Body", "Client", "Counts", "Download", "Image", "Job", "Rows", "Verification", "body"]

@@ -12,7 +12,8 @@ from promptmill import errors, jobs
 
 if TYPE_CHECKING:
     from promptmill.client.downloads import Download, Progress
-    from promptmill.client.transport import Transport
+    from promptmill.client.transport import Params, Transport
+    from promptmill.client.verification import Verification
 
 PAGE = 1000
 
@@ -199,10 +200,29 @@ class Job:
             self, Path(folder), threads=threads, follow=follow, progress=progress
         )
 
-    def verify(self, *, sample: int | None = None, repair: bool = False) -> Mapping[str, Any]:
-        """Has the farm render `sample` images (None: all) again and compare their bytes;
-        `repair` puts right those that are damaged. The farm's report."""
-        raise NotImplementedError
+    def verify(
+        self,
+        *,
+        sample: int | None = None,
+        repair: bool = False,
+        progress: Callable[[Job], None] | None = None,
+    ) -> Verification:
+        """See `promptmill.client.verification.verify`."""
+        from promptmill.client import verification
+
+        return verification.verify(self, sample=sample, repair=repair, progress=progress)
+
+    def get(self, path: str, *, params: Params | None = None) -> Any:
+        """The JSON answer of a GET below this job."""
+        return self._transport.get(f"{self.path}/{path}", params=params)
+
+    def post(self, path: str, *, json: Any = None) -> Any:
+        """The JSON answer of a POST below this job."""
+        return self._transport.post(f"{self.path}/{path}", json=json)
+
+    def another(self, data: Mapping[str, Any]) -> Job:
+        """A job of the same farm."""
+        return Job(self._transport, data)
 
     def _act(self, action: str) -> Job:
         self.data = self._transport.post(f"{self.path}/{action}")
