@@ -43,7 +43,9 @@ class Caps:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Caps:
-        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        frozen: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
         frozen["sizes"] = tuple((int(w), int(h)) for w, h in data["sizes"])
         return Caps(**frozen)
 

@@ -14,7 +14,7 @@ from celery import Celery, bootsteps, signals
 from celery.worker.control import control_command
 
 from promptmill import errors, failpoints, models, telemetry, wakeups
-from promptmill.blobs.factory import open_store
+from promptmill.blobs import open_store
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import models as store_models
@@ -30,14 +30,14 @@ STOP_SECONDS = 25.0  # for the slots to finish; a supervisor's patience is 30 s
 LAST_RESORT = 29.0
 
 
-@control_command()  # type: ignore[untyped-decorator]
+@control_command()
 def drain(state: Any) -> dict[str, str]:
     """Stop leasing, finish what is rendering, give back the rest."""
     state.consumer.controller.engine.drain()
     return {"ok": "draining"}
 
 
-@control_command()  # type: ignore[untyped-decorator]
+@control_command()
 def resume(state: Any) -> dict[str, str]:
     """Lease again after a drain."""
     state.consumer.controller.engine.resume()
@@ -47,7 +47,7 @@ def resume(state: Any) -> dict[str, str]:
 def engine_step(engine: Engine) -> type[bootsteps.StartStopStep]:
     """A Celery bootstep that starts the engine with the worker and stops it with it."""
 
-    class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    class EngineStep(bootsteps.StartStopStep):
         requires = ("celery.worker.components:Pool",)
 
         def start(self, parent: Any) -> None:
@@ -68,10 +68,10 @@ def engine_step(engine: Engine) -> type[bootsteps.StartStopStep]:
 
 def build(settings: Settings, engine: Engine) -> Celery:
     """The Celery app whose worker carries `engine` and whose wake-ups poke it."""
-    app = wakeups.celery_app(settings)
+    app: Celery = wakeups.celery_app(settings)
     app.steps["worker"].add(engine_step(engine))
 
-    @app.task(name=wakeups.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=wakeups.TASK, ignore_result=True)
     def wake(model: str) -> None:
         engine.poke()
 

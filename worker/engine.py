@@ -200,7 +200,7 @@ class Engine:
             return self.blobs.probe
         if isinstance(outage, errors.RedisDown):
             return self.queue.ping
-        return self.db.ping
+        return self.db.require_schema
 
     # leases
 

@@ -55,9 +55,10 @@ class TaskEvents:
 
     def _send_all(self) -> None:
         with self._app.connection_for_write() as connection:
+            broken = (OperationalError, OSError, *connection.connection_errors)
             dispatcher = self._app.events.Dispatcher(connection, hostname=self._hostname)
             while (event := self._waiting.get()) is not None:
                 try:
                     dispatcher.send(event[0], **event[1])
-                except (OperationalError, OSError, *connection.connection_errors):
+                except broken:
                     log.debug("event dropped: the broker is gone")

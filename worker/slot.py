@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors, failpoints, keys
-from promptmill.blobs import tar
+from promptmill.blobs import New, Stored, tar
 from promptmill.jobs import COUNTER_SHARDS, ImageState
 from promptmill.records import Lease, Result, Work
 from promptmill.store import images, jobs
@@ -39,6 +39,16 @@ class Encoded:
     work: Work
     data: bytes
     picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An object to create and the pictures in it. places: (offset, length) of each in a
+    tar part; None when the object is the picture."""
+
+    object: New
+    members: Sequence[Encoded]
+    places: Sequence[tuple[int, int]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +168,17 @@ class Slot(threading.Thread):
 
     def put(self, lease: Lease, encoded: Sequence[Encoded]) -> list[Kept]:
         """Creates the objects: one an image, or one tar part a job."""
-        single = [e for e in encoded if e.work.output.packing == "image"]
-        packed: dict[int, list[Encoded]] = defaultdict(list)
-        for one in encoded:
-            if one.work.output.packing == "tar":
-                packed[one.work.job_id].append(one)
-        run = self.engine.pool.map if len(single) > 1 else map
-        kept = list(run(self._put_image, single))
-        for members in packed.values():
-            kept += self._put_part(lease, members)
+        bundles = [
+            *(self._single(one) for one in encoded if one.work.output.packing == "image"),
+            *(self._part(lease, members) for members in _by_job(encoded, packing="tar")),
+        ]
+        stored = self.engine.blobs.create_many([bundle.object for bundle in bundles])
         self._move()
-        return kept
+        return [
+            kept
+            for bundle, there in zip(bundles, stored, strict=True)
+            for kept in self._keep(bundle, there)
+        ]
 
     def commit(self, lease: Lease, kept: Sequence[Kept], refused: Sequence[Refused]) -> None:
         """One transaction for the micro-batch. Only the owner of a lease may fail an
@@ -180,7 +190,8 @@ class Slot(threading.Thread):
             return
         images.commit(self.engine.db, results, shard=self._shard)
         self.engine.measured.failed += len(refused)
-        self.engine.publish({one.work.job for one in (*kept, *refused)})
+        works = [one.work for one in kept] + [one.work for one in refused]
+        self.engine.publish({work.job for work in works})
         self._move()
 
     def acknowledge(self, lease: Lease) -> None:
@@ -262,47 +273,41 @@ class Slot(threading.Thread):
             "worker": self.engine.worker,
         }
 
-    def _put_image(self, one: Encoded) -> Kept:
-        """Create-only: an object that is there already is adopted with its own facts."""
+    def _single(self, one: Encoded) -> Bundle:
         work = one.work
-        stored = self.engine.blobs.create(
-            keys.image(work.output, work.job, generation=work.generation, index=work.item.index),
-            one.data,
-            content_type=CONTENT_TYPES[work.output.format],
-            metadata=self._metadata(one),
-        )
-        result = self._done(
-            one,
-            key=stored.key,
-            sha256=bytes.fromhex(stored.sha256),
-            bytes=stored.size,
-            fingerprint=stored.metadata.get("fingerprint", one.picture.fingerprint),
-        )
-        return Kept(work, result)
+        key = keys.image(work.output, work.job, generation=work.generation, index=work.item.index)
+        kind = CONTENT_TYPES[work.output.format]
+        return Bundle(New(key, one.data, kind, self._metadata(one)), [one], None)
 
-    def _put_part(self, lease: Lease, members: Sequence[Encoded]) -> list[Kept]:
+    def _part(self, lease: Lease, members: Sequence[Encoded]) -> Bundle:
         """One tar part holds all that this lease made for one job."""
         first = members[0].work
-        part = tar.pack([self._sample(one) for one in members])
-        stored = self.engine.blobs.create(
-            keys.part(first.output, first.job, generation=first.generation, lease=lease.id),
-            part.data,
-            content_type="application/x-tar",
-            metadata={"images": str(len(members)), "worker": self.engine.worker},
-        )
+        data, places = tar.pack([_sample(one) for one in members])
+        key = keys.part(first.output, first.job, generation=first.generation, lease=lease.id)
+        return Bundle(New(key, data, tar.CONTENT_TYPE, {}), members, places)
+
+    def _keep(self, bundle: Bundle, there: Stored) -> list[Kept]:
+        """The results to commit. An object that was there before is adopted with its own
+        facts: its bytes are what the row must name."""
+        if bundle.places is None:
+            [one] = bundle.members
+            fingerprint = there.metadata.get("fingerprint", one.picture.fingerprint)
+            sha256 = bytes.fromhex(there.sha256)
+            facts = {"sha256": sha256, "bytes": there.size, "fingerprint": fingerprint}
+            return [Kept(one.work, self._done(one, key=there.key, **facts))]
         return [
             Kept(
                 one.work,
                 self._done(
                     one,
-                    key=stored.key,
-                    offset=range_.offset,
-                    length=range_.length,
+                    key=there.key,
+                    offset=offset,
+                    length=length,
                     sha256=hashlib.sha256(one.data).digest(),
                     bytes=len(one.data),
                 ),
             )
-            for one, range_ in zip(members, part.ranges, strict=True)
+            for one, (offset, length) in zip(bundle.members, bundle.places, strict=True)
         ]
 
     def _done(self, one: Encoded, **stored: Any) -> Result:
@@ -336,6 +341,27 @@ class Slot(threading.Thread):
             fingerprint=self.engine.generator.fingerprint,
             render_ms=0.0,
         )
+
+
+def _by_job(encoded: Sequence[Encoded], *, packing: str) -> list[list[Encoded]]:
+    jobs: dict[int, list[Encoded]] = defaultdict(list)
+    for one in encoded:
+        if one.work.output.packing == packing:
+            jobs[one.work.job_id].append(one)
+    return list(jobs.values())
+
+
+def _sample(one: Encoded) -> tar.Sample:
+    item = one.work.item
+    info = tar.describe(
+        item,
+        model=one.work.model,
+        fingerprint=one.picture.fingerprint,
+        sha256=hashlib.sha256(one.data).hexdigest(),
+        score=None,
+    )
+    extension = one.work.output.extension()
+    return tar.Sample(item.index, one.data, extension, text=item.prompt, info=info)
 
 
 def _unpinned(pinned: str, got: str) -> Fault:

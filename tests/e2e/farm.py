@@ -23,8 +23,7 @@ import PIL.Image
 import redis
 import sqlalchemy as sa
 
-from promptmill.blobs import BlobStore
-from promptmill.blobs.factory import open_store
+from promptmill.blobs import BlobStore, open_store
 from promptmill.settings import read
 from tests.servers import free_port, wait_until
 
