@@ -3,6 +3,7 @@ composition root; nothing imports it but the command line."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -19,6 +20,7 @@ from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import models as store_models
 from promptmill.store.database import Database
+from worker import encode
 from worker.engine import Engine
 from worker.events import TaskEvents
 from worker.generators import registry
@@ -102,9 +104,23 @@ def open_engine(settings: Settings) -> Engine:
     queue = RedisQueue(settings.redis, settings.model)
     queue.ping()
     generator = open_generator(settings)
-    model = models.Model(generator.name, generator.caps, generator.fingerprint)
-    store_models.register(db, model)
-    return Engine(settings, worker=identity(), generator=generator, db=db, blobs=blobs, queue=queue)
+    fingerprint = of_files(generator.fingerprint)
+    store_models.register(db, models.Model(generator.name, generator.caps, fingerprint))
+    return Engine(
+        settings,
+        worker=identity(),
+        generator=generator,
+        fingerprint=fingerprint,
+        db=db,
+        blobs=blobs,
+        queue=queue,
+    )
+
+
+def of_files(generator: str) -> str:
+    """The fingerprint of a generator and of the encoders that make files of its pictures."""
+    encoders = "\0".join(encode.encoder(format) for format in encode.CONTENT_TYPES)
+    return f"{generator}-{hashlib.sha256(encoders.encode()).hexdigest()[:6]}"
 
 
 def identity() -> str:

@@ -100,6 +100,7 @@ class Engine:
         *,
         worker: str,
         generator: Generator,
+        fingerprint: str,
         db: Database,
         blobs: BlobStore,
         queue: Queue,
@@ -107,6 +108,7 @@ class Engine:
         self.settings = settings
         self.worker = worker
         self.generator = generator
+        self.fingerprint = fingerprint
         self.db = db
         self.blobs = blobs
         self.queue = queue
@@ -124,6 +126,7 @@ class Engine:
         self._remembered: dict[str, float] = {}
         self.renderer = Renderer(
             generator,
+            fingerprint=fingerprint,
             caps=models.caps(db, generator.name, settings.device),
             lower=self._lower,
         )
@@ -309,7 +312,7 @@ class Engine:
         return {
             "state": "draining" if draining else "busy" if held else "idle",
             "model": self.generator.name,
-            "fingerprint": self.generator.fingerprint,
+            "fingerprint": self.fingerprint,
             "bucket": self.measured.bucket,
             "batch": self.measured.batch,
             "images": self.measured.images,

@@ -55,7 +55,11 @@ class TaskEvents:
 
     def _send_all(self) -> None:
         with self._app.connection_for_write() as connection:
-            broken = (OperationalError, OSError, *connection.connection_errors)
+            broken: tuple[type[BaseException], ...] = (
+                OperationalError,
+                OSError,
+                *connection.connection_errors,
+            )
             dispatcher = self._app.events.Dispatcher(connection, hostname=self._hostname)
             while (event := self._waiting.get()) is not None:
                 try:

@@ -70,6 +70,7 @@ Outcome = Picture | Fault
 class Renderer:
     """One loaded generator and the largest batch that has fitted, by bucket.
 
+    fingerprint: of the generator and whatever else decides the bytes of its files.
     lower: told (bucket, cap) when memory ran out and the cap was halved.
     progress: told after every forward pass.
     """
@@ -78,12 +79,14 @@ class Renderer:
         self,
         generator: Generator,
         *,
+        fingerprint: str | None = None,
         caps: Mapping[str, int] | None = None,
         lower: Callable[[str, int], None] = lambda bucket, cap: None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.generator = generator
         self.caps = dict(caps or {})
+        self._base = fingerprint or generator.fingerprint
         self._lower = lower
         self._progress = progress
 
@@ -148,5 +151,5 @@ class Renderer:
 
     def fingerprint(self, shape: int) -> str:
         """What decides the bytes at this batch shape."""
-        base = self.generator.fingerprint
-        return base if self.generator.caps.batch_invariant else f"{base}-b{shape}"
+        invariant = self.generator.caps.batch_invariant
+        return self._base if invariant else f"{self._base}-b{shape}"

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ATTEMPTS = 5  # after so many unexplained errors of ours, a lone image fails
-CONTENT_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +275,7 @@ class Slot(threading.Thread):
     def _single(self, one: Encoded) -> Bundle:
         work = one.work
         key = keys.image(work.output, work.job, generation=work.generation, index=work.item.index)
-        kind = CONTENT_TYPES[work.output.format]
+        kind = encode.CONTENT_TYPES[work.output.format]
         return Bundle(New(key, one.data, kind, self._metadata(one)), [one], None)
 
     def _part(self, lease: Lease, members: Sequence[Encoded]) -> Bundle:
@@ -338,7 +337,7 @@ class Slot(threading.Thread):
             attempt=work.attempt,
             seed=work.item.seed,
             worker=self.engine.worker,
-            fingerprint=self.engine.generator.fingerprint,
+            fingerprint=self.engine.fingerprint,
             render_ms=0.0,
         )
 
