@@ -1,0 +1,111 @@
+"""The composition root: settings in, an application or a running server out."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+import uvicorn
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+
+from api import deps
+from api import errors as api_errors
+from api.farm import Farm
+from api.feed import Feeds
+from api.routes import dashboard, events, health, images, jobs, models, provenance, verify
+from promptmill import __version__, errors, failpoints
+from promptmill.settings import Settings
+
+JSON_BYTES = 16_000_000  # of any body that is not a streamed submission
+DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API over what `settings` name; it connects when it starts. Raises
+    `errors.SettingInvalid` for an open farm that others could reach."""
+    if settings.auth == "off" and not deps.is_loopback(settings.host):
+        raise errors.SettingInvalid(
+            f"PROMPTMILL_AUTH=off would open the farm to everyone who reaches {settings.host}: "
+            "set PROMPTMILL_AUTH=keys, or PROMPTMILL_HOST=127.0.0.1",
+            param="PROMPTMILL_AUTH",
+        )
+    app = FastAPI(
+        title="promptmill",
+        version=__version__,
+        description="Prompts in, images in the bucket, nothing lost.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        separate_input_output_schemas=False,
+    )
+    app.state.settings = settings
+    app.state.stopping = lambda: False
+    api_errors.install(app)
+    app.add_middleware(
+        api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({("POST", "/v1/jobs")})
+    )
+    app.add_middleware(api_errors.RequestId)
+    for part in (jobs, images, events, verify, models, provenance, health, dashboard):
+        app.include_router(part.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    farm = Farm(app.state.settings)
+    app.state.farm = farm
+    app.state.feeds = Feeds(farm)
+    app.state.feeds.stopping = app.state.stopping
+    app.state.uploads = CapacityLimiter(jobs.UPLOADS)
+    try:
+        yield
+    finally:
+        app.state.feeds.close()
+        farm.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to host and port. Raises `errors.SettingInvalid` naming the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise errors.SettingInvalid(
+                f"port {port} of {host} is taken: stop what holds it, or set PROMPTMILL_PORT",
+                param="PROMPTMILL_PORT",
+            ) from exc
+        raise errors.SettingInvalid(
+            f"cannot listen on {host} port {port} ({exc.strerror or exc}): "
+            "set PROMPTMILL_HOST and PROMPTMILL_PORT",
+            param="PROMPTMILL_HOST",
+        ) from exc
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then lets running requests end. Raises
+    `errors.Error` when it cannot start."""
+    failpoints.arm(settings.failpoints)
+    app = create_app(settings)
+    with listen(settings.host, settings.port) as bound:
+        with closing(Farm(settings)) as farm:
+            farm.require()
+        server_of(app).run(sockets=[bound])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """A server for `app`, whose event streams end when it is told to stop."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    app.state.stopping = lambda: server.should_exit
+    return server

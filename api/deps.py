@@ -1,0 +1,66 @@
+"""What routes ask for: the farm, and the tenant whose key came with the request."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api import schemas
+from api.farm import Farm
+from promptmill import errors, records
+from promptmill.store import tenants
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
+
+
+def farm_of(request: Request) -> Farm:
+    farm: Farm = request.app.state.farm
+    return farm
+
+
+FarmDep = Annotated[Farm, Depends(farm_of)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, means this machine only."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _guard_open_farm(request: Request) -> None:
+    """Without keys, a browser is the way in for others: refuses names that were rebound to
+    this machine, and writes that a page of another origin sends."""
+    if not is_loopback(request.url.hostname or ""):
+        raise errors.Forbidden("with PROMPTMILL_AUTH=off the API answers to loopback names only")
+    origin = request.headers.get("origin")
+    if origin and request.method not in _SAFE and urlsplit(origin).netloc != request.url.netloc:
+        raise errors.Forbidden("with PROMPTMILL_AUTH=off other origins may not write")
+
+
+def tenant_of(
+    request: Request,
+    farm: FarmDep,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> records.Tenant:
+    """The caller. Raises `errors.Unauthorized`."""
+    if farm.settings.auth == "off":
+        _guard_open_farm(request)
+        return tenants.ensure_default(farm.db)
+    tenant = tenants.authenticate(farm.db, given.credentials) if given else None
+    if tenant is None:
+        raise errors.Unauthorized()
+    return tenant
+
+
+TenantDep = Annotated[records.Tenant, Depends(tenant_of)]
+Limit = Annotated[int, Query(ge=1, le=schemas.MAX_PAGE)]

@@ -1,0 +1,118 @@
+"""What every route may touch: the database, the objects, one queue per model. Tells the
+queue of what the database decided; a queue that is out of reach fails no request, because
+control repairs it from the database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery
+
+from api.rates import Pace, Rates
+from promptmill import blobs, errors, records, wakeups
+from promptmill.queue import RedisQueue
+from promptmill.settings import Settings
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+from promptmill.store import models as stored_models
+from promptmill.store import tenants
+from promptmill.store.database import Database
+
+log = logging.getLogger("promptmill.api")
+
+WORKERS_FOR = 1.0  # seconds for which a look at the live workers is believed
+
+
+class Farm:
+    """Thread-safe. `close` ends its connections."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.db = Database(settings.database)
+        self.blobs = blobs.open_store(settings)
+        self.segments = stored_images.SegmentCache()
+        self.rates = Rates()
+        self.celery: Celery = wakeups.celery_app(settings)
+        self._queues: dict[str, RedisQueue] = {}
+        self._workers: dict[str, tuple[float, list[dict[str, Any]] | None]] = {}
+        self._lock = threading.Lock()
+
+    def queue(self, model: str) -> RedisQueue:
+        with self._lock:
+            if model not in self._queues:
+                self._queues[model] = RedisQueue(self.settings.redis, model)
+            return self._queues[model]
+
+    def workers(self, model: str) -> list[dict[str, Any]] | None:
+        """The live workers of a model, at most a second old; None while Redis is out of
+        reach."""
+        now = time.monotonic()
+        seen, found = self._workers.get(model, (float("-inf"), None))
+        if now - seen < WORKERS_FOR:
+            return found
+        try:
+            found = self.queue(model).workers()
+        except errors.Unavailable:
+            found = None
+        self._workers[model] = (now, found)
+        return found
+
+    def cold(self, model: str) -> bool | None:
+        """Whether no live worker serves the model; None when that is not known."""
+        found = self.workers(model)
+        return None if found is None else not found
+
+    def queue_limit(self, tenant_id: int) -> int:
+        """How many unfinished images the tenant may have."""
+        own = tenants.get(self.db, tenant_id).max_queued
+        return self.settings.max_queued_images_per_tenant if own is None else own
+
+    def pace(self, job: records.Job) -> Pace:
+        return self.rates.observe(job, wall=time.time())
+
+    def enqueue(self, job: records.Job, *, fresh: bool) -> None:
+        """Puts what is left of a queued job into the queue and wakes workers. fresh: nothing
+        of it has ever run."""
+        queue = self.queue(job.model)
+        counts = {lane.id: lane.count for lane in stored_jobs.lanes(self.db, job.id)}
+        try:
+            for lane in stored_jobs.queue_lanes(self.db, job):
+                whole = [records.Span(0, counts[lane.id])]
+                spans = whole if fresh else stored_images.gaps(self.db, lane.id)
+                queue.replace(lane, spans)
+            wakeups.wake(self.celery, queue, job.model)
+            queue.publish(job.public_id)
+        except errors.Unavailable as exc:
+            log.warning("job %s waits for control to queue it: %s", job.public_id, exc)
+
+    def withdraw(self, job: records.Job) -> None:
+        """Takes a paused, cancelled or deleted job's lanes off the queue."""
+        queue = self.queue(job.model)
+        lanes: Sequence[records.Lane] = stored_jobs.lanes(self.db, job.id)
+        try:
+            queue.drop([lane.id for lane in lanes], version=job.version)
+            queue.publish(job.public_id)
+        except errors.Unavailable as exc:
+            log.warning("job %s waits for control to withdraw it: %s", job.public_id, exc)
+
+    def all_workers(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """(model, status) of every live worker. Raises `errors.RedisDown`."""
+        names = [model.name for model in stored_models.all(self.db)]
+        return [(name, status) for name in names for status in self.queue(name).workers()]
+
+    def require(self) -> None:
+        """Raises the `errors.Unavailable` of what cannot be reached, naming its setting."""
+        self.db.require_schema()
+        self.queue(self.settings.model).ping()
+        self.blobs.probe()
+
+    def close(self) -> None:
+        for queue in self._queues.values():
+            queue.close()
+        self.celery.close()
+        self.blobs.close()
+        self.db.close()

@@ -1,0 +1,189 @@
+"""Live news of jobs: one watcher per watched job looks at the database when the queue says
+that something changed, and every second anyway; its listeners share what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+
+from api import schemas
+from api.farm import Farm
+from api.frontier import Frontier
+from api.rates import Pace
+from promptmill import errors, jobs, records
+from promptmill.store import jobs as stored_jobs
+
+log = logging.getLogger("promptmill.api")
+
+LOOK_EVERY = 1.0  # seconds, when nobody calls
+LEAST_PAUSE = 0.1  # seconds between two looks
+BACKLOG = 32  # sights a listener may lag behind
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A job as it was seen. job: None when it is gone. images: those finished since the
+    last sight. missed: others finished too, which `images` does not hold."""
+
+    job: records.Job | None
+    pace: Pace = field(default_factory=lambda: Pace(0.0, None))
+    images: tuple[records.Image, ...] = ()
+    missed: bool = False
+
+    @property
+    def last(self) -> bool:
+        """Nothing will change after this by itself."""
+        return self.job is None or self.job.state in jobs.FINAL
+
+    @property
+    def mark(self) -> tuple[object, ...]:
+        """Changes exactly when progress or state does."""
+        job = self.job
+        if job is None:
+            return ()
+        return (job.generation, job.version, job.counts, schemas.state_of(job))
+
+
+class Listener:
+    """One client's place in a feed. Only the event loop touches it."""
+
+    def __init__(self) -> None:
+        self._sights: asyncio.Queue[Sight] = asyncio.Queue(BACKLOG)
+        self._lagged = False
+
+    def offer(self, sight: Sight) -> None:
+        """Keeps the newest: a listener that lags loses what it has not read yet."""
+        if self._sights.full():
+            while not self._sights.empty():
+                self._sights.get_nowait()
+            self._lagged = True
+        if self._lagged:
+            sight = Sight(sight.job, sight.pace, missed=True)
+            self._lagged = False
+        self._sights.put_nowait(sight)
+
+    async def next(self, timeout: float) -> Sight | None:
+        """The next sight, or None after `timeout` seconds without one."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._sights.get()
+        except TimeoutError:
+            return None
+
+
+class Watch:
+    """The watcher of one job."""
+
+    def __init__(self, farm: Farm, job: records.Job) -> None:
+        self.listeners: set[Listener] = set()
+        self.poke = asyncio.Event()
+        self._farm = farm
+        self._job = job
+        self._mark: tuple[object, ...] | None = None
+        self._frontier = Frontier(farm.db, job, farm.segments)
+
+    async def run(self) -> None:
+        """Looks until nobody listens or the job will not change any more."""
+        while self.listeners:
+            sight = await anyio.to_thread.run_sync(self._look)
+            if sight is not None:
+                for listener in self.listeners:
+                    listener.offer(sight)
+                if sight.last:
+                    return
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(LEAST_PAUSE)
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                await self.poke.wait()
+        except TimeoutError:
+            pass
+        self.poke.clear()
+
+    def _look(self) -> Sight | None:
+        """None when nothing changed, or when the database is out of reach just now."""
+        try:
+            job = stored_jobs.get(self._farm.db, self._job.tenant_id, self._job.public_id)
+            pace = self._farm.pace(job)
+            images, missed = self._frontier.advance(job)
+        except errors.NotFound:
+            return Sight(None)
+        except errors.Unavailable as exc:
+            log.warning("cannot look at job %s: %s", self._job.public_id, exc)
+            return None
+        sight = Sight(job, pace, images, missed)
+        changed = sight.mark != self._mark or bool(pace.images_per_second)
+        self._mark = sight.mark
+        return sight if changed else None
+
+
+class Feeds:
+    """The watchers of this process. `listen` is for the event loop only."""
+
+    def __init__(self, farm: Farm) -> None:
+        self._farm = farm
+        self._watches: dict[str, Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ears: set[str] = set()
+        self.stopping: Callable[[], bool] = lambda: False  # the server's; set by `serve`
+        self._closed = threading.Event()
+
+    @asynccontextmanager
+    async def listen(self, job: records.Job) -> AsyncIterator[Listener]:
+        self._hear(job.model)
+        watch = self._watches.get(job.public_id)
+        listener = Listener()
+        if watch is None:
+            watch = self._watches[job.public_id] = Watch(self._farm, job)
+            watch.listeners.add(listener)
+            task = asyncio.create_task(self._watch(job.public_id, watch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        watch.listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            watch.listeners.discard(listener)
+            watch.poke.set()
+
+    async def _watch(self, public_id: str, watch: Watch) -> None:
+        try:
+            await watch.run()
+        finally:
+            if self._watches.get(public_id) is watch:
+                del self._watches[public_id]
+
+    def _hear(self, model: str) -> None:
+        """Starts the one thread that listens to the queue of `model`."""
+        if model in self._ears:
+            return
+        self._ears.add(model)
+        loop = asyncio.get_running_loop()
+        name = f"listen-{model}"
+        threading.Thread(target=self._ear, args=(model, loop), name=name, daemon=True).start()
+
+    def _ear(self, model: str, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._closed.is_set():
+            try:
+                for public_id in self._farm.queue(model).listen(self._closed):
+                    loop.call_soon_threadsafe(self._poke, public_id)
+            except errors.Unavailable:
+                self._closed.wait(LOOK_EVERY)
+
+    def _poke(self, public_id: str) -> None:
+        watch = self._watches.get(public_id)
+        if watch is not None:
+            watch.poke.set()
+
+    def close(self) -> None:
+        self._closed.set()
+        for task in self._tasks:
+            task.cancel()

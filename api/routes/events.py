@@ -1,0 +1,113 @@
+"""Server-sent events of one job: progress, image, state, resync."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio.to_thread
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api import schemas
+from api.deps import FarmDep, TenantDep
+from api.farm import Farm
+from api.feed import Feeds, Sight
+from api.links import links
+from promptmill import jobs, records
+from promptmill.store import jobs as stored_jobs
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
+
+KEEP_ALIVE = 15.0  # seconds between comments that keep proxies from closing
+LISTEN = 1.0  # seconds between two looks at whether the server stops
+
+Url = Callable[[records.Image], str | None]
+
+
+def event_id(job: records.Job) -> str:
+    """Names progress and state: generation, version, done, failed."""
+    return f"{job.generation}-{job.version}-{job.counts.done}-{job.counts.failed}"
+
+
+def message(event: str, data: Any, id: str | None = None) -> bytes:
+    head = f"id: {id}\n" if id else ""
+    return f"{head}event: {event}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+
+
+@router.get(
+    "",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "all told"}},
+)
+async def events(job_id: str, request: Request, farm: FarmDep, tenant: TenantDep) -> Response:
+    """What happens to a job, until its end. `progress` and `state` hold where it stands,
+    `image` a finished image; `resync` says that image events are missing: read the pages."""
+    job = await anyio.to_thread.run_sync(stored_jobs.get, farm.db, tenant.id, job_id)
+    seen = request.headers.get("last-event-id")
+    if seen == event_id(job) and job.state in jobs.FINAL:
+        return Response(status_code=204)
+    stories = _stories(farm, request.app.state.feeds, job, seen, links(farm, request, job))
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(stories, media_type="text/event-stream", headers=headers)
+
+
+async def _stories(
+    farm: Farm, feeds: Feeds, job: records.Job, seen: str | None, url: Url
+) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    async with feeds.listen(job) as listener:
+        teller = Teller(farm, url)
+        for part in teller.tell(Sight(job, farm.pace(job), missed=_missed(job, seen))):
+            yield part
+        quiet = 0.0
+        while job.state not in jobs.FINAL and not feeds.stopping():
+            sight = await listener.next(LISTEN)
+            if sight is None:
+                quiet += LISTEN
+                if quiet >= KEEP_ALIVE:
+                    quiet = 0.0
+                    yield b": keep-alive\n\n"
+                continue
+            quiet = 0.0
+            for part in await anyio.to_thread.run_sync(teller.tell, sight):
+                yield part
+            if sight.last:
+                return
+
+
+def _missed(job: records.Job, seen: str | None) -> bool:
+    """Whether images finished after the last event that the client had."""
+    return seen is not None and seen.split("-")[2:] != event_id(job).split("-")[2:]
+
+
+class Teller:
+    """Turns sights into messages for one client; says a state only when it changes."""
+
+    def __init__(self, farm: Farm, url: Url) -> None:
+        self._farm = farm
+        self._url = url
+        self._state: str | None = None
+
+    def tell(self, sight: Sight) -> list[bytes]:
+        return list(self._parts(sight))
+
+    def _parts(self, sight: Sight) -> Iterator[bytes]:
+        job = sight.job
+        if job is None:
+            yield message("state", {"state": "deleted"})
+            return
+        if sight.missed:
+            yield message("resync", {"job_id": job.public_id})
+        for image in sight.images:
+            shape = schemas.image_of(job, image, self._url)
+            yield message("image", shape.model_dump(mode="json"))
+        shown = schemas.job_of(job, pace=sight.pace, cold=self._farm.cold(job.model))
+        yield message("progress", shown.model_dump(mode="json", include=_PROGRESS), event_id(job))
+        if shown.state != self._state:
+            self._state = shown.state
+            yield message("state", {"id": job.public_id, "state": shown.state}, event_id(job))
+
+
+_PROGRESS = {"id", "state", "counts", "images_per_second", "eta_seconds", "bytes", "cold", "notice"}

@@ -1,0 +1,109 @@
+"""The images of a job: pages in row order, one image, its bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from api import schemas
+from api.deps import FarmDep, Limit, TenantDep
+from api.links import CONTENT_TYPES, filename, links, signed
+from promptmill import errors, jobs
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
+
+Index = Annotated[int, Path(ge=0, le=2**62)]
+
+
+def _after(job_id: str, after: str | None) -> int | None:
+    """The index that a cursor names: an image id of this job, or a plain index."""
+    if after is None:
+        return None
+    if after.isascii() and after.isdigit():
+        return int(after)
+    try:
+        job, index = jobs.parse_image_id(after)
+    except errors.NotFound:
+        job, index = "", -1
+    if job != job_id:
+        raise errors.BadRequest("after is not the id of an image of this job", param="after")
+    return index
+
+
+@router.get("", response_model=schemas.Page[schemas.Image])
+def listing(
+    *,
+    job_id: str,
+    request: Request,
+    farm: FarmDep,
+    tenant: TenantDep,
+    after: Annotated[str | None, Query(description="an image id, or an index")] = None,
+    limit: Limit = 100,
+    state: Annotated[list[jobs.ImageState] | None, Query()] = None,
+    code: Annotated[str | None, Query(description="of the error of failed images")] = None,
+) -> Any:
+    """A page of images in row order."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    found, more = stored_images.page(
+        farm.db,
+        job,
+        after=_after(job_id, after),
+        limit=limit,
+        states=state,
+        code=code,
+        cache=farm.segments,
+    )
+    url = links(farm, request, job)
+    return schemas.page_of((schemas.image_of(job, i, url) for i in found), has_more=more)
+
+
+@router.get("/{index}", response_model=schemas.Image)
+def show(job_id: str, index: Index, request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
+    """One image."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    image = stored_images.get(farm.db, job, index, cache=farm.segments)
+    return schemas.image_of(job, image, links(farm, request, job))
+
+
+@router.get(
+    "/{index}/content",
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}},
+)
+def content(
+    *,
+    job_id: str,
+    index: Index,
+    request: Request,
+    farm: FarmDep,
+    tenant: TenantDep,
+    redirect: Annotated[bool, Query(description="to the store's signed link, if any")] = False,
+) -> Response:
+    """The bytes of a done image."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    image = stored_images.get(farm.db, job, index, cache=farm.segments)
+    if image.state is not jobs.ImageState.DONE or image.key is None or image.sha256 is None:
+        raise errors.NotFound(f"image {index} is {image.state}: it has no bytes")
+    if redirect and (link := signed(farm, job, image)):
+        return RedirectResponse(link, 307)
+    headers = {
+        "etag": f'"{image.sha256.hex()}"',
+        "cache-control": "private, max-age=31536000, immutable",
+        "content-disposition": f'inline; filename="{filename(job, image)}"',
+        "x-content-type-options": "nosniff",
+    }
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    offset, length = image.offset or 0, image.length or image.bytes
+    chunks = farm.blobs.stream(image.key, offset=offset, length=length)
+    first = next(iter_chunks := iter(chunks), b"")
+    headers["content-length"] = str(length)
+    return StreamingResponse(
+        (chunk for part in ((first,), iter_chunks) for chunk in part),
+        headers=headers,
+        media_type=CONTENT_TYPES[job.output.format],
+    )

@@ -1,0 +1,196 @@
+"""Jobs: submit, list, look at, cancel, pause, resume, retry, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+import orjson
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api import schemas, submissions
+from api.bodies import Chunks
+from api.deps import FarmDep, Limit, TenantDep
+from api.farm import Farm
+from promptmill import failpoints, jobs, records
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+from promptmill.store import models as stored_models
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+UPLOADS = 16  # bodies read at once by this process; others wait their turn
+
+
+def shown(farm: Farm, job: records.Job) -> schemas.Job:
+    return schemas.job_of(job, pace=farm.pace(job), cold=farm.cold(job.model))
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "model": {"type": "string"},
+                        "prompts": {"type": "array", "items": {"type": "string"}},
+                        "items": {"type": "array", "items": {"type": "object"}},
+                        "template": {"type": "string"},
+                        "variables": {"type": "object"},
+                        "name": {"type": "string"},
+                        "priority": {"enum": [str(p) for p in jobs.Priority]},
+                        "metadata": {"type": "object"},
+                    },
+                }
+            },
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+            "text/plain": {"schema": {"type": "string"}},
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post("", status_code=202, response_model=schemas.Submitted, openapi_extra=_BODY)
+async def submit(
+    request: Request,
+    farm: FarmDep,
+    tenant: TenantDep,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    dry_run: Annotated[bool, Query(description="answer a plan and write nothing")] = False,
+) -> Any:
+    """Takes a submission: a JSON document, or a streamed body with its defaults in the query."""
+    chunks = Chunks(request, limit=farm.settings.max_body_bytes)
+    body = submissions.Body(
+        chunks,
+        content_type=request.headers.get("content-type", ""),
+        content_encoding=request.headers.get("content-encoding", ""),
+        query=request.query_params.multi_items(),
+    )
+    limiter: CapacityLimiter = request.app.state.uploads
+    answer, headers = await anyio.to_thread.run_sync(
+        _take, farm, tenant, body, idempotency_key, limiter=limiter
+    )
+    if isinstance(answer, dict):
+        return Response(orjson.dumps(answer), media_type="application/json")
+    headers["location"] = f"/v1/jobs/{answer.id}"
+    return Response(answer.model_dump_json(), 202, media_type="application/json", headers=headers)
+
+
+def _take(
+    farm: Farm, tenant: records.Tenant, body: submissions.Body, key: str | None
+) -> tuple[schemas.Submitted | dict[str, Any], dict[str, str]]:
+    """In a thread of its own, from the first byte to the queue."""
+    settings = farm.settings
+    prefixes = [p.strip() for p in settings.output_prefixes.split(",") if p.strip()]
+    submission = submissions.open_submission(
+        body,
+        tenant_id=tenant.id,
+        find_model=lambda name: stored_models.get(farm.db, name),
+        limits=submissions.Limits.from_settings(settings),
+        default_model=settings.model,
+        idempotency_key=key,
+        output_prefixes=prefixes,
+    )
+    model = submission.model.name
+    costs = stored_models.costs(farm.db, model)
+    if submission.head.dry_run:
+        workers = len(farm.workers(model) or ())
+        return submissions.plan(submission, costs=costs, workers=workers).to_json(), {}
+    received = submissions.receive(
+        farm.db, submission, costs=costs, max_queued=farm.queue_limit(tenant.id)
+    )
+    failpoints.reach("submit.committed")
+    if not received.replay:
+        farm.enqueue(received.job, fresh=True)
+    job = stored_jobs.get(farm.db, tenant.id, received.job.public_id)
+    answer = schemas.submitted_of(
+        job,
+        pace=farm.pace(job),
+        cold=farm.cold(model),
+        warnings=received.warnings.to_json(),
+    )
+    return answer, {"idempotent-replayed": "true"} if received.replay else {}
+
+
+@router.get("", response_model=schemas.Page[schemas.Job])
+def listing(
+    farm: FarmDep,
+    tenant: TenantDep,
+    after: str | None = None,
+    limit: Limit = 20,
+    state: Annotated[list[jobs.JobState] | None, Query()] = None,
+) -> Any:
+    """The tenant's jobs, newest first."""
+    found, more = stored_jobs.page(farm.db, tenant.id, after=after, limit=limit, states=state)
+    return schemas.page_of((shown(farm, job) for job in found), has_more=more)
+
+
+@router.get("/{job_id}", response_model=schemas.Job)
+def show(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """One job: its counts, pace and state."""
+    return shown(farm, stored_jobs.get(farm.db, tenant.id, job_id))
+
+
+@router.get("/{job_id}/failures", response_model=schemas.Failures)
+def failures(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """How many images failed, by error code: what `retry` takes."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    codes = stored_images.error_counts(farm.db, job.id)
+    return schemas.Failures(job_id=job.public_id, codes=codes)
+
+
+@router.post("/{job_id}/cancel", response_model=schemas.Job)
+def cancel(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """Ends the job; what was done stays. Cancelling twice is once."""
+    job = stored_jobs.cancel(farm.db, tenant.id, job_id)
+    farm.withdraw(job)
+    return shown(farm, job)
+
+
+@router.post("/{job_id}/pause", response_model=schemas.Job)
+def pause(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """Stops rendering, within a second, until `resume`."""
+    job = stored_jobs.pause(farm.db, tenant.id, job_id)
+    farm.withdraw(job)
+    return shown(farm, job)
+
+
+@router.post("/{job_id}/resume", response_model=schemas.Job)
+def resume(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """Continues a paused job."""
+    job = stored_jobs.resume(farm.db, tenant.id, job_id)
+    farm.enqueue(job, fresh=False)
+    return shown(farm, job)
+
+
+@router.post("/{job_id}/retry", response_model=schemas.Retried)
+def retry(
+    job_id: str,
+    farm: FarmDep,
+    tenant: TenantDep,
+    body: schemas.RetryRequest | None = None,
+    code: Annotated[list[str] | None, Query(description="instead of a body")] = None,
+) -> Any:
+    """Queues the failed images again, under the same job with the same seeds."""
+    codes = body.codes if body is not None and body.codes is not None else code
+    job, retried = stored_jobs.retry(farm.db, tenant.id, job_id, codes=codes)
+    if retried:
+        farm.enqueue(job, fresh=False)
+    return schemas.retried_of(job, pace=farm.pace(job), cold=farm.cold(job.model), retried=retried)
+
+
+@router.delete("/{job_id}", response_model=schemas.Deleted)
+def delete(job_id: str, farm: FarmDep, tenant: TenantDep, response: Response) -> Any:
+    """Deletes a job with its rows and pictures; a live one is cancelled first (202)."""
+    before = stored_jobs.get(farm.db, tenant.id, job_id)
+    live = before.state in jobs.LIVE
+    if live:
+        farm.withdraw(stored_jobs.cancel(farm.db, tenant.id, job_id))
+    job = stored_jobs.delete(farm.db, tenant.id, job_id)
+    response.status_code = 202 if live else 200
+    return schemas.Deleted(id=job_id, deleted=not live, state=schemas.state_of(job))

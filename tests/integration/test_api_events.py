@@ -1,0 +1,142 @@
+"""Server-sent events of a job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from promptmill.store import control
+from tests.integration.api_farm import ApiFarm, events
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def farm(tmp_path: Path, valkey_url: str) -> Iterator[ApiFarm]:
+    with ApiFarm(tmp_path, valkey_url) as served:
+        yield served
+
+
+def work(farm: ApiFarm, *, after: float = 0.3, every: float = 0.02) -> threading.Thread:
+    """Renders everything and completes it, from another thread."""
+
+    def run() -> None:
+        time.sleep(after)
+        while farm.worker.batch(4):
+            time.sleep(every)
+        control.finish_ready(farm.db)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_events_tell_a_job_to_its_end(farm: ApiFarm) -> None:
+    id = farm.submit([f"prompt {n}" for n in range(30)] + ["fail"])["id"]
+    with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        thread = work(farm)
+        seen = events(response, lambda *_: False)  # the stream ends with the job
+    thread.join()
+    states = [data["state"] for event, data, _ in seen if event == "state"]
+    assert states[0] == "queued"
+    assert states[-1] == "completed"
+    images = [data for event, data, _ in seen if event == "image"]
+    assert sorted(image["index"] for image in images) == list(range(31))
+    assert {i["index"]: i["state"] for i in images}[30] == "failed"
+    last = [data for event, data, _ in seen if event == "progress"][-1]
+    assert last["counts"] == {"total": 31, "queued": 0, "done": 30, "failed": 1, "cancelled": 0}
+    assert not [event for event, _, _ in seen if event == "resync"]
+
+
+def test_news_arrive_at_once_when_the_queue_tells_them(farm: ApiFarm) -> None:
+    id = farm.submit(["one", "two"])["id"]
+    with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+        lines = response.iter_lines()
+        while next(lines) != "event: state":
+            continue
+        time.sleep(1.5)  # the listener hears by now
+        started = time.monotonic()
+        farm.worker.batch(1)
+        while next(lines) != "event: image":
+            continue
+        assert time.monotonic() - started < 0.6
+
+
+def test_a_resumed_stream_says_what_it_missed(farm: ApiFarm) -> None:
+    id = farm.submit([f"prompt {n}" for n in range(8)])["id"]
+    path = f"/v1/jobs/{id}/events"
+
+    def first_state(event: str, _: dict[str, object]) -> bool:
+        return event == "state"
+
+    with farm.http.stream("GET", path, timeout=20) as response:
+        mark = events(response, first_state)[-1][2]
+    assert mark is not None
+    farm.worker.batch(4)
+    with farm.http.stream("GET", path, headers={"last-event-id": mark}, timeout=20) as response:
+        resumed = events(response, first_state)
+    assert [event for event, _, _ in resumed] == ["resync", "progress", "state"]
+    assert resumed[1][1]["counts"]["done"] == 4
+    with farm.http.stream(
+        "GET", path, headers={"last-event-id": str(resumed[2][2])}, timeout=20
+    ) as response:
+        unchanged = events(response, first_state)
+    assert [event for event, _, _ in unchanged] == ["progress", "state"]
+
+
+def test_a_client_that_knows_the_end_is_told_not_to_come_back(farm: ApiFarm) -> None:
+    id = farm.submit(["one"])["id"]
+    work(farm, after=0).join()
+    with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+        told = events(response, lambda *_: False)
+    mark = {"last-event-id": str(told[-1][2])}
+    assert farm.http.get(f"/v1/jobs/{id}/events", headers=mark).status_code == 204
+
+
+def test_many_clients_share_one_watcher_and_leave_no_trace(farm: ApiFarm) -> None:
+    id = farm.submit(["one", "two"])["id"]
+    feeds = farm.app.state.feeds
+    with httpx.Client(base_url=farm.url, timeout=20) as other:
+        streams = [
+            client.stream("GET", f"/v1/jobs/{id}/events") for client in (farm.http, other, other)
+        ]
+        for stream in streams:
+            stream.__enter__()
+        deadline = time.monotonic() + 5
+        while len(feeds._watches[id].listeners) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(feeds._watches) == 1
+        assert len(feeds._watches[id].listeners) == 3
+        for stream in streams:
+            stream.__exit__(None, None, None)
+    deadline = time.monotonic() + 10
+    while feeds._watches and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert feeds._watches == {}
+
+
+def test_a_deleted_job_ends_its_stream(farm: ApiFarm) -> None:
+    id = farm.submit(["one"])["id"]
+    work(farm, after=0).join()
+    retried = farm.submit(["two"])["id"]
+    with farm.http.stream("GET", f"/v1/jobs/{retried}/events", timeout=20) as response:
+        assert farm.http.delete(f"/v1/jobs/{retried}").status_code == 202
+        seen = events(response, lambda event, data: data.get("state") == "cancelling")
+    assert seen[-1][0] == "state"
+    assert farm.http.delete(f"/v1/jobs/{id}").status_code == 200
+    assert farm.http.get(f"/v1/jobs/{id}/events").status_code == 404
+
+
+def test_streams_end_when_the_server_stops(farm: ApiFarm) -> None:
+    id = farm.submit(["one"])["id"]
+    with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+        started = time.monotonic()
+        farm.server.should_exit = True
+        events(response, lambda *_: False)
+    assert time.monotonic() - started < 4

@@ -1,0 +1,96 @@
+"""Health, readiness, metrics, models and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.api_farm import FINGERPRINT, ApiFarm
+from tests.servers import ValkeyServer
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def farm(tmp_path: Path, valkey_url: str) -> Iterator[ApiFarm]:
+    with ApiFarm(tmp_path, valkey_url) as served:
+        yield served
+
+
+def test_a_ready_farm_says_ok_to_each_check(farm: ApiFarm) -> None:
+    assert farm.http.get("/healthz").json() == {"status": "ok", "checks": {}}
+    answer = farm.http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ok",
+        "checks": {"database": "ok", "redis": "ok", "storage": "ok"},
+    }
+
+
+def test_readiness_names_what_is_down_and_returns(tmp_path: Path) -> None:
+    with ValkeyServer() as server, ApiFarm(tmp_path, server.url) as farm:
+        server.kill()
+        answer = farm.http.get("/readyz")
+        assert answer.status_code == 503
+        checks = answer.json()["checks"]
+        assert (checks["database"], checks["storage"]) == ("ok", "ok")
+        assert "PROMPTMILL_REDIS_URL" in checks["redis"]
+        assert farm.http.get("/healthz").status_code == 200
+        listed = farm.http.get("/v1/models").json()["data"]
+        assert [(m["id"], m["cold"]) for m in listed] == [(farm.model, None)]
+        workers = farm.http.get("/v1/workers")
+        assert workers.status_code == 503
+        assert workers.json()["error"]["code"] == "redis_unavailable"
+        assert "retry-after" in workers.headers
+        taken = farm.post_rows(["a heart"])
+        assert taken.status_code == 202
+        assert taken.json()["cold"] is None
+        server.start()
+        assert farm.http.get("/readyz").status_code == 200
+
+
+def test_a_storage_that_cannot_be_written_is_named(farm: ApiFarm) -> None:
+    (farm.folder / "objects").mkdir(exist_ok=True)
+    for path in sorted((farm.folder / "objects").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (farm.folder / "objects").rmdir()
+    (farm.folder / "objects").write_text("in the way")
+    answer = farm.http.get("/readyz")
+    assert answer.status_code == 503
+    assert "PROMPTMILL_STORAGE_URL" in answer.json()["checks"]["storage"]
+
+
+def test_models_say_what_they_can_do(farm: ApiFarm) -> None:
+    page = farm.http.get("/v1/models").json()
+    assert page["object"] == "list"
+    [model] = page["data"]
+    assert model["id"] == farm.model
+    assert model["fingerprint"] == FINGERPRINT
+    assert model["sizes"] == ["64x64", "32x32"]
+    assert model["cold"] is True
+    assert farm.http.get(f"/v1/models/{farm.model}").json() == model
+
+
+def test_workers_are_those_that_report(farm: ApiFarm) -> None:
+    assert farm.http.get("/v1/workers").json()["data"] == []
+    farm.worker.report()
+    [worker] = farm.http.get("/v1/workers").json()["data"]
+    assert worker["id"] == "w1"
+    assert worker["model"] == farm.model
+    assert worker["state"] == "idle"
+
+
+def test_metrics_are_what_prometheus_reads(farm: ApiFarm) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    answer = farm.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert list(text_string_to_metric_families(answer.text))
+
+
+def test_the_api_describes_itself(farm: ApiFarm) -> None:
+    paths = farm.http.get("/openapi.json").json()["paths"]
+    for path in ("/v1/jobs", "/v1/jobs/{job_id}/images", "/v1/models", "/readyz"):
+        assert path in paths
