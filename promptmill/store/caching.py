@@ -6,18 +6,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from promptmill import errors, jobs, segments
 from promptmill.records import Lane
 from promptmill.store import rows
+from promptmill.store.database import Database
 from promptmill.tables import lanes as lane_table
 from promptmill.tables import row_map
 from promptmill.tables import segments as segment_table
 
 _GROWTH: Final = 3  # a decoded segment takes about so many times the bytes of its JSON
 _SMALL: Final = 300
+
+_SHARED_BYTES: Final = 32 << 20
 
 SegmentKey = tuple[int, int, int]  # job id, lane number, segment number
 
@@ -51,6 +55,16 @@ class SegmentCache:
     @property
     def bytes(self) -> int:
         return self._bytes
+
+
+_shared: WeakKeyDictionary[Database, SegmentCache] = WeakKeyDictionary()
+_shared_lock = threading.Lock()
+
+
+def of(db: Database) -> SegmentCache:
+    """The cache of callers that bring none: one for each database."""
+    with _shared_lock:
+        return _shared.setdefault(db, SegmentCache(_SHARED_BYTES))
 
 
 def any_of(conditions: Iterable[ColumnElement[bool]]) -> ColumnElement[bool]:
@@ -117,6 +131,8 @@ def places(
 ) -> list[Place]:
     """Where the images `first` to `last` (inclusive) stand."""
     lanes = job_lanes(conn, cache, job_id)
+    if not lanes:
+        raise errors.NotFound("this job is still being received")
     if len(lanes) == 1:
         return [(index, lanes[0].number, index) for index in range(first, last + 1)]
     found: list[Place] = []

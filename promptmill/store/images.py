@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, func, select, update
 from promptmill import errors, jobs
 from promptmill.jobs import JobState
 from promptmill.records import Image, Job, LeasedSpan, Output, Work
+from promptmill.store import caching
 from promptmill.store.caching import SegmentCache, any_of, job_lanes, places, read_lanes
 from promptmill.store.caching import read_segments as _read_segments
 from promptmill.store.commits import Committed, commit
@@ -109,7 +110,7 @@ def _locate(conn: Connection, job: Job, index: int, cache: SegmentCache) -> tupl
 
 def get(db: Database, job: Job, index: int, *, cache: SegmentCache | None = None) -> Image:
     """Raises `errors.NotFound` when the index is out of range."""
-    held = cache or SegmentCache()
+    held = cache or caching.of(db)
 
     def work(conn: Connection) -> Image:
         lane, number, position = _locate(conn, job, index, held)
@@ -131,7 +132,7 @@ def relocate(
     put. Its old object key; None when the image is not done."""
 
     def work(conn: Connection) -> str | None:
-        lane, _, position = _locate(conn, job, index, SegmentCache())
+        lane, _, position = _locate(conn, job, index, caching.of(db))
         mine = and_(images.c.lane == lane, images.c.position == position, images.c.state == DONE)
         old = conn.scalar(select(images.c.key).where(mine).with_for_update())
         if old is not None:
@@ -145,7 +146,7 @@ def relocate(
 def existing(db: Database, job_id: int, generation: int) -> Iterator[str]:
     """The object keys that rows of this generation have, each once in a row: the images of
     one tar part share its key. In short reads."""
-    for lane in db.read(lambda conn: job_lanes(conn, SegmentCache(), job_id)):
+    for lane in db.read(lambda conn: job_lanes(conn, caching.of(db), job_id)):
         after, last = -1, None
         while True:
             query = (

@@ -16,7 +16,7 @@ from promptmill import jobs
 from promptmill.jobs import ImageState, Item, JobState
 from promptmill.records import Image, Job, Lane
 from promptmill.segments import Columns
-from promptmill.store import gaps
+from promptmill.store import caching, gaps
 from promptmill.store.caching import (
     Place,
     SegmentCache,
@@ -76,7 +76,7 @@ def page(
     """Images from behind index `after`, in index order, and whether there are more. `states`
     and the error `code` filter; rendering counts as queued."""
     first = 0 if after is None else max(0, after + 1)
-    held = cache or SegmentCache()
+    held = cache or caching.of(db)
     if states is None and code is None:
         last = min(first + limit, job.counts.total) - 1
         plain = db.read(lambda conn: _plain(conn, held, job, first, last))

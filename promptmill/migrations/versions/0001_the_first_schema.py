@@ -22,8 +22,8 @@ TABLES = [
     "outbox",
     "row_map",
     "segments",
-    "tenants",
     "api_keys",
+    "tenants",
 ]
 
 
@@ -220,5 +220,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in reversed(TABLES):
+    for table in TABLES:
         op.drop_table(table)
