@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need from the distribution and pip cannot bring: redis-server,
-# Postgres and Chromium. Installs only what is missing; safe to run again.
+# Postgres and Chromium, or those of them that are named: test-servers.sh [redis] [postgres]
+# [chromium]. Installs only what is missing; safe to run again.
 set -eu
 
 say() { printf 'test-servers: %s\n' "$*"; }
@@ -17,13 +18,19 @@ have_postgres() {
 
 have_chromium() { have chromium || have chromium-browser || have google-chrome; }
 
+[ "$#" -gt 0 ] || set -- redis postgres chromium
 missing=""
-have redis-server || missing="$missing redis-server"
-have_postgres || missing="$missing postgresql"
-have_chromium || missing="$missing chromium"
+for wanted in "$@"; do
+    case "$wanted" in
+        redis) have redis-server || missing="$missing redis-server" ;;
+        postgres) have_postgres || missing="$missing postgresql" ;;
+        chromium) have_chromium || missing="$missing chromium" ;;
+        *) fail "there is no $wanted: name redis, postgres or chromium" ;;
+    esac
+done
 
 if [ -z "$missing" ]; then
-    say "redis-server, Postgres and Chromium are here"
+    say "here already: $*"
     exit 0
 fi
 
