@@ -4,6 +4,8 @@ parsed once, and a deadline that also stops an expansion that yields nothing."""
 from __future__ import annotations
 
 import random
+import re
+import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +32,13 @@ from promptmill import errors
 
 Results: TypeAlias = Generator[SamplingResult, None, None]
 EARNED = 0.005  # seconds per prompt
-_SYNTAX = frozenset("{}$%#_/")  # text without any of these is literal
+_SYNTAX = re.compile(r"[{}$%]|__")  # text without any of these is literal
+# Characters of a prompt that the grammar would take for comments or broken commands; they
+# pass through it as noncharacters. `%{`, `${` and `$$` keep their meaning.
+_SHIELDED = re.compile(r"#|/(?=[/*])|%(?!\{)|(?<!\$)\$(?![{$])")
+_SHIELD = {"#": "\ufdd0", "/": "\ufdd1", "%": "\ufdd2", "$": "\ufdd3"}
+_parsing = threading.Lock()  # pyparsing shares one grammar among all threads
+_BARE = str.maketrans({shield: char for char, shield in _SHIELD.items()})
 
 
 class Deadline:
@@ -72,12 +80,21 @@ def refusing() -> Iterator[None]:
 
 
 def parse(text: str) -> Command:
-    """Raises `errors.BadRequest`."""
+    """Comments do not exist in templates: `#` and `//` are text. Raises `errors.BadRequest`."""
     with refusing():
-        return parse_template(text) if _SYNTAX & set(text) else LiteralCommand(text)
+        shielded = _SHIELDED.sub(lambda match: _SHIELD[match[0]], text)
+        if not _SYNTAX.search(shielded):
+            return LiteralCommand(text)
+        with _parsing:
+            return parse_template(shielded)
 
 
-class Wildcards(WildcardManager):  # type: ignore[misc]
+def bare(text: str) -> str:
+    """What was sampled, with the characters back that `parse` had put away."""
+    return text.translate(_BARE)
+
+
+class Wildcards(WildcardManager):
     """The wildcards of one request. Never touches a disk; an unknown one is an error."""
 
     def __init__(self, lists: Mapping[str, tuple[str, ...]]) -> None:
@@ -130,7 +147,7 @@ class _Guarded:
         yield from super()._get_variant(command, context)  # type: ignore[misc]
 
 
-class _Combinatorial(_Guarded, CombinatorialSampler):  # type: ignore[misc]
+class _Combinatorial(_Guarded, CombinatorialSampler):
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
 
@@ -141,7 +158,7 @@ class _Combinatorial(_Guarded, CombinatorialSampler):  # type: ignore[misc]
             yield from inner.sample_prompts(value)
 
 
-class _Random(_Guarded, RandomSampler):  # type: ignore[misc]
+class _Random(_Guarded, RandomSampler):
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
 

@@ -75,7 +75,7 @@ def plan(submission: Submission, *, costs: Mapping[str, float], workers: int) ->
     complete = tally.read()
     _check_lanes(tally.buckets, submission.model.caps, tally.problems)
     usual = submission.model.caps.cost
-    buckets = tuple(
+    buckets: tuple[dict[str, Any], ...] = tuple(
         {"bucket": bucket, "images": count, "seconds": costs.get(bucket, usual) * count}
         for bucket, count in tally.buckets.items()
     )

@@ -82,7 +82,7 @@ class Rows:
         for row in rows:
             yield from self.of(row)
 
-    def of(self, row: Row) -> Iterator[Draft]:
+    def of(self, row: Row) -> Iterable[Draft]:
         """The images of one row, the next one of the submission."""
         line, given = row
         number = self.rows
@@ -151,27 +151,36 @@ class Rows:
         metadata: Mapping[str, Any],
         variants: list[Variant],
         n: int,
-    ) -> Iterator[Draft]:
+    ) -> Iterable[Draft]:
+        first = self.images
+        self.images = first + len(variants) * n
+        kept = values.get("source"), values.get("mask"), values.get("id"), metadata
         prompt = values["prompt"]
-        custom_id, source, mask = values.get("id"), values.get("source"), values.get("mask")
-        job_seed = self.head.job.seed
-        make, derive = tuple.__new__, jobs.derive_seed
-        index, sample = self.images, 0
-        self.images += len(variants) * n
-        for task, size, negative, steps, guidance, strength, seed in variants:
-            for k in range(n):
-                own = seed
-                if seed is None:
-                    own = derive(job_seed, index)
-                elif k:
-                    own = derive(seed, k)
-                yield make(
-                    Draft,
-                    (index, row, sample, prompt, own, *size, negative, steps, guidance,
-                     task, source, mask, strength, custom_id, metadata),
-                )  # fmt: skip
-                index += 1
-                sample += 1
+        if len(variants) == n == 1:
+            return (self._draft((first, row, 0, prompt), variants[0], 0, kept),)
+        return (
+            self._draft((first + sample, row, sample, prompt), variant, sample % n, kept)
+            for sample, variant in enumerate(
+                itertools.chain.from_iterable(itertools.repeat(v, n) for v in variants)
+            )
+        )
+
+    def _draft(
+        self, place: tuple[int, int, int, str], variant: Variant, k: int, kept: tuple[Any, ...]
+    ) -> Draft:
+        """place: index, row, sample, prompt. k: which of its n. kept: what all images of
+        the row share."""
+        task, size, negative, steps, guidance, strength, seed = variant
+        if seed is None:
+            seed = jobs.derive_seed(self.head.job.seed, place[0])
+        elif k:
+            seed = jobs.derive_seed(seed, k)
+        source, mask, custom_id, metadata = kept
+        return tuple.__new__(
+            Draft,
+            (*place, seed, *size, negative, steps, guidance, task, source, mask, strength,
+             custom_id, metadata),
+        )  # fmt: skip
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _SLOT = re.compile(
     r"\{\{\s*([A-Za-z_][A-Za-z0-9_-]*)\s*\}\}|(?<![$%])\{\s*([A-Za-z_][A-Za-z0-9_-]*)\s*\}",
     re.ASCII,
 )
-_SYNTAX = re.compile(r"[{}$%#]|__|//|/\*")
+_SYNTAX = re.compile(r"[{}]|__")
 _METHODS = {
     "combinatorial": SamplingMethod.COMBINATORIAL,
     "random": SamplingMethod.RANDOM,
@@ -76,6 +76,10 @@ def parse(document: Mapping[str, Any]) -> Template:
         raise errors.BadRequest(
             "the template asks for a way of sampling that is not offered", param="template"
         )
+    wildcards = {
+        name: tuple(_slots(value, variables) for value in values)
+        for name, values in wildcards.items()
+    }
     template = Template(_slots(text, variables), variables, wildcards, sampling, count)
     _check_names(template)
     return template
@@ -84,7 +88,7 @@ def parse(document: Mapping[str, Any]) -> Template:
 def rows(template: Template, *, seed: int) -> Iterator[Row]:
     """(number from 1, {"prompt", "variables": {name: chosen}}), lazily and always the same
     for the same template and seed; row i of a random template depends on (seed, i) alone.
-    Raises `errors.BadRow` when the next prompt takes longer than PATIENCE."""
+    Raises `errors.BadRequest` for a template that cannot be expanded, or not in time."""
     expansions = _plain(template, seed) if _is_plain(template) else _dynamic(template, seed)
     number = 0
     with grammar.refusing():
@@ -129,7 +133,9 @@ def _slots(text: str, variables: Mapping[str, Any]) -> str:
 
 def _check_names(template: Template) -> None:
     for name in template.variables:
-        if not re.search(r"\$\{\s*" + re.escape(name) + r"\s*[:}]", template.text):
+        use = re.compile(r"\$\{\s*" + re.escape(name) + r"\s*[:}]")
+        texts = itertools.chain([template.text], *template.wildcards.values())
+        if not any(use.search(text) for text in texts):
             raise errors.BadRequest(
                 f"variable {name} does not occur in the template", param="variables"
             )
@@ -190,7 +196,7 @@ def _sample(
     endless = {
         at: context.generator_from_command(token)
         for at, token in enumerate(rest)
-        if context.get_effective_sampling_method(token).is_nonfinite()
+        if context.get_effective_sampling_method(token) is SamplingMethod.RANDOM
     }
     finite = [at for at in range(len(rest)) if at not in endless]
     texts = [""] * len(rest)
@@ -199,11 +205,11 @@ def _sample(
         if depth < len(finite):
             at = finite[depth]
             for result in context.generator_from_command(rest[at]):
-                texts[at] = result.text
+                texts[at] = grammar.bare(result.text)
                 yield from walk(depth + 1)
             return
         for at, drawn in endless.items():
-            texts[at] = next(drawn).text
+            texts[at] = grammar.bare(next(drawn).text)
         picked = {name: text for name, text in zip(names, texts, strict=True) if name}
         yield "".join(texts), {**chosen, **picked}
 
