@@ -149,7 +149,7 @@ def _redis(given: settings.Settings) -> Finding:
 
 def _storage(given: settings.Settings) -> Finding:
     def look() -> str:
-        serve.part("promptmill.blobs.factory:open_store", extra="core")(given).probe()
+        serve.part("promptmill.blobs:open_store", extra="core")(given).probe()
         return given.storage
 
     return _try("storage", look, "check PROMPTMILL_STORAGE_URL and PROMPTMILL_S3_ENDPOINT_URL")
