@@ -14,7 +14,7 @@ from celery import Celery
 
 from promptmill import errors, wakeups
 from promptmill.blobs import BlobStore
-from promptmill.blobs.open import open_store
+from promptmill.blobs import open_store
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store.database import Database
