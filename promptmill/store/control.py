@@ -238,7 +238,10 @@ def tombstones(db: Database) -> list[Job]:
 
 def purge(db: Database, job_id: int) -> bool:
     """Notes that a tombstone's objects were swept, and erases what rows it still has. The
-    call a day later removes the tombstone itself and returns True."""
+    call a day later removes the tombstone itself and returns True. Spares any other job."""
+    grave = select(table.c.id).where(table.c.id == job_id, rows.is_tombstone())
+    if db.read(lambda conn: conn.scalar(grave)) is None:
+        return False
     erasing.erase(db, job_id, erasing.EVERYTHING)
 
     def work(conn: Connection) -> bool:

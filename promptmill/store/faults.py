@@ -65,7 +65,9 @@ def _postgres(origin: psycopg.Error, url: str, *, lost: bool) -> errors.Error | 
         return errors.DatabaseDown("the database has no tables: run `promptmill migrate`")
     if state in _RETRY_SQLSTATES or state == "57014":
         return errors.DatabaseDown("the database is too busy; try again later")
-    gone = isinstance(origin, psycopg.OperationalError) and state is None
+    gone = state is None and (
+        isinstance(origin, psycopg.OperationalError) or "connection option" in str(origin)
+    )
     if lost or gone or (state or "").startswith(_DOWN_CLASSES):
         first = (str(origin).strip().splitlines() or ["connection lost"])[0]
         return errors.DatabaseDown(

@@ -1,0 +1,213 @@
+"""The connection: migrations, transactions and their retries, what an outage is called,
+and who leads."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from promptmill import errors, tables
+from promptmill.store import database as database_module
+from promptmill.store import tenants
+from promptmill.store.database import Database
+from tests.contract import store_kit as kit
+from tests.servers import PostgresServer
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def sqlite_db(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'farm.db'}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+def test_an_unmigrated_database_names_the_command(db: Database) -> None:
+    with pytest.raises(errors.DatabaseDown, match="promptmill migrate"):
+        db.require_schema()
+    with pytest.raises(errors.DatabaseDown, match="promptmill migrate"):
+        tenants.queued_images(db, 1)
+
+
+def test_migrations_at_head_equal_the_tables(db: Database) -> None:
+    db.migrate()
+    db.require_schema()
+
+    def differences(conn: Connection) -> object:
+        options = {"compare_type": True, "compare_server_default": False}
+        return compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata)
+
+    assert db.read(differences) == []
+    tenant = tenants.ensure_default(db)
+    assert (tenant.id, tenant.name) == (1, "default")
+
+
+def test_several_may_migrate_at_once(db: Database, database_url: str) -> None:
+    others = [Database(database_url) for _ in range(3)]
+    faults: list[BaseException] = []
+
+    def migrate(one: Database) -> None:
+        try:
+            one.migrate()
+        except BaseException as fault:
+            faults.append(fault)
+
+    running = [threading.Thread(target=migrate, args=(one,)) for one in others]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert faults == []
+    db.require_schema()
+    for one in others:
+        one.close()
+
+
+def test_a_failed_transaction_leaves_nothing(db: Database) -> None:
+    db.migrate()
+
+    def work(conn: Connection) -> None:
+        conn.execute(text("UPDATE tenants SET weight = 9 WHERE id = 1"))
+        raise errors.Conflict
+
+    with pytest.raises(errors.Conflict):
+        db.write(work)
+    assert tenants.get(db, 1).weight == 1.0
+
+
+def test_threads_lose_no_update(db: Database) -> None:
+    db.migrate()
+    add = text("UPDATE tenants SET weight = weight + 1 WHERE id = 1")
+
+    def work() -> None:
+        for _ in range(10):
+            db.write(lambda conn: conn.execute(add))
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert tenants.get(db, 1).weight == 41.0
+
+
+def test_leadership_is_held_by_one(db: Database, database_url: str, tmp_path: Path) -> None:
+    other = Database(database_url)
+    mine, theirs = db.leadership(tmp_path / "lock"), other.leadership(tmp_path / "lock")
+    assert not mine.held()
+    assert mine.acquire()
+    assert mine.acquire()
+    assert mine.held()
+    assert not theirs.acquire()
+    assert not theirs.held()
+    mine.release()
+    assert not mine.held()
+    assert theirs.acquire()
+    theirs.release()
+    other.close()
+
+
+def test_a_leader_whose_lock_file_is_gone_finds_out(sqlite_db: Database, tmp_path: Path) -> None:
+    lock = sqlite_db.leadership(tmp_path / "lock")
+    assert lock.acquire()
+    (tmp_path / "lock").unlink()
+    assert not lock.held()
+    assert lock.acquire()
+    lock.release()
+
+
+def test_a_busy_sqlite_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "_PRAGMAS", ("PRAGMA busy_timeout = 100",))
+    db = Database(f"sqlite:///{tmp_path / 'farm.db'}")
+    db.migrate()
+    blocker = sqlite3.connect(tmp_path / "farm.db", isolation_level=None, check_same_thread=False)
+    blocker.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, lambda: blocker.execute("ROLLBACK"))
+    release.start()
+    tenants.create_key(db, "acme")  # the first try finds it locked, a later one does not
+    release.join()
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.DatabaseDown, match="busy"):
+        tenants.create_key(db, "other")
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    db.close()
+
+
+def test_a_full_disk_names_the_remedy(sqlite_db: Database) -> None:
+    pages = sqlite_db.read(lambda conn: conn.exec_driver_sql("PRAGMA page_count").scalar())
+
+    def work(conn: Connection) -> None:
+        conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        conn.exec_driver_sql("CREATE TABLE filler AS SELECT zeroblob(1000000) AS z")
+
+    with pytest.raises(errors.DatabaseDown, match="PROMPTMILL_DATA_DIR"):
+        sqlite_db.write(work)
+
+
+def test_sqlite_runs_durably(sqlite_db: Database) -> None:
+    def pragma(name: str) -> object:
+        return sqlite_db.read(lambda conn: conn.exec_driver_sql(f"PRAGMA {name}").scalar())
+
+    assert (pragma("journal_mode"), pragma("synchronous"), pragma("secure_delete")) == ("wal", 2, 1)
+    assert sqlite_db.scrub()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "sqlite://", "nonsense", "postgres+psycopg2:///x?y=[", "redis://h"]
+)
+def test_a_url_that_is_none_names_the_setting(url: str) -> None:
+    with pytest.raises(errors.Error, match="PROMPTMILL_DATABASE_URL"):
+        database = Database(url)
+        database.read(lambda conn: None)
+
+
+def test_a_file_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "junk.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    for url in (f"sqlite:///{tmp_path}", f"sqlite:///{tmp_path / 'junk.db'}"):
+        db = Database(url)
+        with pytest.raises(errors.DatabaseDown, match="SQLite"):
+            db.migrate()
+        db.close()
+
+
+def test_an_absent_server_is_an_outage_without_the_password(tmp_path: Path) -> None:
+    db = Database(f"postgres://someone:hunter2@/farm?host={tmp_path}")
+    with pytest.raises(errors.DatabaseDown, match="PROMPTMILL_DATABASE_URL") as caught:
+        db.read(lambda conn: None)
+    assert "hunter2" not in str(caught.value)
+    assert not db.leadership(tmp_path / "lock").acquire()
+
+
+def test_a_restarted_postgres_is_found_again(
+    postgres_server: PostgresServer, new_postgres_db: Callable[[], str], tmp_path: Path
+) -> None:
+    db = Database(new_postgres_db())
+    db.migrate()
+    job = kit.submit(db, 3)
+    lock = db.leadership(tmp_path / "lock")
+    assert lock.acquire()
+    postgres_server.restart()
+    assert not lock.held()  # its session died, and so did the lock
+    assert kit.now(db, job).counts.total == 3
+    kit.commit(db, [kit.done(work) for work in kit.fetch(db, job)])
+    assert kit.check(db, job).counts.done == 3
+    assert lock.acquire()
+    lock.release()
+    db.close()
