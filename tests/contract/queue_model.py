@@ -26,10 +26,10 @@ class QueueModel:
     """`terminal` stands for the database: what is committed survives everything."""
 
     terminal: dict[int, set[int]] = field(default_factory=dict)
+    incidents: dict[tuple[int, int], int] = field(default_factory=dict)  # image -> attempt
     lanes: dict[int, ModelLane] = field(default_factory=dict)
     tombs: dict[int, int] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
-    cold: bool = False
 
     def leased(self, lane: int, generation: int) -> Images:
         mine = (s for lease in self.leases.values() for s in lease.spans)
@@ -38,7 +38,8 @@ class QueueModel:
     def missing(self, lane: int, total: int) -> list[Span]:
         """The gaps in the database, one span per image that has no result."""
         done = self.terminal.setdefault(lane, set())
-        return [Span(i, 1) for i in range(total) if i not in done]
+        tried = (self.incidents.get((lane, i), 0) for i in range(total))
+        return [Span(i, 1, attempt) for i, attempt in enumerate(tried) if i not in done]
 
     def replace(self, lane: QueueLane, spans: Sequence[Span]) -> bool:
         old = self.lanes.get(lane.id)
@@ -82,6 +83,17 @@ class QueueModel:
                 held.queued.update(back)
         return True
 
+    def reap(self, lease_id: str) -> bool:
+        """Control records the attempt in the database, then takes the lease back."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return False
+        for span in lease.spans:
+            for position, attempt in expand([span]).items():
+                known = self.incidents.get((span.lane, position), 0)
+                self.incidents[span.lane, position] = max(known, attempt + 1)
+        return self.give_back(lease_id, lease.spans, charge=True)
+
     def commit(self, spans: Iterable[LeasedSpan]) -> None:
         """The fence: only what belongs to the generation of now becomes terminal."""
         for span in spans:
@@ -93,7 +105,6 @@ class QueueModel:
         self.lanes.clear()
         self.tombs.clear()
         self.leases.clear()
-        self.cold = True
 
     def count(self, lane: int) -> LaneCount:
         held = self.lanes.get(lane)

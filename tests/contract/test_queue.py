@@ -173,6 +173,18 @@ class TestEnds:
         assert again is not None
         assert again.spans == lease.spans
 
+    def test_nack_joins_only_what_touches(
+        self, queue: RedisQueue, server: redis.Redis, model: str
+    ) -> None:
+        queue.replace(lane(1), [Span(0, 100)])
+        first, second = queue.lease(W, 8, ttl=30), queue.lease(W, 8, ttl=30)
+        assert first is not None
+        assert second is not None
+        queue.nack(first, first.spans, charge=False)
+        assert server.lrange(f"{{{model}}}:q:1", 0, -1) == ["0 8", "16 84"]
+        queue.nack(second, second.spans, charge=False)
+        assert sorted(images(tuple(s for x in drain(queue) for s in x.spans)))[-1] == (1, 99)
+
     def test_nack_of_a_part(self, queue: RedisQueue) -> None:
         queue.replace(lane(1), [Span(0, 8)])
         lease = queue.lease(W, 8, ttl=30)

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
 
 BUCKETS = ("64x64", "128x128", "large, with a space")
 WORKERS = ("a", "b", "c")
-LANES = st.integers(1, 8)
+MOST_LANES = 5
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -50,19 +50,25 @@ class QueueMachine(RuleBasedStateMachine):
         self.totals: dict[int, int] = {}
         self.open: set[int] = set()  # queued jobs; the others are paused or over
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(totals=st.lists(st.integers(20, 300), min_size=2, max_size=3))
+    def begin(self, totals: list[int]) -> None:
         self.queue.set_epoch()
+        for i, total in enumerate(totals, 1):
+            self.submit(
+                i, total, 0, tenant=i, weight=1.0, bucket=BUCKETS[i // 3], priority=Priority.NORMAL
+            )
 
     def keys(self) -> list[str]:
         return list(self.server.scan_iter(f"{{{self.queue.model}}}:*", count=1000))
 
+    @precondition(lambda self: len(self.jobs) < MOST_LANES)
     @rule(
-        id=LANES, tenant=st.integers(1, 3), weight=st.sampled_from([0.5, 1.0, 3.0]),
+        id=st.integers(1, MOST_LANES), tenant=st.integers(1, 3), weight=st.sampled_from([0.5, 1.0, 3.0]),
         bucket=st.sampled_from(BUCKETS), priority=st.sampled_from(list(Priority)),
-        total=st.integers(1, 150),
+        total=st.integers(1, 300), tried=st.sampled_from([0, 0, 1, 2, 3]),
     )  # fmt: skip
-    def submit(self, id: int, total: int, **changes: Any) -> None:
+    def submit(self, id: int, total: int, tried: int, **changes: Any) -> None:
+        """tried: how often a part of it has crashed before Redis was lost."""
         if id in self.jobs:
             return
         self.jobs[id] = QueueLane(
@@ -71,6 +77,7 @@ class QueueMachine(RuleBasedStateMachine):
             priority=changes["priority"],
         )  # fmt: skip
         self.totals[id] = total
+        self.model.incidents |= {(id, i): tried for i in range(total // 2) if i % 20 < 5}
         self.open.add(id)
         self.rebuild(id)
 
@@ -81,24 +88,16 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.replace(self.jobs[id], spans) is accepted is True
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def replace_again(self, data: st.DataObject) -> None:
-        self.rebuild(data.draw(st.sampled_from(sorted(self.open))))
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def replace_late(self, data: st.DataObject) -> None:
-        """A process that slept replaces with a state that is over."""
-        id = data.draw(st.sampled_from(sorted(self.jobs)))
-        now = self.jobs[id]
-        if id not in self.model.lanes and id not in self.model.tombs:
-            return  # flushed: nothing remembers, the audit drops what it brings
-        if now.version == 1:
+    @rule(data=st.data(), late=st.booleans())
+    def replace_again(self, data: st.DataObject, late: bool) -> None:
+        """A repair; late: by a process that slept, with a state that is over."""
+        id = data.draw(st.sampled_from(sorted(self.open)))
+        if not late:
+            self.rebuild(id)
             return
-        stale = replace(now, version=now.version - 1)
-        spans = self.model.missing(id, self.totals[id])
-        assert self.model.replace(stale, spans) is False
-        assert self.queue.replace(stale, spans) is False
+        stale = replace(self.jobs[id], version=self.jobs[id].version - 1)
+        assert self.queue.replace(stale, self.model.missing(id, self.totals[id])) is False
+        self.drop(id, stale.version)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -106,35 +105,53 @@ class QueueMachine(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(sorted(self.open)))
         self.open.remove(id)
         self.jobs[id] = replace(self.jobs[id], version=self.jobs[id].version + 1)
-        self.queue.drop([id], version=self.jobs[id].version)
-        self.model.drop(id, self.jobs[id].version)
+        self.drop(id, self.jobs[id].version)
+        stale = replace(self.jobs[id], version=self.jobs[id].version - 1)
+        assert self.queue.replace(stale, self.model.missing(id, self.totals[id])) is False
+
+    def drop(self, id: int, version: int) -> None:
+        self.queue.drop([id], version=version)
+        self.model.drop(id, version)
 
     @precondition(lambda self: self.jobs.keys() - self.open)
-    @rule(data=st.data(), generation=st.integers(0, 1))
-    def resume_or_retry(self, data: st.DataObject, generation: int) -> None:
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
         id = data.draw(st.sampled_from(sorted(self.jobs.keys() - self.open)))
-        old = self.jobs[id]
-        self.jobs[id] = replace(
-            old, version=old.version + 1, generation=old.generation + generation
-        )
-        if generation:  # some failed rows were deleted
-            failed = data.draw(st.sets(st.integers(0, self.totals[id] - 1)))
-            self.model.terminal[id] -= failed
+        self.requeue(id, generation=self.jobs[id].generation)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        """Failed rows are deleted and run again; older leases are not worth a thing."""
+        id = data.draw(st.sampled_from(sorted(self.jobs)))
+        self.model.terminal[id] -= data.draw(st.sets(st.integers(0, self.totals[id] - 1)))
+        self.requeue(id, generation=self.jobs[id].generation + 1)
+
+    def requeue(self, id: int, *, generation: int) -> None:
+        version = self.jobs[id].version + 1
+        self.jobs[id] = replace(self.jobs[id], version=version, generation=generation)
         self.open.add(id)
         self.rebuild(id)
 
+    @rule(target=leases, workers=st.lists(st.sampled_from(WORKERS), min_size=1, max_size=4))
+    def lease_plainly(self, workers: list[str]) -> Any:
+        found = [self.lease(worker, 32, interactive=False, prefer=None) for worker in workers]
+        return multiple(*(lease for lease in found if lease))
+
     @rule(
-        target=leases, worker=st.sampled_from(WORKERS), want=st.sampled_from([1, 4, 32, 64]),
+        target=leases, worker=st.sampled_from(WORKERS), want=st.sampled_from([1, 4, 64]),
         interactive=st.booleans(), prefer=st.sampled_from([None, *BUCKETS]),
     )  # fmt: skip
-    def lease(self, worker: str, want: int, interactive: bool, prefer: str | None) -> Any:
-        if self.model.cold:
-            with pytest.raises(Cold):
-                self.queue.lease(worker, want, ttl=60)
-            return multiple()
+    def lease_somehow(self, worker: str, want: int, interactive: bool, prefer: str | None) -> Any:
+        lease = self.lease(worker, want, interactive=interactive, prefer=prefer)
+        return multiple(lease) if lease else multiple()
+
+    def lease(
+        self, worker: str, want: int, *, interactive: bool, prefer: str | None
+    ) -> Lease | None:
         lease = self.queue.lease(worker, want, ttl=60, interactive=interactive, prefer=prefer)
         if lease is None:
-            return multiple()
+            return None
         assert 1 <= lease.count <= want
         attempts = {span.attempt for span in lease.spans}
         assert len(attempts) == 1
@@ -158,6 +175,12 @@ class QueueMachine(RuleBasedStateMachine):
         held = self.model.leases.pop(lease.id, None) is not None
         assert self.queue.ack(lease.id) is held
 
+    @rule(lease=consumes(leases))
+    def drain(self, lease: Lease) -> None:
+        """Nothing of it was begun: all goes back, uncharged."""
+        held = self.model.give_back(lease.id, lease.spans, charge=False)
+        assert self.queue.nack(lease, lease.spans, charge=False) is held
+
     @rule(lease=consumes(leases), charge=st.booleans(), data=st.data())
     def nack(self, lease: Lease, charge: bool, data: st.DataObject) -> None:
         """A part was done and committed, the rest goes back."""
@@ -180,27 +203,38 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def expire_and_reap(self, lease: Lease) -> None:
-        """Two leases are named, one has expired: the lease stays a zombie's in its worker."""
+        """All leases are named, one has expired: it stays a zombie's in its worker."""
         held = self.model.leases.get(lease.id)
         self.queue.beat(lease.worker, {lease.id: False}, ttl=-0.001)
         assert [e.lease for e in self.queue.expired()] == ([held] if held else [])
         taken = self.queue.reap(list(self.model.leases))
-        assert taken == self.model.give_back(lease.id, lease.spans, charge=True)
+        assert taken == self.model.reap(lease.id)
 
-    @precondition(lambda self: not self.model.cold)
-    @rule()
-    def flush(self) -> None:
+    @precondition(lambda self: self.model.leases)
+    @rule(worker=st.sampled_from(WORKERS))
+    def crash(self, worker: str) -> None:
+        """A process dies with all that it holds."""
+        mine = [lease for lease in self.model.leases.values() if lease.worker == worker]
+        assert self.queue.beat(worker, {lease.id: True for lease in mine}, ttl=-0.001) == set()
+        found = self.queue.expired()
+        assert {e.lease.id for e in found} == {lease.id for lease in mine}
+        assert all(e.rendering for e in found)
+        assert self.queue.reap([lease.id for lease in mine]) == len(mine)
+        for lease in mine:
+            self.model.reap(lease.id)
+
+    @rule(odds=st.integers(0, 7))
+    def flush_and_rebuild(self, odds: int) -> None:
+        if odds < 7:
+            return
         if keys := self.keys():
             self.server.delete(*keys)
         self.model.flush()
-
-    @precondition(lambda self: self.model.cold)
-    @rule()
-    def rebuild_everything(self) -> None:
+        with pytest.raises(Cold):
+            self.queue.lease("a", 1, ttl=60)
         for id in sorted(self.open):
             self.rebuild(id)
         self.queue.set_epoch()
-        self.model.cold = False
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -210,8 +244,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_image_of_an_open_job_has_a_place(self) -> None:
-        if self.model.cold:
-            return
         for id in self.open:
             held = self.model.lanes[id]
             leased = self.model.leased(id, held.lane.generation)
@@ -231,8 +263,6 @@ class QueueMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All that waits can be leased, by one fresh worker, and then nothing is left."""
         try:
-            if self.model.cold:
-                self.rebuild_everything()
             for lease in list(self.model.leases.values()):
                 self.commit_and_ack(lease)
             while rest := self.queue.lease("last", 64, ttl=60):
@@ -257,8 +287,8 @@ def test_no_image_is_lost_or_doubled(server: str, request: pytest.FixtureRequest
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=120,
-            stateful_step_count=40,
+            max_examples=60,
+            stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
