@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from celery import Celery
 
-from promptmill import errors, wakeups
-from promptmill.blobs import BlobStore
-from promptmill.blobs import open_store
+from promptmill import errors, failpoints, telemetry, wakeups
+from promptmill.blobs import BlobStore, open_store
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store.database import Database
 from promptmill.store.leadership import Leadership
+from worker.control import webhook
 from worker.control.audit import Audit
 from worker.control.finaliser import Finaliser
 from worker.control.health import Health
@@ -52,7 +51,9 @@ class Farm:
         """Raises `errors.Error` naming the setting of what cannot be reached."""
         db = Database(settings.database)
         db.require_schema()
+        webhook.key_of(settings.webhook_secret)
         queues = Queues(db, lambda model: RedisQueue(settings.redis, model))
+        queues.of(settings.model).ping()
         return Farm(settings, db, open_store(settings), queues, wakeups.celery_app(settings))
 
     def close(self) -> None:
@@ -165,21 +166,20 @@ class Control:
 
 
 def run(settings: Settings) -> int:
-    """The process, until SIGTERM or SIGINT. Returns its exit status."""
+    """The process, until SIGTERM or SIGINT; its exit status. Raises `errors.Error` with one
+    line that names the setting and the remedy when it cannot start."""
+    telemetry.configure("control", settings.log_level)
+    failpoints.arm(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    farm = Farm.open(settings)
     try:
-        farm = Farm.open(settings)
-        control = Control(farm, stop)
-    except errors.Error as error:
-        print(error, file=sys.stderr)
-        return 1
+        Control(farm, stop).run()
     except OSError as error:
-        print(f"PROMPTMILL_DATA_DIR={settings.data_dir} cannot be used: {error}", file=sys.stderr)
-        return 1
-    try:
-        control.run()
+        raise errors.SettingInvalid(
+            f"PROMPTMILL_DATA_DIR={settings.data_dir} cannot be used: {error}", param="DATA_DIR"
+        ) from error
     finally:
         farm.close()
     return 0

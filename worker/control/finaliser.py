@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from promptmill import errors
+from promptmill import errors, failpoints
 from promptmill.records import Job
 from promptmill.settings import Settings
 from promptmill.store import conservation, control, jobs
@@ -38,6 +38,7 @@ class Finaliser:
         ended = [*control.finish_ready(self._db), *control.expire(self._db)]
         ended += self._finish_cancelling()
         for job in ended:
+            failpoints.reach("finaliser.ended")
             self._clear(job)
             log.info("job.ended", extra={"job": job.public_id, "state": str(job.state)})
         return len(ended)

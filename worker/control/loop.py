@@ -84,6 +84,6 @@ class Line:
             record.failures, record.error = record.failures + 1, str(error)
         except Exception as error:  # one duty's defect must not end the others
             log.exception("control.failed", extra={"duty": duty.name})
-            record.failures, record.error = record.failures + 1, repr(error)
+            record.failures, record.error = record.failures + 1, type(error).__qualname__
         else:
             record.succeeded_at, record.error = time.time(), None

@@ -104,7 +104,7 @@ class Outbox:
         self.given_up += over
         log.warning(
             "webhook.given_up" if over else "webhook.postponed",
-            extra={"event": event.id, "attempts": event.attempts + 1, "error": failure[:500]},
+            extra={"webhook": event.id, "attempts": event.attempts + 1, "error": failure[:500]},
         )
 
 

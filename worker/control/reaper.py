@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from promptmill import errors
+from promptmill import errors, failpoints
 from promptmill.jobs import ImageState
 from promptmill.queue import Queue
 from promptmill.records import Expired, Incident, Result, Work
@@ -88,6 +88,7 @@ class Reaper:
         if not expired:
             return 0
         control.record_incidents(self._db, [i for each in expired for i in incidents(each)])
+        failpoints.reach("reaper.recorded")
         given_up = [each for each in expired if self._give_up(queue, each)]
         for each in given_up:
             queue.ack(each.lease.id)  # released, not put back: the image is terminal

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from promptmill import failpoints
 from promptmill.jobs import JobState
 from promptmill.queue import Queue
 from promptmill.records import Job, QueueLane
@@ -58,6 +59,7 @@ class Rebuild:
             if self._stop.is_set():
                 return False
             filled |= self._fill_job(queue, job)
+            failpoints.reach("rebuild.job")
             self._beat()
         if not filled <= set(queue.lane_ids()):
             return False  # emptied again meanwhile: the next round starts over
