@@ -43,7 +43,7 @@ def sent(queue_server_url: str, queue: RedisQueue) -> Iterator[Callable[[], list
     """The messages that wait now."""
     client = redis.Redis.from_url(queue_server_url, decode_responses=True)
     name = wakeups.PREFIX + wakeups.queue_name(queue.model)
-    yield lambda: client.lrange(name, 0, -1)
+    yield lambda: [str(message) for message in client.lrange(name, 0, -1)]
     client.delete(name)
     client.close()
 
