@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
@@ -19,6 +20,8 @@ from dynamicprompts.commands import (
     WildcardCommand,
 )
 from dynamicprompts.enums import SamplingMethod
+from dynamicprompts.parser.config import default_parser_config
+from dynamicprompts.parser.parse import get_cached_parser
 from dynamicprompts.parser.parse import parse as parse_template
 from dynamicprompts.samplers.combinatorial import CombinatorialSampler
 from dynamicprompts.samplers.random import RandomSampler
@@ -38,6 +41,9 @@ _SYNTAX = re.compile(r"[{}$%]|__")  # text without any of these is literal
 _SHIELDED = re.compile(r"#|/(?=[/*])|%(?!\{)|(?<!\$)\$(?![{$])")
 _SHIELD = {"#": "\ufdd0", "/": "\ufdd1", "%": "\ufdd2", "$": "\ufdd3"}
 _parsing = threading.Lock()  # pyparsing shares one grammar among all threads
+with warnings.catch_warnings():  # the library builds its grammar with old names of pyparsing
+    warnings.simplefilter("ignore", DeprecationWarning)
+    get_cached_parser(default_parser_config)
 _BARE = str.maketrans({shield: char for char, shield in _SHIELD.items()})
 
 

@@ -118,7 +118,9 @@ def parse(
     defaults = _defaults(params, parsers, warnings if warn else None)
     key = idempotency_key or _text(params, "idempotency_key", 255)
     if key is not None and (len(key) > 255 or not key.isprintable()):
-        raise errors.BadRequest("the idempotency key must be up to 255 printable characters")
+        raise errors.BadRequest(
+            "the idempotency key must be up to 255 printable characters", param="idempotency_key"
+        )
     seed = params.get("seed")
     job = records.NewJob(
         tenant_id=tenant_id,

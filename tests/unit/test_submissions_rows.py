@@ -1,0 +1,240 @@
+"""What a row becomes: fields, defaults, products, samples, seeds, and what the model can
+and cannot honour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from api.submissions import Limits
+from api.submissions.rows import Draft
+from promptmill import jobs
+from tests.unit.submissions_kit import document, drafts, lines, opened, refusal
+
+RICH = ("model", "rich")
+
+
+def one(query: list[tuple[str, str]], **row: Any) -> Draft:
+    (draft,) = drafts(opened(lines(row), query=query))
+    return draft
+
+
+def test_a_draft_is_an_item_in_everything_but_type() -> None:
+    assert Draft._fields == jobs.ITEM_FIELDS
+    item = one([("seed", "3")], prompt="a", id="x", mood="calm").item()
+    assert item == jobs.Item(
+        index=0,
+        row=0,
+        sample=0,
+        prompt="a",
+        seed=jobs.derive_seed(3, 0),
+        width=64,
+        height=64,
+        custom_id="x",
+        metadata={"mood": "calm"},
+    )
+
+
+def test_a_row_may_set_every_field() -> None:
+    draft = one(
+        [RICH, ("size", "64x64"), ("steps", "9")],
+        prompt=" a b ",
+        negative_prompt="c",
+        seed=2**53 - 1,
+        size="128X128",
+        steps=50,
+        guidance=3,
+        task="image2image",
+        source="file_1",
+        strength=0.5,
+        id=17,
+        metadata={"k": [1]},
+        style="oil",
+    )
+    assert draft[3:] == (
+        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "image2image", "file_1", None, 0.5, "17",
+        {"style": "oil", "k": [1]},
+    )  # fmt: skip
+
+
+def test_the_row_wins_over_the_default_and_the_default_over_the_model() -> None:
+    rows = [{"prompt": "a"}, {"prompt": "a", "steps": 3, "size": "64x64"}, {"prompt": "a", "n": 1}]
+    found = drafts(
+        opened(lines(*rows), query=[RICH, ("size", "128x128"), ("steps", "5"), ("n", "2")])
+    )
+    assert [(d.row, d.sample, d.width, d.steps, d.guidance) for d in found] == [
+        (0, 0, 128, 5, 7.5),
+        (0, 1, 128, 5, 7.5),
+        (1, 0, 64, 3, 7.5),
+        (1, 1, 64, 3, 7.5),
+        (2, 0, 128, 5, 7.5),
+    ]
+
+
+def test_seeds() -> None:
+    rows = [{"prompt": "a", "seed": 7, "n": 3}, {"prompt": "b", "n": 2}]
+    found = drafts(opened(lines(*rows), query=[("seed", "11")]))
+    derive = jobs.derive_seed
+    assert [d.seed for d in found] == [
+        7, derive(7, 1), derive(7, 2), derive(11, 3), derive(11, 4),
+    ]  # fmt: skip
+    assert [d.index for d in found] == [0, 1, 2, 3, 4]
+
+
+def test_listed_defaults_make_the_product_in_a_fixed_order() -> None:
+    submission = document(
+        model="rich",
+        prompts=["a", "b"],
+        seed=[1, 2],
+        guidance=[3, 4],
+        size=["64x64", "128x128"],
+        n=2,
+    )
+    found = drafts(submission)
+    assert len(found) == 2 * 8 * 2
+    assert [(d.width, d.guidance, d.seed) for d in found[:16:2]] == [
+        (64, 3, 1), (64, 3, 2), (64, 4, 1), (64, 4, 2),
+        (128, 3, 1), (128, 3, 2), (128, 4, 1), (128, 4, 2),
+    ]  # fmt: skip
+    assert [d.sample for d in found] == [*range(16), *range(16)]
+    assert [d.row for d in found] == [0] * 16 + [1] * 16
+    assert found[1].seed == jobs.derive_seed(1, 1)
+
+
+def test_a_row_takes_itself_out_of_the_product() -> None:
+    rows = [{"prompt": "a", "size": "128x128"}, {"prompt": "b"}]
+    query = [("size", "64x64"), ("size", "128x128"), ("seed", "1"), ("seed", "2")]
+    found = drafts(opened(lines(*rows), query=query))
+    assert [(d.prompt, d.width, d.seed) for d in found] == [
+        ("a", 128, 1), ("a", 128, 2),
+        ("b", 64, 1), ("b", 64, 2), ("b", 128, 1), ("b", 128, 2),
+    ]  # fmt: skip
+
+
+def test_columns_can_be_mapped() -> None:
+    body = b"caption,my_seed,prompt\na cat,5,old\n"
+    (draft,) = drafts(opened(body, "text/csv", [("map", "prompt=caption,seed=my_seed")]))
+    assert (draft.prompt, draft.seed, draft.metadata) == ("a cat", 5, {"prompt": "old"})
+    query = [("map", "prompt=caption")]
+    error = refusal(lambda: drafts(opened(b"text\na\n", "text/csv", query)))
+    assert (error.line, error.param) == (1, "caption")
+    error = refusal(lambda: drafts(opened(lines({"prompt": "a"}), query=query)))
+    assert (error.line, error.param) == (1, "prompt")
+    assert "no caption" in error.message
+
+
+def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
+    body = b"prompt,seed,n,steps,id,note\na,5,,20,,\nb,6.0,2,3,x,hello\n"
+    found = drafts(opened(body, "text/csv", [RICH]))
+    assert [(d.prompt, d.seed, d.steps, d.custom_id, d.metadata) for d in found[:2]] == [
+        ("a", 5, 20, None, {}),
+        ("b", 6, 3, "x", {"note": "hello"}),
+    ]
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", ""), ("prompt", "  "), ("prompt", 5), ("prompt", None), ("prompt", ["a"]),
+        ("prompt", "x" * 32_001),
+        ("seed", -1), ("seed", 2**53), ("seed", 1.5), ("seed", "5"), ("seed", True), ("seed", [1]),
+        ("seed", 1e300), ("n", 0), ("n", 10_001), ("n", "2"), ("n", 1.5),
+        ("size", "64"), ("size", 64), ("size", [64, 64]), ("size", "0x64"), ("size", "64x64x64"),
+        ("steps", "many"), ("steps", 0), ("guidance", "high"), ("guidance", None or {}),
+        ("strength", 2), ("strength", -0.1), ("negative_prompt", 5), ("task", 5),
+        ("source", {}), ("id", 1.5), ("id", "x" * 257), ("id", True),
+        ("extra", "x" * 9000),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused_with_line_and_field(field: str, value: Any) -> None:
+    rows = [{"prompt": "fine"}, {"prompt": "a", field: value}]
+    error = refusal(lambda: drafts(opened(lines(*rows), query=[RICH])))
+    assert (error.status, error.code, error.line) == (400, "invalid_row", 2)
+    assert error.param == ("metadata" if field == "extra" else field)
+
+
+UNSUPPORTED = [
+    ("size", "512x512"),
+    ("steps", 4),
+    ("guidance", 7.5),
+    ("negative_prompt", "blurry"),
+    ("strength", 0.4),
+    ("task", "inpaint"),
+    ("source", "file_1"),
+    ("mask", "file_2"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), UNSUPPORTED)
+def test_what_the_model_cannot_honour_is_refused(field: str, value: Any) -> None:
+    error = refusal(lambda: drafts(opened(lines({"prompt": "a"}, {"prompt": "a", field: value}))))
+    assert (error.status, error.code) == (400, "unsupported_parameter")
+    assert (error.line, error.param) == (2, field)
+    if field not in ("source", "mask"):
+        error = refusal(lambda: document(prompts=["a"], **{field: value}))
+        assert (error.code, error.line, error.param) == ("unsupported_parameter", None, field)
+
+
+@pytest.mark.parametrize(("field", "value"), UNSUPPORTED)
+def test_or_dropped_with_a_warning(field: str, value: Any) -> None:
+    submission = opened(
+        lines({"prompt": "a"}, {"prompt": "a", field: value}), query=[("on_unsupported", "warn")]
+    )
+    plain, dropped = drafts(submission)
+    assert dropped[5:] == plain[5:]
+    (warning,) = submission.head.warnings.first
+    assert (warning.line, warning.field) == (2, field)
+    assert warning.message
+
+
+def test_ranges_of_the_model() -> None:
+    for field, value in (("steps", 51), ("guidance", 20.5)):
+        error = refusal(
+            lambda f=field, v=value: drafts(opened(lines({"prompt": "a", f: v}), query=[RICH]))
+        )
+        assert (error.code, error.param) == ("unsupported_parameter", field)
+
+
+def test_a_value_equal_to_what_the_model_does_anyway_is_no_error() -> None:
+    draft = one(
+        [], prompt="a", steps=1, guidance=0, strength=1, negative_prompt="", task="text2image"
+    )
+    assert (draft.steps, draft.guidance, draft.task) == (1, 0.0, "text2image")
+
+
+def test_warnings_of_defaults_and_their_cap() -> None:
+    submission = opened(
+        lines(*[{"prompt": "a", "steps": 9}] * 250),
+        query=[("on_unsupported", "warn"), ("size", "9x9"), ("size", "128x128")],
+    )
+    found = drafts(submission)
+    assert {d.width for d in found} == {128}
+    told = submission.head.warnings.to_json()
+    assert told["total"] == 251
+    assert len(told["data"]) == 100
+    assert told["data"][0]["line"] is None
+    assert told["data"][1] == {
+        "line": 1, "field": "steps", "message": "model stub does not honour steps",
+    }  # fmt: skip
+
+
+def test_the_number_of_images_is_limited_before_they_are_made() -> None:
+    limits = Limits(max_images=1000)
+    error = refusal(lambda: drafts(opened(lines(*[{"prompt": "a", "n": 600}] * 2), limits=limits)))
+    assert (error.status, error.line, error.param) == (413, 2, "n")
+    seeds = list(range(2000))
+    body = orjson.dumps({"prompts": ["a"], "seed": seeds, "size": ["64x64", "128x128"]})
+    error = refusal(lambda: drafts(opened(body, "application/json", limits=limits)))
+    assert error.status == 413
+
+
+def test_metadata_too_deep_or_too_large() -> None:
+    deep: Any = 1
+    for _ in range(40):
+        deep = [deep]
+    error = refusal(lambda: drafts(opened(lines({"prompt": "a", "deep": deep}))))
+    assert (error.line, error.param) == (1, "deep")
+    assert one([], prompt="a", note="x" * 8000).metadata == {"note": "x" * 8000}
