@@ -15,8 +15,9 @@ from api import deps
 from api import errors as api_errors
 from api.farm import Farm
 from api.feed import Feeds
+from api.metrics import Metered
 from api.routes import dashboard, events, health, images, jobs, models, provenance, verify
-from promptmill import __version__, errors, failpoints
+from promptmill import __version__, errors, failpoints, telemetry
 from promptmill.settings import Settings
 
 JSON_BYTES = 16_000_000  # of any body that is not a streamed submission
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({("POST", "/v1/jobs")})
     )
     app.add_middleware(api_errors.RequestId)
+    app.add_middleware(Metered)
     for part in (jobs, images, events, verify, models, provenance, health, dashboard):
         app.include_router(part.router)
     return app
@@ -64,7 +66,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        app.state.feeds.close()
+        await app.state.feeds.close()
         farm.close()
 
 
@@ -89,6 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then lets running requests end. Raises
     `errors.Error` when it cannot start."""
+    telemetry.configure("api", settings.log_level)
     failpoints.arm(settings.failpoints)
     app = create_app(settings)
     with listen(settings.host, settings.port) as bound:

@@ -132,7 +132,7 @@ class Feeds:
         self._farm = farm
         self._watches: dict[str, Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ears: set[str] = set()
+        self._ears: dict[str, threading.Thread] = {}
         self.stopping: Callable[[], bool] = lambda: False  # the server's; set by `serve`
         self._closed = threading.Event()
 
@@ -165,10 +165,11 @@ class Feeds:
         """Starts the one thread that listens to the queue of `model`."""
         if model in self._ears:
             return
-        self._ears.add(model)
-        loop = asyncio.get_running_loop()
-        name = f"listen-{model}"
-        threading.Thread(target=self._ear, args=(model, loop), name=name, daemon=True).start()
+        ear = threading.Thread(
+            target=self._ear, args=(model, asyncio.get_running_loop()), name=f"listen-{model}"
+        )
+        self._ears[model] = ear
+        ear.start()
 
     def _ear(self, model: str, loop: asyncio.AbstractEventLoop) -> None:
         while not self._closed.is_set():
@@ -183,7 +184,10 @@ class Feeds:
         if watch is not None:
             watch.poke.set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Returns when no thread listens any more."""
         self._closed.set()
         for task in self._tasks:
             task.cancel()
+        for ear in self._ears.values():
+            await anyio.to_thread.run_sync(ear.join)

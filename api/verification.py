@@ -186,14 +186,11 @@ def _pair(farm: Farm, job: records.Job, again: records.Image) -> Pair:
 def _stored(farm: Farm, image: records.Image) -> str | None:
     if image.key is None:
         return None
-    digest = hashlib.sha256()
-    try:
-        length = image.length  # None: the whole object, should it have grown
-        for chunk in farm.blobs.stream(image.key, offset=image.offset or 0, length=length):
-            digest.update(chunk)
+    try:  # without a length the whole object, should it have grown
+        data = farm.blobs.read(image.key, offset=image.offset or 0, length=image.length)
     except errors.NotFound:
         return None
-    return digest.hexdigest()
+    return hashlib.sha256(data).hexdigest()
 
 
 def repair(farm: Farm, job: records.Job, check: records.Job) -> schemas.Repaired:

@@ -198,10 +198,17 @@ export function jobView(id, signal, complain) {
     offer();
   }
 
+  /** A change of state, or the first word of a stream: what was loaded before may be old. */
+  function turned(now) {
+    if (now === "deleted") { location.hash = "#/"; return; }
+    get(`/v1/jobs/${id}`, {}, signal).then(take).catch(complain);
+    pictures.stale();
+  }
+
   function follow() {
     listen(id, (event, data) => {
       if (event === "progress") take(data);
-      else if (event === "state") { if (data.state === "deleted") location.hash = "#/"; else get(`/v1/jobs/${id}`, {}, signal).then(take).catch(complain); }
+      else if (event === "state") turned(data.state);
       else if (event === "image") pictures.take(data);
       else if (event === "resync") pictures.stale();
     }, signal);

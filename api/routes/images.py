@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
 from api import schemas
 from api.deps import FarmDep, Limit, TenantDep
@@ -98,12 +98,5 @@ def content(
     }
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    offset, length = image.offset or 0, image.length or image.bytes
-    chunks = farm.blobs.stream(image.key, offset=offset, length=length)
-    first = next(iter_chunks := iter(chunks), b"")
-    headers["content-length"] = str(length)
-    return StreamingResponse(
-        (chunk for part in ((first,), iter_chunks) for chunk in part),
-        headers=headers,
-        media_type=CONTENT_TYPES[job.output.format],
-    )
+    data = farm.blobs.read(image.key, offset=image.offset or 0, length=image.length)
+    return Response(data, media_type=CONTENT_TYPES[job.output.format], headers=headers)

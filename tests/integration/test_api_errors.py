@@ -12,6 +12,7 @@ import pytest
 
 from promptmill.store import tenants
 from tests.integration.api_farm import ApiFarm
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -133,10 +134,19 @@ def test_a_broken_upload_leaves_nothing_and_can_be_sent_again(farm: ApiFarm) -> 
     headers = {"content-type": NDJSON, "idempotency-key": "broken"}
     with pytest.raises(OSError, match="cable"), httpx.Client(base_url=farm.url) as client:
         client.post("/v1/jobs", content=broken(), headers=headers)
-    from tests.servers import wait_until
 
-    wait_until(lambda: farm.footprint() == before, seconds=10, what="the upload is abandoned")
-    assert farm.post_rows(["a heart"], headers={"idempotency-key": "broken"}).status_code == 202
+    def taken() -> bool:
+        answer = farm.post_rows(["a heart"], headers={"idempotency-key": "broken"})
+        assert answer.status_code in (202, 409), answer.text
+        return answer.status_code == 202
+
+    wait_until(taken, seconds=10, what="the broken upload is abandoned and its key free")
+    after = farm.footprint()
+    assert {name: after[name] - before[name] for name in ("jobs", "segments", "lanes")} == {
+        "jobs": 1,
+        "segments": 1,
+        "lanes": 1,
+    }
 
 
 def test_a_tenant_over_its_limit_is_told_when_to_come_back(farm: ApiFarm) -> None:

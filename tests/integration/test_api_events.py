@@ -127,7 +127,9 @@ def test_a_deleted_job_ends_its_stream(farm: ApiFarm) -> None:
     retried = farm.submit(["two"])["id"]
     with farm.http.stream("GET", f"/v1/jobs/{retried}/events", timeout=20) as response:
         assert farm.http.delete(f"/v1/jobs/{retried}").status_code == 202
-        seen = events(response, lambda event, data: data.get("state") == "cancelling")
+        seen = events(
+            response, lambda event, data: event == "state" and data["state"] == "cancelling"
+        )
     assert seen[-1][0] == "state"
     assert farm.http.delete(f"/v1/jobs/{id}").status_code == 200
     assert farm.http.get(f"/v1/jobs/{id}/events").status_code == 404

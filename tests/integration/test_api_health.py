@@ -85,9 +85,14 @@ def test_workers_are_those_that_report(farm: ApiFarm) -> None:
 def test_metrics_are_what_prometheus_reads(farm: ApiFarm) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
+    id = farm.submit(["a heart"])["id"]
+    farm.job(id)
     answer = farm.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    assert list(text_string_to_metric_families(answer.text))
+    families = {f.name: f for f in text_string_to_metric_families(answer.text)}
+    routes = {s.labels["route"] for s in families["promptmill_http_requests"].samples}
+    assert {"/v1/jobs", "/v1/jobs/{job_id}"} <= routes
+    assert id not in answer.text
 
 
 def test_the_api_describes_itself(farm: ApiFarm) -> None:
