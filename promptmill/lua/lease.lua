@@ -65,32 +65,49 @@ local function fresh_head(o, b)
   end
 end
 
--- Fills up from every lane of one bucket: the tenant least served in virtual time, its lane
--- least served, at most `quantum` images at a time so that several share the micro-batch.
-local function fill(o, b, room)
-  while got < room do
-    local t, vt = fresh_head(o, b)
-    if not t then return end
-    local lane, served = head(ln(o, t, b))
+-- One turn of a tenant: at most `turn` images from its least-served lanes in the bucket.
+-- Returns the virtual seconds they cost.
+local function serve(o, t, b, turn)
+  local lanes, used, spent = ln(o, t, b), 0, 0
+  while used < turn do
+    local first = call('ZPOPMIN', lanes)
+    local lane, served = first[1], tonumber(first[2])
+    if not lane then break end
     local r = lane_of(lane)
     local start, n = string.match(call('LPOP', q(lane)), '^(%d+) (%d+)$')
     start, n = tonumber(start), tonumber(n)
-    local k = math.min(n, room - got)
-    if call('ZCARD', bt(o, b)) > 1 or call('ZCARD', ln(o, t, b)) > 1 then
-      k = math.min(k, quantum)
-    end
+    local k = math.min(n, turn - used)
+    if k > quantum and call('EXISTS', lanes) == 1 then k = quantum end
     if k < n then call('LPUSH', q(lane), exact(start + k) .. ' ' .. exact(n - k)) end
+    if k < n or call('EXISTS', q(lane)) == 1 then
+      call('ZADD', lanes, exact(served + k * r.charge), lane)
+    end
     take(lane, r, start, k, 0)
-    vt = exact(vt + k * r.charge)
+    used, spent = used + k, spent + k * r.charge
+  end
+  return spent
+end
+
+-- Fills up from every lane of one bucket: always the tenant least served in virtual time, at
+-- most `quantum` images a turn when there are several, so that they share the micro-batch.
+local function fill(o, b, room)
+  local moved_on = {}
+  while got < room do
+    local t, vt = fresh_head(o, b)
+    if not t then break end
+    local turn = room - got
+    if turn > quantum and call('ZCARD', bt(o, b)) > 1 then turn = quantum end
+    vt = exact(vt + serve(o, t, b, turn))
     call('ZADD', tv(o), vt, t)
     call('ZADD', bt(o, b), vt, t)
-    if k < n or call('EXISTS', q(lane)) == 1 then
-      call('ZADD', ln(o, t, b), exact(served + k * r.charge), lane)
-      reorder(o, t, b)
+    if call('EXISTS', ln(o, t, b)) == 1 then
+      moved_on[t] = true
     else
-      leave(lane, r)
+      reorder(o, t, b)
+      moved_on[t] = nil
     end
   end
+  for t in pairs(moved_on) do reorder(o, t, b) end
 end
 
 -- The bucket of the least-served lane of the least-served tenant; or the one the worker has
