@@ -1,5 +1,5 @@
-"""Child processes that are started again when they die: with growing pauses, until one
-keeps failing at its start. Knows nothing of what they do."""
+"""Child processes that are started again when they die, with growing pauses. One that never
+gets through its start is given up. Knows nothing of what they do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from promptmill import errors
 
-GIVE_UP_AFTER = 3  # failed starts in a row
+GIVE_UP_AFTER = 3  # failed starts
 SETTLED = 10.0  # seconds after which a start counts as a success, health file or not
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 _TETHER = Path(__file__).with_name("tether.py")
@@ -42,7 +42,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     since: float = 0.0
     due: float | None = 0.0  # when to start it; None: it runs or is stopped
-    failed_starts: int = 0
+    failed_starts: int = 0  # in a row, before the first that went well
+    settled: bool = False  # one start went well: it is never given up
     deaths: int = 0  # in a row, each soon after its start
     stopping: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
@@ -152,9 +153,10 @@ class Children:
         spec, lived = child.spec, time.monotonic() - child.since
         health = Path(spec.health.format(pid=pid)) if spec.health else None
         healthy = lived > SETTLED or (health is not None and health.exists())
+        child.settled |= healthy
         if health is not None:
             health.unlink(missing_ok=True)
-        child.failed_starts = child.failed_starts + 1 if code > 0 and not healthy else 0
+        child.failed_starts = child.failed_starts + 1 if code > 0 and not child.settled else 0
         child.deaths = 1 if lived > SETTLED else child.deaths + 1
         why = f"signal {-code}" if code < 0 else f"exit status {code}"
         last = last_line(spec.log) if code > 0 else ""

@@ -4,6 +4,7 @@ server's library: a command that needs one imports it when it runs."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -56,7 +57,8 @@ def run(args: Sequence[str]) -> int:
 def describe(error: errors.Error) -> str:
     """One line; the field at fault is named where the message does not."""
     text = " ".join(str(error).split())
-    return text if not error.param or error.param in text else f"{text} (field {error.param})"
+    known = not error.param or re.search(rf"\b{re.escape(error.param)}\b", text)
+    return text if known else f"{text} (field {error.param})"
 
 
 def fail(message: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -48,28 +47,15 @@ def print_job(job: Job) -> None:
             "created": output.moment(data.get("created_at")),
             "started": _moment(data.get("started_at")),
             "finished": _moment(data.get("finished_at")),
-            "errors": _counted(data.get("errors")),
             "error": data.get("error"),
+            "fingerprint": data.get("fingerprint"),
+            "notice": data.get("notice"),
         }
-        | {name: data.get(name) for name in ("warning", "note", "message")}
-        | {"warnings": _warnings(data.get("warnings"))}
     )
 
 
 def _moment(seconds: float | None) -> str | None:
     return None if seconds is None else output.moment(seconds)
-
-
-def _counted(codes: Any) -> str | None:
-    if not isinstance(codes, dict) or not codes:
-        return None
-    return ", ".join(f"{count:,} {code}" for code, count in codes.items())
-
-
-def _warnings(found: Any) -> str | None:
-    data = found.get("data", []) if isinstance(found, dict) else found
-    lines = [w if isinstance(w, str) else str(w.get("message", w)) for w in data or []]
-    return "; ".join(dict.fromkeys(lines)) or None
 
 
 @click.command("jobs")

@@ -140,26 +140,44 @@ def submit(
 def _announce(job: Job) -> None:
     total, model = job.counts.total, job.data.get("model")
     click.echo(f"{job.id}: {total:,} images of {model}, {job.state}", err=True)
-    warnings = job.data.get("warnings") or {}
-    found = warnings.get("data", []) if isinstance(warnings, dict) else warnings
+    found = (job.data.get("warnings") or {}).get("data", [])
     for warning in found[:5]:
-        line = "" if warning.get("line") is None else f"line {warning['line']}: "
-        click.echo(f"warning: {line}{warning.get('field')}: {warning.get('message')}", err=True)
+        click.echo(f"warning: {_remark(warning)}", err=True)
 
 
 def _show_plan(plan: Mapping[str, Any], json_: bool) -> int:
     if json_:
         output.print_json(plan)
-        return 0
-    flat = {name: value for name, value in plan.items() if not isinstance(value, (list, dict))}
-    output.print_fields({name.replace("_", " "): value for name, value in flat.items()})
-    for name, value in plan.items():
-        if isinstance(value, (list, dict)) and value:
-            click.echo(f"{name.replace('_', ' ')}:")
-            entries = value if isinstance(value, list) else [{k: v} for k, v in value.items()]
-            for entry in entries[:10]:
-                click.echo(f"  {output.shorten(json.dumps(entry, ensure_ascii=False), 160)}")
-    return 0
+    else:
+        _print_plan(plan)
+    return 0 if plan.get("valid", True) else 1
+
+
+def _print_plan(plan: Mapping[str, Any]) -> None:
+    output.print_fields(
+        {
+            "model": plan.get("model"),
+            "rows": plan.get("rows"),
+            "images": plan.get("images"),
+            "duplicates": plan.get("duplicates"),
+            "about": output.size(plan.get("bytes") or 0),
+            "rendering": output.duration(plan.get("generator_seconds")),
+            "time left": output.duration(plan.get("eta_seconds")),
+        }
+    )
+    for bucket in plan.get("buckets") or ():
+        click.echo(f"bucket   {bucket['images']:>9,}  {bucket['bucket']}")
+    for image in (plan.get("first") or ())[:5]:
+        click.echo(f"image    {image['index']:>9,}  {output.shorten(image['prompt'], 80)}")
+    for kind in ("problem", "warning"):
+        for remark in (plan.get(f"{kind}s") or {}).get("data", []):
+            click.echo(f"{kind}: {_remark(remark)}", err=True)
+
+
+def _remark(remark: Mapping[str, Any]) -> str:
+    line = "" if remark.get("line") is None else f"line {remark['line']}: "
+    field = f"{remark['field']}: " if remark.get("field") else ""
+    return f"{line}{field}{remark.get('message')}"
 
 
 COMMANDS = (submit,)

@@ -45,39 +45,40 @@ class Client:
         self,
         rows: Rows | Body,
         *,
-        format: str | None = None,
+        kind: str | None = None,
         idempotency_key: str | None = None,
         sent: Callable[[int], None] | None = None,
         **defaults: Default | Sequence[Default] | None,
     ) -> Job:
         """Makes a job of `rows`: a path, a binary file object, a list or iterator of prompts
-        and dictionaries. `defaults` are what the API's query takes (model, size, seed, n,
+        and dictionaries (kind: jsonl, csv, txt, parquet or json, where neither suffix nor
+        first bytes tell). `defaults` are what the API's query takes (model, size, seed, n,
         priority, name, ...); a list makes the job the product. The body is streamed, and
         sent again from its start under one idempotency key if it breaks: nothing doubles.
         sent: told the bytes sent so far."""
         key = idempotency_key or uuid.uuid4().hex
-        return Job(self._transport, self._submit(rows, format, defaults, key, sent))
+        return Job(self._transport, self._submit(rows, kind, defaults, key, sent))
 
     def plan(
         self,
         rows: Rows | Body,
         *,
-        format: str | None = None,
+        kind: str | None = None,
         **defaults: Default | Sequence[Default] | None,
     ) -> Mapping[str, Any]:
         """What `submit` would do: counts, buckets, bytes, time, first rows, warnings. Writes
         nothing."""
-        return self._submit(rows, format, defaults | {"dry_run": True}, None, None)
+        return self._submit(rows, kind, defaults | {"dry_run": True}, None, None)
 
     def _submit(
         self,
         rows: Rows | Body,
-        format: str | None,
+        kind: str | None,
         defaults: Defaults,
         key: str | None,
         sent: Callable[[int], None] | None,
     ) -> Mapping[str, Any]:
-        source = rows if isinstance(rows, Body) else body(rows, format=format)
+        source = rows if isinstance(rows, Body) else body(rows, format=kind)
         if sent is not None:
             source = source.counted(sent)
         response = self._transport.call(

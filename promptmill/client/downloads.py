@@ -168,7 +168,8 @@ class _Task:
             except errors.Error as exc:
                 failure = exc
                 if exc.retry and attempt + 1 < len(links):
-                    time.sleep(min(exc.retry_after or 0.5 * 2**attempt, 10.0))
+                    pause = 0.5 * 2**attempt if exc.retry_after is None else exc.retry_after
+                    time.sleep(min(pause, 10.0))
         raise failure
 
     def _described(self, image: Image) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,7 @@ class Spool:
         self._chunks = chunks
         self._seen = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115
         self._length = 0
+        weakref.finalize(self, self._seen.close)
 
     def peek(self) -> bytes:
         """The first chunk, or nothing at the end."""

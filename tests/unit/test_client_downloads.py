@@ -1,0 +1,139 @@
+"""Downloads: what lies in the folder after a whole, a broken and a repeated one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptmill import errors
+from promptmill.client import Client
+from tests.unit.client_stub import Fault, StubFarm, picture, serving
+
+PROMPTS = [f"thing {number}" for number in range(60)]
+
+
+@pytest.fixture
+def farm() -> Iterator[StubFarm]:
+    with serving() as stub:
+        yield stub
+
+
+@pytest.fixture
+def client(farm: StubFarm) -> Iterator[Client]:
+    with Client(farm.url, patience=5) as made:
+        yield made
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def fetches(farm: StubFarm) -> int:
+    return sum(request.path.endswith("/content") for request in farm.requests)
+
+
+def test_a_download_leaves_pictures_and_metadata_in_order(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.page = 7
+    farm.add([*PROMPTS, "bad"])
+    seen: list[int] = []
+    result = client.job("job_1").download(tmp_path, progress=lambda now: seen.append(now.present))
+    assert (result.total, result.present, result.fetched, result.failed) == (61, 60, 60, 1)
+    assert result.finished and seen == list(range(1, 61))
+    metadata = lines(tmp_path / "metadata.jsonl")
+    assert [line["index"] for line in metadata] == list(range(60))
+    for line in metadata:
+        assert (tmp_path / line["file_name"]).read_bytes() == picture(line["text"])
+    assert [line["prompt"] for line in lines(tmp_path / "failures.jsonl")] == ["bad"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "failures.jsonl",
+        "images",
+        "metadata.jsonl",
+    ]
+    assert len(list((tmp_path / "images").iterdir())) == 60
+
+
+def test_only_what_is_missing_or_damaged_is_fetched_again(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    client.job("job_1").download(tmp_path)
+    (tmp_path / "images" / "000000007.png").write_bytes(b"damaged")
+    (tmp_path / "images" / "000000009.png").unlink()
+    before = fetches(farm)
+    result = client.job("job_1").download(tmp_path)
+    assert (result.present, result.fetched, fetches(farm) - before) == (60, 2, 2)
+    assert (tmp_path / "images" / "000000007.png").read_bytes() == picture("thing 7")
+
+
+def test_bytes_that_lie_are_refused_and_all_others_kept(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    farm.damage = {5}
+    with pytest.raises(errors.StorageDown, match=r"image 5 .*verify job_1 --repair"):
+        client.job("job_1").download(tmp_path)
+    assert not (tmp_path / "images" / "000000005.png").exists()
+    assert len(lines(tmp_path / "metadata.jsonl")) == 59
+    farm.damage = set()
+    assert client.job("job_1").download(tmp_path).fetched == 1
+    assert [line["index"] for line in lines(tmp_path / "metadata.jsonl")] == list(range(60))
+
+
+def test_a_fetch_that_breaks_is_tried_again(farm: StubFarm, client: Client, tmp_path: Path) -> None:
+    farm.add(["a"])
+    for status in (503, 500, 0):
+        body = errors.StorageDown().body()
+        farm.fault("GET", Fault(status, body, {"retry-after": "0"}, path="/content"))
+    assert client.job("job_1").download(tmp_path).present == 1
+    assert fetches(farm) == 4
+
+
+def test_a_dead_link_falls_back_to_the_content_route(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(["a"])
+    farm.images["job_1"][0]["url"] = "http://127.0.0.1:9/bucket/key?signature=x"
+    assert client.job("job_1").download(tmp_path).fetched == 1
+
+
+def test_a_key_is_sent_to_the_farm_and_to_no_other_host(farm: StubFarm, tmp_path: Path) -> None:
+    with serving() as store, Client(farm.url, "pm_secret") as client:
+        farm.add(["a"])
+        store.add(["a"])
+        farm.images["job_1"][0]["url"] = f"{store.url}/v1/jobs/job_1/images/0/content"
+        client.job("job_1").download(tmp_path)
+    assert [request.path for request in store.requests] == ["/v1/jobs/job_1/images/0/content"]
+    assert "authorization" not in store.requests[0].headers
+    assert all(r.headers["authorization"] == "Bearer pm_secret" for r in farm.requests)
+
+
+def test_follow_goes_on_until_the_job_is_finished(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    job = farm.add(PROMPTS)
+    hidden = farm.images["job_1"][20:]
+    for image in hidden:
+        image["state"] = "queued"
+    job |= {"state": "running", "counts": {"total": 60, "queued": 40, "done": 20, "failed": 0}}
+    looks = 0
+
+    def rendered(job: dict[str, Any]) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            for image in hidden:
+                image["state"] = "done"
+            job |= {"state": "completed"}
+            job["counts"] |= {"queued": 0, "done": 60}
+
+    farm.rendered = rendered
+    result = client.job("job_1").download(tmp_path, follow=True)
+    assert (result.present, result.finished, looks) == (60, True, 3)
+    assert fetches(farm) == 60, "nothing is fetched twice"
+    assert [line["index"] for line in lines(tmp_path / "metadata.jsonl")] == list(range(60))
