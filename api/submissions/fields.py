@@ -56,7 +56,7 @@ def number(value: Any, *, name: str, textual: bool) -> float:
 
 
 def _number(text: str) -> int | float | None:
-    if len(text) > 40:
+    if len(text) > 40 or not text.isascii() or "_" in text:
         return None
     try:
         return int(text)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from api.submissions import fields
+from api.submissions.readers import refuse_nul
 from api.submissions.warnings import Warnings
 from promptmill import errors, jobs, records
 from promptmill.models import Model
@@ -256,6 +257,7 @@ def _metadata(value: Any, textual: bool) -> dict[str, Any]:
             raise errors.BadRequest("metadata must be a JSON object", param="metadata") from error
     if not isinstance(value, dict):
         raise errors.BadRequest("metadata must be a JSON object", param="metadata")
+    refuse_nul(value, line=None, param="metadata")
     if len(orjson.dumps(value)) > MAX_METADATA:
         raise errors.BadRequest(f"metadata is over {MAX_METADATA} bytes", param="metadata")
     return value

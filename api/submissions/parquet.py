@@ -21,12 +21,21 @@ def parquet(
     chunks: Iterable[bytes], *, max_rows: int, max_bytes: int, max_line: int, required: str
 ) -> Iterator[Row]:
     """Columns as fields, nulls and NaN left out; `line` is the row's number from 1.
-    Raises `errors.BadRow`, `errors.TooLarge`."""
+    Raises `errors.BadRow`, `errors.TooLarge`, or `errors.Unavailable` when the disk is full."""
     with tempfile.TemporaryFile(prefix="promptmill-") as spool:
-        for chunk in chunks:
-            spool.write(chunk)
-        spool.seek(0)
+        _spool(chunks, spool)
         yield from _rows(spool, max_rows, max_bytes, max_line, required)
+
+
+def _spool(chunks: Iterable[bytes], spool: IO[bytes]) -> None:
+    for chunk in chunks:
+        try:
+            spool.write(chunk)
+        except OSError as error:
+            raise errors.Unavailable(
+                f"no room for the upload on the server (TMPDIR): {error.strerror}"
+            ) from error
+    spool.seek(0)
 
 
 def _rows(

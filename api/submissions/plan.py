@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -131,7 +131,7 @@ class Tally:
         return True
 
     def _add(self, draft: Draft) -> None:
-        bucket = self.submission.model.caps.bucket(draft.item())
+        bucket = self.submission.model.caps.bucket(cast(jobs.Item, draft))
         if bucket not in self.buckets and len(self.buckets) > jobs.MAX_LANES:
             bucket = OTHERS
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1

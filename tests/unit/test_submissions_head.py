@@ -75,7 +75,7 @@ def test_an_upload_sent_again_under_its_key_has_the_same_seed() -> None:
         ("prefix", "../x"), ("prefix", "team/b"), ("prefix", "team/a/../b"), ("prefix", "team/ab"),
         ("prefix", "/shared"), ("prefix", "shared/"),
         ("map", "prompt"), ("map", "colour=x"), ("map", "prompt=a,seed=a"), ("map", ""),
-        ("on_unsupported", "drop"), ("dry_run", "maybe"), ("metadata", "x"), ("metadata", "[]"),
+        ("on_unsupported", "drop"), ("dry_run", "maybe"), ("metadata", "x"), ("metadata", "[]"), ("metadata", '{"a": "\\u0000"}'),
         ("metadata", '{"a":"' + "x" * 9000 + '"}'),
         ("webhook", "ftp://x"), ("webhook", "https://"), ("webhook", "http://[bad"),
         ("expires_at", "5"), ("expires_at", "x"), ("window", "soon"), ("window", "0h"),

@@ -151,6 +151,7 @@ def test_any_json_rows_give_items_or_an_error(rows: list[Any]) -> None:
         ("text/csv", b'prompt,seed\n"a\nb",1\n"c', 4, "line", "not valid CSV"),
         ("text/csv", b"prompt,seed\na,1\n\0,2\n", 3, "line", "NUL"),
         ("text/csv", b"prompt,seed\na,x\n", 2, "seed", "integer"),
+        ("text/csv", b"prompt,seed\na,1_0\n", 2, "seed", "integer"),
         ("text/csv", b"prompt,seed\na,1\n,2\n", 3, "prompt", "no prompt"),
         ("text/plain", b"a\n\xff\xfe\n", 2, "line", "not UTF-8"),
         ("text/plain", b"a\nb\0\n", 2, "line", "NUL"),
@@ -284,3 +285,15 @@ def test_parquet_of_many_row_groups_is_read_in_order() -> None:
     pq.write_table(pa.table({"prompt": [f"p{i}" for i in range(3000)]}), held, row_group_size=700)
     found = drafts(opened(held.getvalue(), PARQUET))
     assert [d.prompt for d in found] == [f"p{i}" for i in range(3000)]
+
+
+class _Full(io.BytesIO):
+    def write(self, _: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: _Full())
+    error = refusal(lambda: drafts(opened(BODIES[PARQUET], PARQUET)))
+    assert (error.status, error.retry) == (503, True)
+    assert "No space left" in error.message
