@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,14 +14,6 @@ from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def test_a_result_is_inserted_once_and_counted_once(db: Database) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from promptmill.jobs import JobState
@@ -12,14 +10,6 @@ from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def test_a_job_completes_when_its_last_image_is_terminal(db: Database) -> None:

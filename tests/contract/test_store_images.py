@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,14 +15,6 @@ from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def test_fetch_skips_what_is_terminal_closed_or_old(db: Database) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,6 @@ from tests.contract import store_kit as kit
 
 pytestmark = pytest.mark.servers
 SECRET = "zanzibar-marmalade-lighthouse"
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def test_pages_run_newest_first(db: Database) -> None:
@@ -210,26 +202,26 @@ def secret_job(db: Database, **head: object) -> Job:
     return job
 
 
-def assert_no_trace(db: Database, job: Job, database_url: str) -> None:
+def assert_no_trace(db: Database, job: Job) -> None:
     with pytest.raises(errors.NotFound):
         jobs.get(db, 1, job.public_id)
     left = kit.everything(db)
     for table in ("segments", "row_map", "images", "incidents", "outbox", "job_counters"):
         assert left[table] == 0, table
     if db.dialect == "sqlite":
-        path = Path(database_url.removeprefix("sqlite:///"))
+        path = Path(db.url.partition("///")[2])
         files = [f for f in path.parent.glob(f"{path.name}*") if f.is_file()]
         assert files
         for file in files:
             assert SECRET.encode() not in file.read_bytes(), file.name
 
 
-def test_a_deleted_job_leaves_no_byte_of_its_prompts(db: Database, database_url: str) -> None:
+def test_a_deleted_job_leaves_no_byte_of_its_prompts(db: Database) -> None:
     job = secret_job(db)
     jobs.cancel(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
     jobs.delete(db, 1, job.public_id)
-    assert_no_trace(db, job, database_url)
+    assert_no_trace(db, job)
     assert jobs.page(db, 1, after=None, limit=9) == ([], False)
     with pytest.raises(errors.NotFound):
         jobs.delete(db, 1, job.public_id)
@@ -238,9 +230,7 @@ def test_a_deleted_job_leaves_no_byte_of_its_prompts(db: Database, database_url:
     kit.submit(db, 1, key=SECRET)  # the key is free again
 
 
-def test_a_live_job_is_cancelled_first_and_deleted_by_control(
-    db: Database, database_url: str
-) -> None:
+def test_a_live_job_is_cancelled_first_and_deleted_by_control(db: Database) -> None:
     job = secret_job(db)
     works = kit.fetch(db, job)
     assert jobs.delete(db, 1, job.public_id).state is JobState.CANCELLING
@@ -248,7 +238,7 @@ def test_a_live_job_is_cancelled_first_and_deleted_by_control(
     assert kit.commit(db, [kit.done(works[0])]).dropped_jobs == {job.id}
     assert control.tombstones(db) == []
     control.finish_cancelling(db, job.id)
-    assert_no_trace(db, job, database_url)
+    assert_no_trace(db, job)
     assert kit.commit(db, [kit.done(works[0])]).dropped_jobs == {job.id}
     assert images.fetch(db, kit.spans(db, job), images.SegmentCache()) == []
 
