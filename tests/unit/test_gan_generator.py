@@ -233,7 +233,7 @@ def test_a_missing_text_encoder_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("tokens", "length"), [(2, 16), (16, 16), (17, 32), (256, 256), (999, 256)]
+    ("tokens", "length"), [(2, 8), (8, 8), (9, 16), (17, 32), (256, 256), (999, 256)]
 )
 def test_token_buckets(tokens: int, length: int) -> None:
     assert conditioner.bucket(tokens) == length

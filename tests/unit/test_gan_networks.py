@@ -163,6 +163,7 @@ def tiny_dataset() -> Dataset:
         text=text,
         spans=torch.tensor([[0, 3], [3, 3]]),
         unseen=text[:2],
+        weight=torch.tensor([1.0, 0.5, 1.0, 0.5]),
         labels=("one", "two"),
     )
 

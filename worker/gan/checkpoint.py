@@ -49,8 +49,10 @@ class Checkpoint:
         critic = Discriminator(critic_width)
         critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(generator).eval().requires_grad_(False)
-        slow = torch.optim.AdamW(generator.parameters(), rate, (0.9, 0.99), weight_decay=1e-4)
-        fast = torch.optim.Adam(critic.parameters(), critic_rate, (0.0, 0.99))
+        slow = torch.optim.AdamW(
+            generator.parameters(), rate, (0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        fast = torch.optim.Adam(critic.parameters(), critic_rate, (0.0, 0.99), fused=True)
         return Checkpoint(0, generator, average, critic, slow, fast)
 
     def save(self, folder: Path) -> None:

@@ -31,6 +31,8 @@ from worker.gan.networks import SIDE, VENDORS
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
 PICTURE_PACKAGE = "emoji-datasource-{}@16.0.0"
 NAMES_PACKAGE = "emojibase-data@17.0.0"
+SELDOM = (1, 8, 9)  # groups of the names package: people, symbols, flags
+SHARE = {"noto": 1.0, "twemoji": 0.5}  # noto is what a prompt without a style gets
 COMMON_TAG = 3  # a tag that more emoji share says too little on its own
 _VARIANT = re.compile(r"facing right|^(?:family|kiss|couple with heart): |regional indicator")
 _GENDER = re.compile(r"^(?:man|woman|men|women) (?P<rest>.+)$")
@@ -38,18 +40,21 @@ _GENDER = re.compile(r"^(?:man|woman|men|women) (?P<rest>.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One emoji: its label, the captions that mean it and its picture file's name."""
+    """One emoji: its label, the captions that mean it, its picture file's name and how
+    often it is drawn in training, beside 1 for the most wanted."""
 
     label: str
     captions: tuple[str, ...]
     file: str
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """pictures uint8 [N, 3, 64, 64]; concept and vendor int64 [N]; text [M, 384] with one
     row for each caption; spans int64 [C, 2]: first row and count of each concept's
-    captions; unseen [C, 384]: one wording of each that is never trained on."""
+    captions; unseen [C, 384]: one wording of each that is never trained on; weight [N]:
+    how often each picture is drawn."""
 
     pictures: Tensor
     concept: Tensor
@@ -57,6 +62,7 @@ class Dataset:
     text: Tensor
     spans: Tensor
     unseen: Tensor
+    weight: Tensor
     labels: tuple[str, ...]
 
 
@@ -96,8 +102,16 @@ def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -
             continue
         aliases = source.get("short_names", [])
         texts = captions.captions(entry["label"], aliases, entry.get("tags", []), rare=rare)
-        found.append(Concept(entry["label"], tuple(texts), source["image"]))
+        found.append(Concept(entry["label"], tuple(texts), source["image"], weight(entry)))
     return found
+
+
+def weight(entry: dict[str, Any]) -> float:
+    """People and signs count half, and so do flags of the lands people ask for least: the
+    capacity goes to what is asked for."""
+    land = entry["label"].removeprefix("flag: ")
+    common = entry["group"] not in SELDOM or land in captions.PEOPLES
+    return 1.0 if common else 0.5
 
 
 def _rare_tags(emoji: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -154,6 +168,12 @@ def assemble(
     return torch.from_numpy(np.stack(stack)), torch.tensor(concept), torch.tensor(vendor)
 
 
+def weights(chosen: Sequence[Concept], concept: Tensor, vendor: Tensor) -> Tensor:
+    """How often each picture [N] is drawn: its concept's weight times its vendor's share."""
+    wanted = torch.tensor([one.weight for one in chosen])
+    return wanted[concept] * torch.tensor([SHARE[name] for name in VENDORS])[vendor]
+
+
 def build(out: Path) -> Dataset:
     """Fetches, cuts, words, embeds and saves; returns what `load` reads back."""
     archives = {v: fetch(PICTURE_PACKAGE.format(n), out / "packages") for v, n in PICTURES.items()}
@@ -173,6 +193,7 @@ def build(out: Path) -> Dataset:
             "text": encoder.encode(texts),
             "spans": torch.stack([counts.cumsum(0) - counts, counts], 1),
             "unseen": encoder.encode(unseen),
+            "weight": weights(chosen, concept, vendor),
         },
         out / "emoji.safetensors",
     )

@@ -53,7 +53,7 @@ def draw(dataset: data.Dataset, plan: Plan, step: int) -> Batch:
     """The batch of a step: a function of the plan's seed and the step alone. Half of the
     captions are the label in one of its templates, half any caption of the concept."""
     chance = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
-    rows = torch.randint(len(dataset.pictures), (plan.batch,), generator=chance)
+    rows = torch.multinomial(dataset.weight, plan.batch, replacement=True, generator=chance)
     first, count = dataset.spans[dataset.concept[rows]].unbind(1)
     reach = torch.where(torch.rand(plan.batch, generator=chance) < 0.5, count.clamp(max=8), count)
     pick = first + (torch.rand(plan.batch, generator=chance) * reach).long()
