@@ -96,18 +96,20 @@ def test_a_lone_image_that_kills_three_workers_is_failed(farm: Bench) -> None:
 
 
 def test_innocents_are_charged_with_no_crash(farm: Bench) -> None:
-    """Deaths in company, before rendering began, or of workers that only waited."""
-    job = farm.submit(4)
+    """Deaths in company, and alone before rendering began."""
+    job = farm.submit(16)
     reaper, _ = trusted(farm)
+    sizes = []
     for death in range(6):
-        dead = die(farm, f"w{death}", rendering=death < 2)
-        if dead.count == 1 and death < 2:
-            pytest.fail("the lease should hold more than one image yet")
+        sizes.append(die(farm, f"w{death}", rendering=death < 3).count)
         assert reaper.step() == 1
+    assert min(sizes[:3]) > 1, "rendering had begun in company only"
+    lane = jobs.lanes(farm.db, job.id)[0].id
+    assert [control.crashes(farm.db, lane, position) for position in range(16)] == [0] * 16
     while farm.work_off("last", 16):
         pass
-    assert farm.job(job).counts.done == 4
-    assert farm.job(job).counts.failed == 0
+    counts = farm.job(job).counts
+    assert (counts.done, counts.failed) == (16, 0)
 
 
 def test_a_zombies_late_commit_is_harmless(farm: Bench) -> None:
@@ -194,10 +196,10 @@ def test_an_outage_of_the_database_starts_the_wait_anew(farm: Bench) -> None:
     class Flaky(Database):
         down = False
 
-        def write(self, work):  # type: ignore[no-untyped-def]
+        def read(self, work):  # type: ignore[no-untyped-def]
             if self.down:
                 raise errors.DatabaseDown
-            return super().write(work)
+            return super().read(work)
 
     db = Flaky(farm.settings.database)
     queues = Queues(db, lambda _: farm.queue)

@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from promptmill import errors
-from promptmill.store import jobs
+from promptmill.store import conservation, control, jobs
 from tests.integration.control_bench import Bench, Clock, bench
 from worker.control.audit import Audit
 from worker.control.finaliser import Finaliser
@@ -138,6 +139,31 @@ def test_paused_jobs_stay_out_and_stray_lanes_are_dropped(farm: Bench) -> None:
     farm.enqueue(resumed)
     assert audit.strays() == 0
     assert farm.work_off("w") == 20
+
+
+def test_what_moves_between_the_two_reads_is_counted_twice_never_not_at_all(
+    farm: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each look, at Redis or at the database, a worker finishes four images."""
+    job = farm.submit(200)
+
+    def then_work(look: Callable[..., Any]) -> Callable[..., Any]:
+        def looked(*args: Any) -> Any:
+            found = look(*args)
+            lease = farm.lease("w", 4)
+            if lease is not None:
+                farm.commit(farm.works(lease))
+                farm.queue.ack(lease.id)
+            return found
+
+        return looked
+
+    monkeypatch.setattr(farm.queue, "snapshot", then_work(farm.queue.snapshot))
+    monkeypatch.setattr(conservation, "progress", then_work(conservation.progress))
+    monkeypatch.setattr(control, "lane_terminals", then_work(control.lane_terminals))
+    audit, clock = audited(farm)
+    assert rounds(audit, clock, 6) == 0
+    assert 0 < farm.job(job).counts.done < 200
 
 
 @pytest.mark.timeout(60)

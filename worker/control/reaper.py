@@ -70,18 +70,18 @@ class Reaper:
 
     def step(self) -> int:
         """Returns the leases released in this round. An outage, of Redis or of the
-        database, raises `errors.Unavailable` and starts the grace period anew: whoever
+        database, raises `errors.Unavailable` and starts every grace period anew: whoever
         could not commit could not make progress either."""
-        released = 0
-        for queue in self._queues.all():
-            grace = self._graces.setdefault(queue.model, Grace(self._period, self._clock))
-            try:
-                if grace.over(queue):
-                    released += self._reap(queue)
-            except errors.Unavailable:
+        try:
+            return sum(self._reap(queue) for queue in self._queues.all() if self._trusted(queue))
+        except errors.Unavailable:
+            for grace in self._graces.values():
                 grace.restart()
-                raise
-        return released
+            raise
+
+    def _trusted(self, queue: Queue) -> bool:
+        grace = self._graces.setdefault(queue.model, Grace(self._period, self._clock))
+        return grace.over(queue)
 
     def _reap(self, queue: Queue) -> int:
         expired = queue.expired(AT_ONCE)
