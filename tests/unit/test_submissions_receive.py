@@ -31,7 +31,17 @@ from tests.unit.submissions_kit import RICH, STUB, cut, document, drafts, gz, li
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    yield from migrated(f"sqlite:///{tmp_path / 'test.db'}")
+
+
+@pytest.fixture
+def any_db(database_url: str) -> Iterator[Database]:
+    """SQLite and Postgres."""
+    yield from migrated(database_url)
+
+
+def migrated(url: str) -> Iterator[Database]:
+    database = Database(url)
     database.migrate()
     tenants.ensure_default(database)
     for model in (STUB, RICH):
@@ -68,7 +78,9 @@ def many(n: int) -> bytes:
     )
 
 
-def test_what_is_received_is_what_is_kept(db: Database) -> None:
+@pytest.mark.servers
+def test_what_is_received_is_what_is_kept(any_db: Database) -> None:
+    db = any_db
     body = many(5000)
     received = receive(
         db,
