@@ -4,18 +4,14 @@ body or from a JSON document. Unknown parameters are refused by name."""
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from api.submissions import fields
-from api.submissions.readers import refuse_nul
+from api.submissions import fields, parameters
 from api.submissions.warnings import Warnings
 from promptmill import errors, jobs, records
 from promptmill.models import Model
@@ -30,10 +26,6 @@ JOB = frozenset(
 INTAKE = frozenset({"map", "on_unsupported", "idempotency_key", "dry_run"})
 KNOWN = DEFAULTS | JOB | INTAKE | frozenset(OUTPUT)
 ALIASES = {"negative": "negative_prompt"}
-MAX_METADATA = 8_192  # bytes of JSON
-_WINDOW = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +105,11 @@ def parse(
     """Raises `errors.BadRequest` naming the parameter, or `errors.ModelNotFound`."""
     params = _known(given)
     warnings = Warnings()
-    model = find_model(_text(params, "model", 200) or default_model)
-    warn = _choice(params, "on_unsupported", ("refuse", "warn"), "refuse") == "warn"
+    model = find_model(parameters.text(params, "model", 200) or default_model)
+    warn = parameters.choice(params, "on_unsupported", ("refuse", "warn"), "refuse") == "warn"
     parsers = fields.Parsers(model, textual=textual, max_n=max_n)
     defaults = _defaults(params, parsers, warnings if warn else None)
-    key = idempotency_key or _text(params, "idempotency_key", 255)
+    key = idempotency_key or parameters.text(params, "idempotency_key", 255)
     if key is not None and (len(key) > 255 or not key.isprintable()):
         raise errors.BadRequest(
             "the idempotency key must be up to 255 printable characters", param="idempotency_key"
@@ -126,27 +118,27 @@ def parse(
     job = records.NewJob(
         tenant_id=tenant_id,
         model=model.name,
-        name=_text(params, "name", 200) or "",
+        name=parameters.text(params, "name", 200) or "",
         priority=jobs.Priority(
-            _choice(params, "priority", tuple(jobs.Priority), jobs.Priority.NORMAL)
+            parameters.choice(params, "priority", tuple(jobs.Priority), jobs.Priority.NORMAL)
         ),
         seed=_job_seed(tenant_id, key) if _listed(seed) else parsers.seed(seed),
         defaults={k: params[k] for k in params if k in DEFAULTS},
-        output=_output(params, output_prefixes),
-        metadata=_metadata(params.get("metadata"), textual),
-        webhook=_webhook(params),
-        fingerprint=_text(params, "fingerprint", 200),
-        expires_at=_expires(params, textual),
+        output=parameters.output(params, output_prefixes),
+        metadata=parameters.metadata(params.get("metadata"), textual),
+        webhook=parameters.webhook(params),
+        fingerprint=parameters.text(params, "fingerprint", 200),
+        expires_at=parameters.expires(params, textual),
         recipe=recipe,
     )
     return Head(
         job=job,
         model=model,
         defaults=defaults,
-        columns=_columns(params.get("map")),
+        columns=parameters.columns(params.get("map")),
         warn=warn,
         idempotency_key=key,
-        dry_run=_flag(params, "dry_run"),
+        dry_run=parameters.flag(params, "dry_run"),
         canonical=_canonical(params, model, recipe),
         warnings=warnings,
     )
@@ -208,110 +200,6 @@ def _honoured(parse: fields.Parse, name: str, value: Any, warnings: Warnings | N
             raise
         warnings.add(name, error.message)
         return []
-
-
-def _text(params: Mapping[str, Any], name: str, most: int) -> str | None:
-    value = params.get(name)
-    if value is None or value == "":
-        return None
-    return fields.string(value, name=name, most=most)
-
-
-def _choice(params: Mapping[str, Any], name: str, known: Sequence[str], usual: str) -> str:
-    value = params.get(name, usual)
-    if value not in known:
-        raise errors.BadRequest(f"{name} must be one of {', '.join(known)}", param=name)
-    return str(value)
-
-
-def _flag(params: Mapping[str, Any], name: str) -> bool:
-    value = params.get(name, False)
-    if value in (True, "true", "1", "yes"):
-        return True
-    if value in (False, "false", "0", "no"):
-        return False
-    raise errors.BadRequest(f"{name} must be true or false", param=name)
-
-
-def _output(params: Mapping[str, Any], prefixes: Sequence[str]) -> records.Output:
-    prefix = _text(params, "prefix", 200) or ""
-    if prefix:
-        allowed = any(prefix == p or prefix.startswith(p.rstrip("/") + "/") for p in prefixes if p)
-        dotted = any(set(part) <= {"."} for part in prefix.split("/"))
-        if not allowed or dotted or not _PREFIX.fullmatch(prefix):
-            raise errors.BadRequest("this output prefix is not allowed here", param="prefix")
-    return records.Output(
-        format=_choice(params, "format", ("png", "webp", "jpeg"), "png"),
-        packing=_choice(params, "packing", ("image", "tar"), "image"),
-        prefix=prefix,
-    )
-
-
-def _metadata(value: Any, textual: bool) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if textual and isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise errors.BadRequest("metadata must be a JSON object", param="metadata") from error
-    if not isinstance(value, dict):
-        raise errors.BadRequest("metadata must be a JSON object", param="metadata")
-    refuse_nul(value, line=None, param="metadata")
-    if len(orjson.dumps(value)) > MAX_METADATA:
-        raise errors.BadRequest(f"metadata is over {MAX_METADATA} bytes", param="metadata")
-    return value
-
-
-def _webhook(params: Mapping[str, Any]) -> str | None:
-    url = _text(params, "webhook", 2048)
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise errors.BadRequest("webhook must be an http or https URL", param="webhook")
-    return url
-
-
-def _expires(params: Mapping[str, Any], textual: bool) -> float | None:
-    if "expires_at" in params and "window" in params:
-        raise errors.BadRequest("give expires_at or window, not both", param="window")
-    now = time.time()
-    if "expires_at" in params:
-        at = fields.number(params["expires_at"], name="expires_at", textual=textual)
-        if at <= now:
-            raise errors.BadRequest("expires_at is in the past", param="expires_at")
-        return at
-    if "window" not in params:
-        return None
-    match = _WINDOW.fullmatch(str(params["window"]))
-    if match is None or not int(match[1]):
-        raise errors.BadRequest("window must be like 30m, 24h or 7d", param="window")
-    return now + int(match[1]) * _SECONDS[match[2]]
-
-
-def _columns(value: Any) -> dict[str, str]:
-    """{column: field} from {"prompt": "caption"} or "prompt=caption,seed=my_seed"."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        pairs = [pair.partition("=") for part in value for pair in part.split(",")]
-        value = {field.strip(): column.strip() for field, _, column in pairs}
-    if not isinstance(value, dict):
-        raise errors.BadRequest("map must be like prompt=caption,seed=my_seed", param="map")
-    columns: dict[str, str] = {}
-    for name, column in value.items():
-        if name not in fields.NAMES:
-            raise errors.BadRequest(f"map knows no field {name[:100]!r}", param="map")
-        if not isinstance(column, str) or not column or column in columns:
-            raise errors.BadRequest(f"map needs one column for {name}", param="map")
-        columns[column] = name
-    return columns
 
 
 def _canonical(params: Mapping[str, Any], model: Model, recipe: Mapping[str, Any] | None) -> bytes:
