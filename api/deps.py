@@ -55,7 +55,7 @@ def tenant_of(
     """The caller. Raises `errors.Unauthorized`."""
     if farm.settings.auth == "off":
         _guard_open_farm(request)
-        return tenants.ensure_default(farm.db)
+        return farm.default_tenant()
     tenant = tenants.authenticate(farm.db, given.credentials) if given else None
     if tenant is None:
         raise errors.Unauthorized()

@@ -7,13 +7,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
 
 from api.rates import Pace, Rates
-from promptmill import blobs, errors, records, wakeups
+from promptmill import blobs, errors, jobs, records, wakeups
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images as stored_images
@@ -25,6 +25,7 @@ from promptmill.store.database import Database
 log = logging.getLogger("promptmill.api")
 
 WORKERS_FOR = 1.0  # seconds for which a look at the live workers is believed
+REDIS_AGAIN = 3.0  # seconds until Redis is asked again after it did not answer
 
 
 class Farm:
@@ -37,6 +38,7 @@ class Farm:
         self.segments = stored_images.SegmentCache()
         self.rates = Rates()
         self.celery: Celery = wakeups.celery_app(settings)
+        self._default: records.Tenant | None = None
         self._queues: dict[str, RedisQueue] = {}
         self._workers: dict[str, tuple[float, list[dict[str, Any]] | None]] = {}
         self._lock = threading.Lock()
@@ -48,23 +50,30 @@ class Farm:
             return self._queues[model]
 
     def workers(self, model: str) -> list[dict[str, Any]] | None:
-        """The live workers of a model, at most a second old; None while Redis is out of
-        reach."""
+        """The live workers of a model, as seen a second ago at most; None while Redis is
+        out of reach."""
         now = time.monotonic()
-        seen, found = self._workers.get(model, (float("-inf"), None))
-        if now - seen < WORKERS_FOR:
+        until, found = self._workers.get(model, (now, None))
+        if now < until:
             return found
+        self._workers[model] = (now + REDIS_AGAIN, found)  # others need not wait for it, too
         try:
             found = self.queue(model).workers()
+            self._workers[model] = (now + WORKERS_FOR, found)
         except errors.Unavailable:
             found = None
-        self._workers[model] = (now, found)
         return found
 
     def cold(self, model: str) -> bool | None:
         """Whether no live worker serves the model; None when that is not known."""
         found = self.workers(model)
         return None if found is None else not found
+
+    def default_tenant(self) -> records.Tenant:
+        """Whose jobs those of a farm without keys are. Looked up once: it is a write."""
+        if self._default is None:
+            self._default = tenants.ensure_default(self.db)
+        return self._default
 
     def queue_limit(self, tenant_id: int) -> int:
         """How many unfinished images the tenant may have."""
@@ -75,15 +84,16 @@ class Farm:
         return self.rates.observe(job, wall=time.time())
 
     def enqueue(self, job: records.Job, *, fresh: bool) -> None:
-        """Puts what is left of a queued job into the queue and wakes workers. fresh: nothing
-        of it has ever run."""
+        """Puts what is left of a job into the queue and wakes workers, if it is queued.
+        fresh: nothing of it has ever run."""
+        if job.state is not jobs.JobState.QUEUED:
+            return
         queue = self.queue(job.model)
-        counts = {lane.id: lane.count for lane in stored_jobs.lanes(self.db, job.id)}
         try:
+            counts = {lane.id: lane.count for lane in stored_jobs.lanes(self.db, job.id)}
             for lane in stored_jobs.queue_lanes(self.db, job):
                 whole = [records.Span(0, counts[lane.id])]
-                spans = whole if fresh else stored_images.gaps(self.db, lane.id)
-                queue.replace(lane, spans)
+                queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             wakeups.wake(self.celery, queue, job.model)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:
@@ -92,8 +102,8 @@ class Farm:
     def withdraw(self, job: records.Job) -> None:
         """Takes a paused, cancelled or deleted job's lanes off the queue."""
         queue = self.queue(job.model)
-        lanes: Sequence[records.Lane] = stored_jobs.lanes(self.db, job.id)
         try:
+            lanes = stored_jobs.lanes(self.db, job.id)
             queue.drop([lane.id for lane in lanes], version=job.version)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:

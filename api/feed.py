@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio.to_thread
 
-from api import schemas
+from api import present
 from api.farm import Farm
 from api.frontier import Frontier
 from api.rates import Pace
@@ -47,7 +47,7 @@ class Sight:
         job = self.job
         if job is None:
             return ()
-        return (job.generation, job.version, job.counts, schemas.state_of(job))
+        return (job.generation, job.version, job.counts, present.state_of(job))
 
 
 class Listener:

@@ -72,7 +72,7 @@ class Rates:
         if rate is None:
             rate = trend = _overall(job, wall) if job.generation == 0 else 0.0
         left = job.counts.total - finished
-        return Pace(rate, left / trend if trend else None)
+        return Pace(rate, left / trend if rate and trend else None)
 
 
 def _overall(job: records.Job, wall: float) -> float:

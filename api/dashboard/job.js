@@ -1,7 +1,7 @@
 // The second view: one job, its numbers live, its pictures page by page.
 
 import { call, get, listen, show } from "./api.js";
-import { bytes, duration, el, number, rate } from "./dom.js";
+import { ago, bytes, duration, el, number, rate } from "./dom.js";
 import { bar, pill } from "./jobs.js";
 
 const PAGE = 96;
@@ -129,6 +129,7 @@ export function jobView(id, signal, complain) {
   const title = el("h1", {}, id);
   const state = el("span");
   const notice = el("p.warn", { hidden: true });
+  const about = el("p.facts.about");
   const stats = el("dl.stats");
   const actions = el("div.actions.line");
   const failures = el("div.failures.line");
@@ -188,11 +189,13 @@ export function jobView(id, signal, complain) {
     title.textContent = job.name || id;
     document.title = `${job.name || id} · promptmill`;
     state.replaceChildren(pill(job.state));
+    about.replaceChildren(...[job.model, job.priority, counts.done ? bytes(job.bytes) : null,
+      `submitted ${ago(job.created_at)}`].filter(Boolean).map((text) => el("span", {}, text)));
     notice.textContent = job.notice ?? job.error ?? "";
     notice.hidden = !notice.textContent;
     const facts = [["Done", number(counts.done)], ["Failed", number(counts.failed)],
       ["Waiting", number(counts.queued)], ["Total", number(counts.total)],
-      ["Rate", rate(job.images_per_second)], ["Left", duration(job.eta_seconds)], ["Size", bytes(job.bytes)]];
+      ["Rate", rate(job.images_per_second)], ["Left", duration(job.eta_seconds)]];
     stats.replaceChildren(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
     if (counts.failed !== failed) { failed = counts.failed; explain().catch(complain); }
     offer();
@@ -217,5 +220,5 @@ export function jobView(id, signal, complain) {
   get(`/v1/jobs/${id}`, {}, signal).then((found) => { take(found); follow(); }).catch(complain);
   pictures.load().catch(complain);
   return el("div.stack", {}, el("a.back", { href: "#/" }, "← All jobs"),
-    el("div.head", {}, title, state), notice, node, stats, actions, failures, tabs, pictures.node);
+    el("div.head", {}, title, state), about, notice, node, stats, actions, failures, tabs, pictures.node);
 }

@@ -10,11 +10,11 @@ const PAGE = 25;
 export function bar() {
   const parts = ["done", "failed", "cancelled"].map((name) => el(`span.${name}`));
   const node = el("div.bar", { role: "progressbar", ariaValueMin: "0", ariaValueMax: "100" }, parts);
-  return [node, ({ counts, state }) => {
+  return [node, ({ counts, images_per_second: speed, state }) => {
     const total = counts.total || 1;
     parts.forEach((part) => { part.style.width = `${(100 * counts[part.className]) / total}%`; });
     node.setAttribute("aria-valuenow", Math.floor((100 * (counts.done + counts.failed)) / total));
-    node.classList.toggle("moving", state === "running");
+    node.classList.toggle("moving", state === "running" && speed > 0);
   }];
 }
 
@@ -36,7 +36,7 @@ function line(job) {
       facts.replaceChildren(
         el("span", {}, `${number(done)} of ${number(total)}`),
         failed ? el("span.bad", {}, `${number(failed)} failed`) : "",
-        live ? el("span", {}, rate(now.images_per_second)) : "",
+        live && now.images_per_second ? el("span", {}, rate(now.images_per_second)) : "",
         live && now.eta_seconds !== null ? el("span", {}, `${duration(now.eta_seconds)} left`) : "",
         now.notice ? el("span.warn", {}, now.notice) : "",
         el("span.model", {}, now.model),

@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api import schemas
+from api import present
 from api.deps import FarmDep, TenantDep
 from api.farm import Farm
 from api.feed import Feeds, Sight
@@ -101,9 +101,9 @@ class Teller:
         if sight.missed:
             yield message("resync", {"job_id": job.public_id})
         for image in sight.images:
-            shape = schemas.image_of(job, image, self._url)
+            shape = present.image_of(job, image, self._url)
             yield message("image", shape.model_dump(mode="json"))
-        shown = schemas.job_of(job, pace=sight.pace, cold=self._farm.cold(job.model))
+        shown = present.job_of(job, pace=sight.pace, cold=self._farm.cold(job.model))
         yield message("progress", shown.model_dump(mode="json", include=_PROGRESS), event_id(job))
         if shown.state != self._state:
             self._state = shown.state

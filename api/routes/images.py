@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import schemas
+from api import present, schemas
 from api.deps import FarmDep, Limit, TenantDep
 from api.links import CONTENT_TYPES, filename, links, signed
 from promptmill import errors, jobs
@@ -58,7 +58,7 @@ def listing(
         cache=farm.segments,
     )
     url = links(farm, request, job)
-    return schemas.page_of((schemas.image_of(job, i, url) for i in found), has_more=more)
+    return present.page_of((present.image_of(job, i, url) for i in found), has_more=more)
 
 
 @router.get("/{index}", response_model=schemas.Image)
@@ -66,7 +66,7 @@ def show(job_id: str, index: Index, request: Request, farm: FarmDep, tenant: Ten
     """One image."""
     job = stored_jobs.get(farm.db, tenant.id, job_id)
     image = stored_images.get(farm.db, job, index, cache=farm.segments)
-    return schemas.image_of(job, image, links(farm, request, job))
+    return present.image_of(job, image, links(farm, request, job))
 
 
 @router.get(

@@ -9,7 +9,7 @@ import orjson
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api import schemas, submissions
+from api import present, schemas, submissions
 from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
@@ -24,7 +24,7 @@ UPLOADS = 16  # bodies read at once by this process; others wait their turn
 
 
 def shown(farm: Farm, job: records.Job) -> schemas.Job:
-    return schemas.job_of(job, pace=farm.pace(job), cold=farm.cold(job.model))
+    return present.job_of(job, pace=farm.pace(job), cold=farm.cold(job.model))
 
 
 _BODY: dict[str, Any] = {
@@ -107,8 +107,8 @@ def _take(
     failpoints.reach("submit.committed")
     if not received.replay:
         farm.enqueue(received.job, fresh=True)
-    job = stored_jobs.get(farm.db, tenant.id, received.job.public_id)
-    answer = schemas.submitted_of(
+    job = received.job
+    answer = present.submitted_of(
         job,
         pace=farm.pace(job),
         cold=farm.cold(model),
@@ -127,7 +127,7 @@ def listing(
 ) -> Any:
     """The tenant's jobs, newest first."""
     found, more = stored_jobs.page(farm.db, tenant.id, after=after, limit=limit, states=state)
-    return schemas.page_of((shown(farm, job) for job in found), has_more=more)
+    return present.page_of((shown(farm, job) for job in found), has_more=more)
 
 
 @router.get("/{job_id}", response_model=schemas.Job)
@@ -181,7 +181,7 @@ def retry(
     job, retried = stored_jobs.retry(farm.db, tenant.id, job_id, codes=codes)
     if retried:
         farm.enqueue(job, fresh=False)
-    return schemas.retried_of(job, pace=farm.pace(job), cold=farm.cold(job.model), retried=retried)
+    return present.retried_of(job, pace=farm.pace(job), cold=farm.cold(job.model), retried=retried)
 
 
 @router.delete("/{job_id}", response_model=schemas.Deleted)
@@ -193,4 +193,4 @@ def delete(job_id: str, farm: FarmDep, tenant: TenantDep, response: Response) ->
         farm.withdraw(stored_jobs.cancel(farm.db, tenant.id, job_id))
     job = stored_jobs.delete(farm.db, tenant.id, job_id)
     response.status_code = 202 if live else 200
-    return schemas.Deleted(id=job_id, deleted=not live, state=schemas.state_of(job))
+    return schemas.Deleted(id=job_id, deleted=not live, state=present.state_of(job))

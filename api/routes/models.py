@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from api import schemas
+from api import present, schemas
 from api.deps import FarmDep, TenantDep
 from promptmill.store import models as stored_models
 
@@ -19,9 +19,9 @@ def listing(farm: FarmDep, tenant: TenantDep) -> Any:
     found = stored_models.all(farm.db)
     counts = {model.name: farm.workers(model.name) for model in found}
     shapes = (
-        schemas.model_of(m, None if (live := counts[m.name]) is None else len(live)) for m in found
+        present.model_of(m, None if (live := counts[m.name]) is None else len(live)) for m in found
     )
-    return schemas.page_of(shapes, has_more=False)
+    return present.page_of(shapes, has_more=False)
 
 
 @router.get("/models/{name}", response_model=schemas.Model)
@@ -29,13 +29,13 @@ def show(name: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One model."""
     model = stored_models.get(farm.db, name)
     live = farm.workers(name)
-    return schemas.model_of(model, None if live is None else len(live))
+    return present.model_of(model, None if live is None else len(live))
 
 
 @router.get("/workers", response_model=schemas.Page[schemas.Worker])
 def workers(farm: FarmDep, tenant: TenantDep) -> Any:
     """Every live worker, as it last reported itself."""
     found = farm.all_workers()
-    return schemas.page_of(
-        (schemas.worker_of(model, status) for model, status in found), has_more=False
+    return present.page_of(
+        (present.worker_of(model, status) for model, status in found), has_more=False
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from api import schemas
+from api import present, schemas
 from api.deps import FarmDep, TenantDep
 from api.links import links
 from promptmill.store import images as stored_images
@@ -27,5 +27,5 @@ def provenance(
     for public_id, index in stored_images.by_sha256(farm.db, tenant.id, bytes.fromhex(sha256)):
         job = stored_jobs.get(farm.db, tenant.id, public_id)
         image = stored_images.get(farm.db, job, index, cache=farm.segments)
-        shapes.append(schemas.image_of(job, image, links(farm, request, job)))
-    return schemas.page_of(shapes, has_more=False)
+        shapes.append(present.image_of(job, image, links(farm, request, job)))
+    return present.page_of(shapes, has_more=False)

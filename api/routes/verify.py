@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 
-from api import schemas, verification
+from api import present, schemas, verification
 from api.deps import FarmDep, Limit, TenantDep
 from api.routes.jobs import shown
 from promptmill.store import jobs as stored_jobs
@@ -56,7 +56,7 @@ def verdicts(
         next=found[-1].again.item.index if found and more else None,
         job_id=job.public_id,
         verify_job=check.public_id,
-        state=schemas.state_of(check),
+        state=present.state_of(check),
         summary=summary,
     )
 

@@ -159,7 +159,7 @@ class ApiFarm:
         self.db.close()
 
     def submit(self, rows: Sequence[str | dict[str, Any]], **query: str) -> dict[str, Any]:
-        answer = self.post_rows(rows, **query)
+        answer = self.post_rows(rows, headers=None, **query)
         assert answer.status_code == 202, answer.text
         return dict(answer.json())
 

@@ -73,7 +73,7 @@ REFUSED = {
     "an unknown content type": Bad(b"x", kind="application/pdf", status=415),
     "an unknown default": Bad(rows(GOOD), param="sized", query={"sized": "64x64"}),
     "an empty body": Bad(b""),
-    "a foreign output prefix": Bad(rows(GOOD), query={"output.prefix": "elsewhere/"}),
+    "a foreign output prefix": Bad(rows(GOOD), query={"prefix": "elsewhere/"}, param="prefix"),
     "too long an idempotency key": Bad(rows(GOOD), headers={"idempotency-key": "k" * 300}),
 }
 

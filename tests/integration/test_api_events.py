@@ -12,6 +12,7 @@ import pytest
 
 from promptmill.store import control
 from tests.integration.api_farm import ApiFarm, events
+from tests.servers import ValkeyServer
 
 pytestmark = pytest.mark.servers
 
@@ -133,6 +134,20 @@ def test_a_deleted_job_ends_its_stream(farm: ApiFarm) -> None:
     assert seen[-1][0] == "state"
     assert farm.http.delete(f"/v1/jobs/{id}").status_code == 200
     assert farm.http.get(f"/v1/jobs/{id}/events").status_code == 404
+
+
+def test_without_redis_news_come_from_the_database(tmp_path: Path) -> None:
+    with ValkeyServer() as server, ApiFarm(tmp_path, server.url) as farm:
+        id = farm.submit(["one"])["id"]
+        server.kill()
+        with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+            paused = farm.http.post(f"/v1/jobs/{id}/pause")
+            assert (paused.status_code, paused.json()["state"]) == (200, "paused")
+            seen = events(
+                response, lambda event, data: event == "state" and data["state"] == "paused"
+            )
+        assert seen[-1][0] == "state"
+        assert farm.http.post(f"/v1/jobs/{id}/cancel").json()["state"] == "cancelling"
 
 
 def test_streams_end_when_the_server_stops(farm: ApiFarm) -> None:

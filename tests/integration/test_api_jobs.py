@@ -155,6 +155,17 @@ def test_retry_takes_error_codes_and_keeps_the_seeds(farm: ApiFarm) -> None:
     assert {i["index"]: i["seed"] for i in farm.images(id)} == seeds
 
 
+def test_a_retry_of_a_paused_job_waits_for_its_resume(farm: ApiFarm) -> None:
+    id = farm.submit(["fail one", *[f"prompt {n}" for n in range(10)]])["id"]
+    farm.worker.batch()
+    farm.http.post(f"/v1/jobs/{id}/pause")
+    again = farm.http.post(f"/v1/jobs/{id}/retry").json()
+    assert (again["retried"], again["state"]) == (1, "paused")
+    assert queued(farm, id) == 0
+    farm.http.post(f"/v1/jobs/{id}/resume")
+    assert queued(farm, id) == 4
+
+
 def test_deleting_a_live_job_cancels_it_first(farm: ApiFarm) -> None:
     id = farm.submit(["a heart"])["id"]
     answer = farm.http.delete(f"/v1/jobs/{id}")

@@ -57,6 +57,14 @@ def test_a_job_that_stands_still_has_no_eta() -> None:
     assert (pace.images_per_second, pace.eta_seconds) == (0.0, None)
 
 
+def test_a_job_that_just_stopped_has_no_eta_either() -> None:
+    rates = Rates()
+    for second in range(32):
+        done = min(second, 20)
+        pace = rates.observe(job(done, started=0.0), wall=float(second), now=float(second))
+    assert (pace.images_per_second, pace.eta_seconds) == (0.0, None)
+
+
 def test_a_job_that_has_not_begun_has_neither() -> None:
     pace = Rates().observe(job(0), wall=10.0, now=0.0)
     assert (pace.images_per_second, pace.eta_seconds) == (0.0, None)

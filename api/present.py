@@ -1,0 +1,168 @@
+"""How the records of the farm become the shapes of the public contract. Knows no request
+and no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from api import schemas
+from api.rates import Pace
+from promptmill import jobs, models, records
+
+T = TypeVar("T", bound=BaseModel)
+
+_CLOSED = (jobs.JobState.CANCELLING, jobs.JobState.CANCELLED, jobs.JobState.EXPIRED)
+
+
+def state_of(job: records.Job) -> str:
+    """The state that is shown: a queued job that began is running."""
+    begun = job.started_at is not None or job.counts.done + job.counts.failed > 0
+    return "running" if job.state is jobs.JobState.QUEUED and begun else str(job.state)
+
+
+def counts_of(job: records.Job) -> schemas.Counts:
+    done, failed, total = job.counts.done, job.counts.failed, job.counts.total
+    left = total - done - failed
+    closed = job.state in _CLOSED
+    return schemas.Counts(
+        total=total,
+        queued=0 if closed else left,
+        done=done,
+        failed=failed,
+        cancelled=left if closed else 0,
+    )
+
+
+def job_of(job: records.Job, *, pace: Pace, cold: bool | None) -> schemas.Job:
+    return schemas.Job.model_construct(**_job_fields(job, pace=pace, cold=cold))
+
+
+def retried_of(job: records.Job, *, pace: Pace, cold: bool | None, retried: int) -> schemas.Retried:
+    return schemas.Retried.model_construct(
+        **_job_fields(job, pace=pace, cold=cold), retried=retried
+    )
+
+
+def submitted_of(
+    job: records.Job, *, pace: Pace, cold: bool | None, warnings: dict[str, Any]
+) -> schemas.Submitted:
+    return schemas.Submitted.model_construct(
+        **_job_fields(job, pace=pace, cold=cold), warnings=warnings
+    )
+
+
+def _job_fields(job: records.Job, *, pace: Pace, cold: bool | None) -> dict[str, Any]:
+    waits = job.state is jobs.JobState.QUEUED
+    notice = f"no worker serves the model {job.model} now" if cold and waits else None
+    return {
+        "id": job.public_id,
+        "object": "job",
+        "name": job.name,
+        "model": job.model,
+        "state": state_of(job),
+        "priority": str(job.priority),
+        "counts": counts_of(job),
+        "images_per_second": round(pace.images_per_second, 3),
+        "eta_seconds": None if pace.eta_seconds is None else round(pace.eta_seconds, 1),
+        "cold": cold,
+        "notice": notice,
+        "bytes": job.counts.bytes,
+        "seed": job.seed,
+        "generation": job.generation,
+        "fingerprint": job.fingerprint,
+        "defaults": dict(job.defaults),
+        "output": schemas.Output(
+            format=job.output.format, packing=job.output.packing, prefix=job.output.prefix
+        ),
+        "recipe": None if job.recipe is None else dict(job.recipe),
+        "webhook": job.webhook,
+        "error": job.error,
+        "metadata": dict(job.metadata),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "expires_at": job.expires_at,
+    }
+
+
+def image_of(
+    job: records.Job, image: records.Image, url: Callable[[records.Image], str | None]
+) -> schemas.Image:
+    item = image.item
+    done = image.state is jobs.ImageState.DONE
+    terminal = done or image.state is jobs.ImageState.FAILED
+    error = None
+    if image.error_code is not None:
+        error = schemas.ImageError(code=image.error_code, message=image.error_text or "")
+    return schemas.Image.model_construct(
+        id=jobs.image_id(job.public_id, item.index),
+        object="image",
+        job_id=job.public_id,
+        index=item.index,
+        row=item.row,
+        sample=item.sample,
+        custom_id=item.custom_id,
+        state=str(image.state),
+        prompt=item.prompt,
+        expanded_prompt=item.prompt,
+        negative_prompt=item.negative_prompt,
+        seed=item.seed,
+        model=job.model,
+        fingerprint=image.fingerprint,
+        width=item.width,
+        height=item.height,
+        steps=item.steps,
+        guidance=item.guidance,
+        task=item.task,
+        bytes=image.bytes if done else None,
+        sha256=image.sha256.hex() if image.sha256 else None,
+        score=image.score,
+        url=url(image) if done else None,
+        attempts=image.attempt + 1 if terminal else image.attempt,
+        error=error,
+        metadata=dict(item.metadata),
+        render_ms=image.render_ms,
+        worker=image.worker,
+        finished_at=image.finished_at,
+    )
+
+
+def model_of(model: models.Model, workers: int | None) -> schemas.Model:
+    """`workers`: how many serve it, None when that is not known."""
+    caps = model.caps
+    bounds = ("least", "default", "most")
+    return schemas.Model(
+        id=model.name,
+        description=model.description,
+        fingerprint=model.fingerprint,
+        cold=None if workers is None else workers == 0,
+        workers=workers or 0,
+        sizes=[f"{width}x{height}" for width, height in caps.sizes],
+        tasks=list(caps.tasks),
+        parameters=list(caps.parameters),
+        steps=dict(zip(bounds, map(float, caps.steps), strict=True)),
+        guidance=dict(zip(bounds, caps.guidance, strict=True)),
+        quantizations=list(caps.quantizations),
+        max_batch=caps.max_batch,
+        max_prompt=caps.max_prompt,
+    )
+
+
+def worker_of(model: str, status: Mapping[str, Any]) -> schemas.Worker:
+    name = str(status.get("worker") or status.get("id") or status.get("name") or "")
+    return schemas.Worker.model_validate({**status, "id": name, "model": model})
+
+
+def page_of(data: Iterable[T], *, has_more: bool) -> schemas.Page[T]:
+    rows = list(data)
+    ids = [str(getattr(row, "id", "")) for row in rows]
+    return schemas.Page[T].model_construct(
+        object="list",
+        data=rows,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+        has_more=has_more,
+    )
