@@ -24,8 +24,12 @@ import redis
 import sqlalchemy as sa
 
 from promptmill.blobs import BlobStore, open_store
+from promptmill.models import Model
 from promptmill.settings import read
+from promptmill.store import models
+from promptmill.store.database import Database
 from tests.servers import free_port, wait_until
+from worker.generators.stub import Stub
 
 FINAL = {"completed", "cancelled", "failed", "expired"}
 
@@ -116,10 +120,17 @@ class Farm:
     def start(self, *, workers: int = 1) -> Self:
         done = self.call("migrate")
         assert done.returncode == 0, done.stderr + done.stdout
+        self.register_stub()
         self.start_api()
         self.control = self.run("control")
         self.workers = [self.run("worker") for _ in range(workers)]
         return self
+
+    def register_stub(self) -> None:
+        """As its first worker would: `migrate` knows only the models that ship."""
+        db = Database(self.settings.database)
+        models.register(db, Model("stub", Stub.caps, ""))
+        db.close()
 
     def start_api(self, **env: str) -> Process:
         self.api = self.run("api", **env)
