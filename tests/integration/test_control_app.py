@@ -130,7 +130,7 @@ def test_a_whole_outage_of_redis_is_survived(farm: Bench) -> None:
         assert process.health()["counts"]["repairs"] == 0
 
 
-@pytest.mark.parametrize("site", ["reaper.recorded", "rebuild.job", "finaliser.ended"])
+@pytest.mark.parametrize("site", ["reaper.recorded", "rebuild.filling", "finaliser.ended"])
 def test_a_death_at_an_awkward_place_is_made_good(
     site: str, valkey_url: str, tmp_path: Path
 ) -> None:
@@ -143,7 +143,7 @@ def _die_and_recover(farm: Bench, site: str) -> None:
     dead = farm.lease("dead", 1, ttl=0.2)
     assert dead is not None
     farm.queue.beat("dead", {dead.id: True}, ttl=0.2)
-    if site == "rebuild.job":
+    if site == "rebuild.filling":
         client = redis.Redis.from_url(farm.settings.redis)
         client.flushall()
         client.close()

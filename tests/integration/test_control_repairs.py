@@ -232,3 +232,47 @@ def test_no_false_repair_while_everything_moves(farm: Bench) -> None:
     farm.work_off("last")
     finaliser.step()
     assert sum(submitted) > 0
+
+
+def test_a_queue_emptied_again_during_its_rebuild_is_rebuilt_again(
+    farm: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = farm.submit(20), farm.submit(10)
+    lease = farm.lease("w", 8)
+    assert lease is not None
+    farm.commit(farm.works(lease))
+    flush(farm)
+    rebuild = Rebuild(farm.db, farm.queues, stop=farm.stop, settle=0.0)
+    lane_ids = farm.queue.lane_ids
+
+    def emptied() -> list[int]:
+        flush(farm)
+        monkeypatch.setattr(farm.queue, "lane_ids", lane_ids)
+        return lane_ids()
+
+    monkeypatch.setattr(farm.queue, "lane_ids", emptied)
+    assert rebuild.step() == 0
+    assert farm.queue.epoch() is None
+    assert rebuild.step() == 1
+    assert farm.work_off("w") == 30 - lease.count
+    assert farm.job(job).counts.done == 20
+    assert farm.job(other).counts.done == 10
+
+
+def test_a_job_paused_during_a_rebuild_does_not_start_it_over(
+    farm: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = farm.submit(20), farm.submit(10)
+    flush(farm)
+    rebuild = Rebuild(farm.db, farm.queues, stop=farm.stop, settle=0.0)
+    lane_ids = farm.queue.lane_ids
+
+    def paused() -> list[int]:
+        version = jobs.pause(farm.db, 1, job.public_id).version
+        farm.queue.drop([lane.id for lane in jobs.lanes(farm.db, job.id)], version=version)
+        return lane_ids()
+
+    monkeypatch.setattr(farm.queue, "lane_ids", paused)
+    assert rebuild.step() == 1
+    assert farm.work_off("w") == 10
+    assert farm.job(other).counts.done == 10

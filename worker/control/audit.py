@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from promptmill import errors
 from promptmill.jobs import JobState
@@ -20,14 +19,11 @@ from promptmill.store import conservation, control, jobs
 from promptmill.store.conservation import OpenJob
 from promptmill.store.database import Database
 from worker.control.queues import Queues
-from worker.control.rebuild import rebuild_lane
+from worker.control.rebuild import PAGE, pages, rebuild_lane
 
 log = logging.getLogger("promptmill.control")
 
-T = TypeVar("T")
-
 CONFIRM = 2.0  # seconds between the commit of a job and its `replace` that are forgiven
-PAGE = 500  # jobs per snapshot
 BUDGET = 0.5  # seconds of one round
 ABSENT = LaneCount(queued=0, leased=0, retry=0, registered=False)
 
@@ -131,7 +127,7 @@ class Audit:
         suspects = self._suspects[queue.model]
         ripe = [s for s in suspects.values() if self._clock() - s.since >= self._confirm]
         repaired = 0
-        for page in _pages([s.job for s in ripe]):
+        for page in pages([s.job for s in ripe]):
             for job in self._short(queue, page):
                 repaired += self._repair(queue, job)
         for suspect in ripe:
@@ -169,7 +165,7 @@ class Audit:
     def _drop_strays(self, queue: Queue) -> int:
         registered = queue.lane_ids()  # Redis first: a lane that comes later is not judged
         dropped = 0
-        for ids in _pages(registered):
+        for ids in pages(registered):
             by_version: dict[int, list[int]] = defaultdict(list)
             for lane, version in control.closed_lanes(self._db, ids).items():
                 by_version[version].append(lane)
@@ -180,8 +176,3 @@ class Audit:
             self.dropped += dropped
             log.warning("audit.dropped", extra={"model": queue.model, "lanes": dropped})
         return dropped
-
-
-def _pages(things: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(things), PAGE):
-        yield things[start : start + PAGE]

@@ -6,19 +6,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from promptmill import failpoints
-from promptmill.jobs import JobState
 from promptmill.queue import Queue
-from promptmill.records import Job, QueueLane
-from promptmill.store import control, images, jobs
+from promptmill.records import QueueLane, Span
+from promptmill.store import conservation, control, images
+from promptmill.store.conservation import OpenLane
 from promptmill.store.database import Database
 from worker.control.queues import Queues
 
 log = logging.getLogger("promptmill.control")
 
 SETTLE = 1.0  # seconds in which live workers may still commit what they hold
+PAGE = 500  # jobs, or lanes, at once
+
+T = TypeVar("T")
+
+
+def pages(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(things), PAGE):
+        yield things[start : start + PAGE]
 
 
 def rebuild_lane(db: Database, queue: Queue, lane: QueueLane) -> bool:
@@ -52,29 +61,44 @@ class Rebuild:
         return sum(self._fill(queue) for queue in cold)
 
     def _fill(self, queue: Queue) -> bool:
-        if self._open_jobs(queue):
+        """Lanes that nobody has begun need no look at their images and come first; of the
+        others the small remainders, which are back soonest."""
+        if next(self._pages(queue), None):
             self._stop.wait(self._settle)
         filled: set[int] = set()
-        for job in self._open_jobs(queue):
-            if self._stop.is_set():
-                return False
-            filled |= self._fill_job(queue, job)
-            failpoints.reach("rebuild.job")
-            self._beat()
-        if not filled <= set(queue.lane_ids()):
-            return False  # emptied again meanwhile: the next round starts over
+        begun: list[OpenLane] = []
+        for page in self._pages(queue):
+            begun += [one for one in page if one.touched]
+            filled |= {
+                one.lane.id
+                for one in page
+                if not one.touched and queue.replace(one.lane, [Span(0, one.count)])
+            }
+            failpoints.reach("rebuild.filling")
+        for one in sorted(begun, key=lambda one: one.left):
+            if self._progress() and rebuild_lane(self._db, queue, one.lane):
+                filled.add(one.lane.id)
+        return not self._stop.is_set() and self._open(queue, filled)
+
+    def _open(self, queue: Queue, filled: set[int]) -> bool:
+        for lost in pages(list(filled - set(queue.lane_ids()))):
+            if len(control.closed_lanes(self._db, lost)) < len(lost):
+                return False  # emptied again meanwhile: the next round starts over
         queue.set_epoch()
         self.rebuilt += 1
         log.warning("rebuild.done", extra={"model": queue.model, "lanes": len(filled)})
         return True
 
-    def _fill_job(self, queue: Queue, job: Job) -> set[int]:
-        lanes = jobs.queue_lanes(self._db, job)
-        return {lane.id for lane in lanes if rebuild_lane(self._db, queue, lane)}
+    def _pages(self, queue: Queue) -> Iterator[list[OpenLane]]:
+        after = 0
+        while self._progress():
+            page = conservation.lanes_page(self._db, queue.model, after=after, limit=PAGE)
+            if not page:
+                return
+            yield page
+            after = page[-1].lane.job_id
 
-    def _open_jobs(self, queue: Queue) -> list[Job]:
-        """Small remainders first: they are back soonest."""
-        queued = [
-            job for job in control.open_jobs(self._db, queue.model) if job.state is JobState.QUEUED
-        ]
-        return sorted(queued, key=lambda job: job.counts.total - job.counts.done)
+    def _progress(self) -> bool:
+        """False once control is to end; until then it is alive."""
+        self._beat()
+        return not self._stop.is_set()
