@@ -107,7 +107,13 @@ jobs = Table(
     Column("swept", Integer, nullable=False),  # generations whose orphans are gone
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
-    Index("ix_jobs_live", "state", postgresql_where=text(LIVE), sqlite_where=text(LIVE)),
+    Index(
+        "ix_jobs_live",
+        "state",
+        "tenant_id",
+        postgresql_where=text(LIVE),
+        sqlite_where=text(LIVE),
+    ),
     Index(
         "ix_jobs_deleted",
         "id",

@@ -20,6 +20,7 @@ from promptmill.tables import segments as segment_table
 
 _GROWTH: Final = 3  # a decoded segment takes about so many times the bytes of its JSON
 _SMALL: Final = 300
+_KEYS: Final = 50  # in one statement
 
 _SHARED_BYTES: Final = 32 << 20
 
@@ -68,6 +69,7 @@ def of(db: Database) -> SegmentCache:
 
 
 def any_of(conditions: Iterable[ColumnElement[bool]]) -> ColumnElement[bool]:
+    """True where one of them is."""
     return or_(*conditions)
 
 
@@ -84,21 +86,29 @@ def read_segments(
     conn: Connection, cache: SegmentCache, keys: Sequence[SegmentKey]
 ) -> dict[SegmentKey, segments.Columns]:
     """Decoded segments by key; those of an erased job are absent."""
-    s = segment_table.c
 
     def load(lacking: list[SegmentKey]) -> dict[Any, Any]:
-        wanted = any_of(
-            and_(s.job_id == job, s.lane == lane, s.number == number)
-            for job, lane, number in lacking
-        )
-        made = {}
-        for row in conn.execute(select(s.job_id, s.lane, s.number, s.payload).where(wanted)).all():
-            columns = segments.columns(bytes(row.payload))
-            made[(row.job_id, row.lane, row.number)] = columns
-            cache.put(("segment", tuple(row[:3])), columns, columns.size * _GROWTH)
+        made: dict[Any, Any] = {}
+        for start in range(0, len(lacking), _KEYS):
+            made |= _load_segments(conn, cache, lacking[start : start + _KEYS])
         return made
 
     return _missing(cache, "segment", keys, load)
+
+
+def _load_segments(
+    conn: Connection, cache: SegmentCache, lacking: Sequence[SegmentKey]
+) -> dict[SegmentKey, segments.Columns]:
+    s = segment_table.c
+    wanted = any_of(
+        and_(s.job_id == job, s.lane == lane, s.number == number) for job, lane, number in lacking
+    )
+    made = {}
+    for row in conn.execute(select(s.job_id, s.lane, s.number, s.payload).where(wanted)).all():
+        columns = segments.columns(bytes(row.payload))
+        made[(row.job_id, row.lane, row.number)] = columns
+        cache.put(("segment", tuple(row[:3])), columns, columns.size * _GROWTH)
+    return made
 
 
 def read_lanes(conn: Connection, cache: SegmentCache, lane_ids: Sequence[int]) -> dict[int, Lane]:

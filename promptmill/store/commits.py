@@ -13,10 +13,12 @@ from sqlalchemy import Connection
 
 from promptmill.jobs import COUNTER_SHARDS, ImageState
 from promptmill.records import Result
+from promptmill.store import caching
 from promptmill.store.database import Database
 from promptmill.tables import DONE, FAILED
 
 _CODES: Final = {ImageState.DONE: DONE, ImageState.FAILED: FAILED}
+_SMALL: Final = 100  # bytes that a remembered job takes in the cache
 _TEXT: Final = 2000  # characters of an error that are kept
 
 # column, Postgres type; the first nine are read from the result under their own name
@@ -67,14 +69,21 @@ WITH given AS (
     UPDATE job_counters c SET done = c.done + sums.done, failed = c.failed + sums.failed,
            bytes = c.bytes + sums.bytes
     FROM sums WHERE c.job_id = sums.job_id AND c.shard = %s
-), begun AS (
-    UPDATE jobs SET started_at = %s WHERE id IN (
-        SELECT id FROM jobs WHERE id IN (SELECT job_id FROM sums) AND started_at IS NULL
-        FOR NO KEY UPDATE SKIP LOCKED)
 )
 SELECT 0 AS kind, lane AS a, position AS b FROM entered
 UNION ALL SELECT 1, job_id, generation FROM fence
 """  # noqa: S608
+
+
+# Jobs come before counters in every transaction that locks both, and by id.
+_START: Final = """
+UPDATE jobs SET started_at = %s WHERE id IN (
+    SELECT id FROM jobs WHERE id = ANY(%s) AND started_at IS NULL
+    AND state IN ('queued', 'paused') ORDER BY id FOR NO KEY UPDATE)
+"""
+
+
+Pairs = set[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +103,30 @@ def commit(db: Database, results: Sequence[Result], *, shard: int) -> Committed:
         return Committed(frozenset(), frozenset())
     ordered = sorted(results, key=attrgetter("lane", "position"))
     rows = [_row(result) for result in ordered]
-    statement = _on_sqlite if db.dialect == "sqlite" else _on_postgres
-    inserted, opened = db.write(
-        lambda conn: statement(conn, rows, shard % COUNTER_SHARDS, db.now())
-    )
+    begun = caching.of(db)
+    fresh = sorted({r.job_id for r in ordered if begun.get(("begun", r.job_id)) is None})
+
+    def work(conn: Connection) -> tuple[Pairs, Pairs]:
+        commit_rows = _on_sqlite if db.dialect == "sqlite" else _on_postgres
+        now = db.now()
+        _start(conn, fresh, now)
+        return commit_rows(conn, rows, shard % COUNTER_SHARDS, now)
+
+    inserted, opened = db.write(work)
+    for job, _ in opened:
+        begun.put(("begun", job), True, _SMALL)
     dropped = {r.job_id for r in ordered if (r.job_id, r.generation) not in opened}
     return Committed(frozenset(inserted), frozenset(dropped))
+
+
+def _start(conn: Connection, fresh: list[int], now: float) -> None:
+    """Stamps the start of jobs whose first result this may be."""
+    if conn.dialect.name == "postgresql" and fresh:
+        conn.exec_driver_sql(_START, (now, fresh))
+        return
+    for job in fresh:
+        stamp = "UPDATE jobs SET started_at = ? WHERE id = ? AND started_at IS NULL"
+        conn.exec_driver_sql(f"{stamp} AND state IN ('queued', 'paused')", (now, job))
 
 
 def _row(result: Result) -> tuple[Any, ...]:
@@ -119,14 +146,11 @@ def _clean(text: str | None) -> str | None:
     return whole.replace("\0", "\ufffd")
 
 
-Pairs = set[tuple[int, int]]
-
-
 def _on_postgres(
     conn: Connection, rows: Sequence[tuple[Any, ...]], shard: int, now: float
 ) -> tuple[Pairs, Pairs]:
     columns = [list(column) for column in zip(*rows, strict=True)]
-    found = conn.exec_driver_sql(_POSTGRES, (*columns, shard, now, shard, now)).all()
+    found = conn.exec_driver_sql(_POSTGRES, (*columns, shard, now, shard)).all()
     entered = {(a, b) for kind, a, b in found if kind == 0}
     return entered, {(a, b) for kind, a, b in found if kind == 1}
 
@@ -153,7 +177,7 @@ def _on_sqlite(
         part = kept[start : start + _AT_ONCE]
         values = tuple(value for row in part for value in row)
         entered += conn.exec_driver_sql(_sqlite_insert(len(part)), values).all()
-    _count(conn, entered, shard, now)
+    _count(conn, entered, shard)
     return {(row[0], row[1]) for row in entered}, opened
 
 
@@ -169,7 +193,7 @@ def _open_counters(conn: Connection, pairs: Iterable[tuple[int, int]], shard: in
     }
 
 
-def _count(conn: Connection, entered: Sequence[Any], shard: int, now: float) -> None:
+def _count(conn: Connection, entered: Sequence[Any], shard: int) -> None:
     sums: dict[int, list[int]] = {}
     for _, _, job, state, size in entered:
         of = sums.setdefault(job, [0, 0, 0])
@@ -180,7 +204,4 @@ def _count(conn: Connection, entered: Sequence[Any], shard: int, now: float) -> 
             "UPDATE job_counters SET done = done + ?, failed = failed + ?, bytes = bytes + ? "
             "WHERE job_id = ? AND shard = ?",
             (done, failed, size, job, shard),
-        )
-        conn.exec_driver_sql(
-            "UPDATE jobs SET started_at = ? WHERE id = ? AND started_at IS NULL", (now, job)
         )

@@ -37,7 +37,8 @@ class Delivery:
 
 def open_jobs(db: Database, model: str | None = None) -> list[Job]:
     """Jobs queued, paused or cancelling, of one model or all, oldest first."""
-    where: list[ColumnElement[bool]] = [table.c.state.in_([s.value for s in jobs.LIVE])]
+    live = table.c.state.in_([state.value for state in jobs.LIVE])
+    where: list[ColumnElement[bool]] = [rows.IS_LIVE, live]
     if model is not None:
         where.append(table.c.model == model)
     return db.read(lambda conn: rows.load(conn, *where))
@@ -81,7 +82,8 @@ def _each(
 def finish_ready(db: Database, job_ids: Sequence[int] | None = None) -> list[Job]:
     """Completes the queued and paused jobs (of `job_ids`, or all) whose counters reach the
     total. The counters are closed and summed again first."""
-    where = [table.c.state.in_(_OPEN)]
+    begun = or_(table.c.started_at.is_not(None), table.c.total == 0)
+    where = [rows.IS_LIVE, table.c.state.in_(_OPEN), begun]
     if job_ids is not None:
         where.append(table.c.id.in_(list(job_ids)))
     ended = func.coalesce(func.sum(job_counters.c.done + job_counters.c.failed), 0)
@@ -136,7 +138,9 @@ def finish_cancelling(db: Database, job_id: int) -> Job | None:
 def expire(db: Database) -> list[Job]:
     """Ends the queued and paused jobs whose window has closed; what is done stays."""
     now = db.now()
-    query = select(table.c.id).where(table.c.state.in_(_OPEN), table.c.expires_at <= now)
+    query = select(table.c.id).where(
+        rows.IS_LIVE, table.c.state.in_(_OPEN), table.c.expires_at <= now
+    )
 
     def step(conn: Connection, job_id: int) -> Job | None:
         job = rows.lock(conn, job_id)

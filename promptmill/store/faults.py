@@ -19,7 +19,8 @@ _SQLITE_REMEDIES: Final = {
     "SQLITE_READONLY": "the SQLite file cannot be written: check its owner and mode",
     "SQLITE_NOTADB": "the file is not a SQLite database",
     "SQLITE_CORRUPT": "the SQLite file is damaged: restore it from a backup",
-    "SQLITE_IOERR": "the disk under the SQLite file fails",
+    "SQLITE_IOERR": "the disk under the SQLite file is full or fails: free space in "
+    "PROMPTMILL_DATA_DIR",
     "SQLITE_PERM": "the SQLite file cannot be opened: check its owner and mode",
 }
 DISK_FULL: Final = (
@@ -86,5 +87,7 @@ def _sqlite(origin: BaseException | None, url: str) -> errors.Error | None:
         return errors.DatabaseDown("the database has no tables: run `promptmill migrate`")
     for prefix, remedy in _SQLITE_REMEDIES.items():
         if name.startswith(prefix):
-            return errors.DatabaseDown(f"{remedy} ({url}, PROMPTMILL_DATABASE_URL or DATA_DIR)")
+            return errors.DatabaseDown(
+                f"{remedy} ({url}; PROMPTMILL_DATABASE_URL, PROMPTMILL_DATA_DIR)"
+            )
     return None

@@ -11,14 +11,14 @@ from sqlalchemy import Connection, and_, func, select, update
 from promptmill import errors, jobs
 from promptmill.jobs import JobState
 from promptmill.records import Image, Job, LeasedSpan, Output, Work
-from promptmill.store import caching
+from promptmill.store import caching, rows
 from promptmill.store.caching import SegmentCache, any_of, job_lanes, places, read_lanes
 from promptmill.store.caching import read_segments as _read_segments
 from promptmill.store.commits import Committed, commit
 from promptmill.store.database import Database
 from promptmill.store.gaps import gaps
 from promptmill.store.pages import page, to_image
-from promptmill.tables import DONE, FAILED, images
+from promptmill.tables import DONE, images
 from promptmill.tables import jobs as job_table
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "relocate",
 ]
 _KEYS_AT_ONCE: Final = 5000
+_SPANS: Final = 200  # in one statement
 
 
 def fetch(db: Database, spans: Sequence[LeasedSpan], cache: SegmentCache) -> list[Work]:
@@ -73,6 +74,11 @@ def _heads(conn: Connection, job_ids: set[int]) -> dict[int, Any]:
 
 
 def _terminal(conn: Connection, spans: Sequence[LeasedSpan]) -> set[tuple[int, int]]:
+    parts = (spans[start : start + _SPANS] for start in range(0, len(spans), _SPANS))
+    return set().union(*(_terminal_in(conn, part) for part in parts))
+
+
+def _terminal_in(conn: Connection, spans: Sequence[LeasedSpan]) -> set[tuple[int, int]]:
     ranges = any_of(
         and_(
             images.c.lane == span.lane,
@@ -184,7 +190,7 @@ def error_counts(db: Database, job_id: int) -> dict[str, int]:
     """Failed images by error code, most frequent first."""
     query = (
         select(images.c.error_code, func.count())
-        .where(images.c.job_id == job_id, images.c.state == FAILED)
+        .where(images.c.job_id == job_id, rows.IS_FAILED)
         .group_by(images.c.error_code)
         .order_by(func.count().desc(), images.c.error_code)
     )

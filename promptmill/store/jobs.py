@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, and_, func, select, update
 from sqlalchemy import delete as sql_delete
 
 from promptmill import errors
@@ -13,7 +13,7 @@ from promptmill.jobs import FINAL, LIVE, JobState
 from promptmill.records import Job, Lane, QueueLane
 from promptmill.store import erasing, rows
 from promptmill.store.database import Database
-from promptmill.tables import FAILED, images, incidents, job_counters, outbox
+from promptmill.tables import images, incidents, job_counters, outbox
 from promptmill.tables import jobs as table
 from promptmill.tables import lanes as lane_table
 from promptmill.tables import tenants as tenant_table
@@ -185,7 +185,7 @@ def retry(
 def _drop_failed(conn: Connection, job: Job, codes: Sequence[str] | None) -> int:
     """Deletes failed rows that an earlier generation left, and takes them off one shard;
     that shard may fall below zero, the sum does not."""
-    failed = (images.c.job_id == job.id) & (images.c.state == FAILED)
+    failed = and_(images.c.job_id == job.id, rows.IS_FAILED)
     if codes is not None:
         failed &= images.c.error_code.in_(list(codes))
     keys = select(images.c.lane, images.c.position).where(failed).limit(_RETRY_CHUNK)

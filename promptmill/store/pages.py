@@ -16,7 +16,7 @@ from promptmill import jobs
 from promptmill.jobs import ImageState, Item, JobState
 from promptmill.records import Image, Job, Lane
 from promptmill.segments import Columns
-from promptmill.store import caching, gaps
+from promptmill.store import caching, gaps, rows
 from promptmill.store.caching import (
     Place,
     SegmentCache,
@@ -32,6 +32,7 @@ from promptmill.tables import segments as segment_table
 
 _CODES: Final = {ImageState.DONE: DONE, ImageState.FAILED: FAILED}
 _STATES: Final = {DONE: ImageState.DONE, FAILED: ImageState.FAILED}
+_AT_ONCE: Final = 100
 _OVER: Final = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.EXPIRED})
 
 
@@ -80,31 +81,36 @@ def page(
     if states is None and code is None:
         last = min(first + limit, job.counts.total) - 1
         plain = db.read(lambda conn: _plain(conn, held, job, first, last))
-        return plain, last + 1 < job.counts.total
+        return _images(db, held, job, plain), last + 1 < job.counts.total
     sought = _Filter(db, held, job, first, limit + 1, _wanted(states, code), code)
     found = list(islice(sought.places(), limit + 1))
-    return db.read(lambda conn: _at(conn, held, job, found[:limit])), len(found) > limit
+    return _images(db, held, job, found[:limit]), len(found) > limit
 
 
-def _plain(conn: Connection, cache: SegmentCache, job: Job, first: int, last: int) -> list[Image]:
-    if last < first:
-        return []
-    return _at(conn, cache, job, places(conn, cache, job.id, first=first, last=last))
+def _plain(conn: Connection, cache: SegmentCache, job: Job, first: int, last: int) -> list[Place]:
+    return places(conn, cache, job.id, first=first, last=last) if first <= last else []
+
+
+def _images(db: Database, cache: SegmentCache, job: Job, found: Sequence[Place]) -> list[Image]:
+    """In short reads: strewn images are each of another segment."""
+    made: list[Image] = []
+    for start in range(0, len(found), _AT_ONCE):
+        part = found[start : start + _AT_ONCE]
+        made += db.read(lambda conn, part=part: _at(conn, cache, job, part))  # type: ignore[misc]
+    return made
 
 
 def _at(conn: Connection, cache: SegmentCache, job: Job, found: Sequence[Place]) -> list[Image]:
     """The images that stand at these places."""
-    if not found:
-        return []
     ids = {lane.number: lane.id for lane in job_lanes(conn, cache, job.id)}
     keys = {(job.id, number, position // jobs.SEGMENT) for _, number, position in found}
     decoded = read_segments(conn, cache, sorted(keys))
-    rows = _rows(conn, {(ids[number], position) for _, number, position in found})
+    ended = _rows(conn, {(ids[number], position) for _, number, position in found})
     return [
         to_image(
             job,
             decoded[(job.id, number, position // jobs.SEGMENT)][position % jobs.SEGMENT],
-            rows.get((ids[number], position)),
+            ended.get((ids[number], position)),
         )
         for _, number, position in found
     ]
@@ -160,7 +166,7 @@ class _Filter:
         numbers = {lane.id: lane.number for lane in lanes}
         i = images.c
         query = select(i.index, i.lane, i.position).where(
-            i.job_id == self.job.id, i.index >= self.first, i.state == FAILED
+            i.job_id == self.job.id, i.index >= self.first, rows.IS_FAILED
         )
         if self.code is not None:
             query = query.where(i.error_code == self.code)

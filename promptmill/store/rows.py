@@ -4,15 +4,29 @@ loading and locking a job, changing its state, closing its counters."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from promptmill import errors, jobs
 from promptmill.records import Counts, Job, Lane, Output
+from promptmill.tables import FAILED, LIVE, lanes, outbox
 from promptmill.tables import job_counters as counters
 from promptmill.tables import jobs as table
-from promptmill.tables import lanes, outbox
+
+# As text, so that SQLite sees that the partial indexes hold what is asked for.
+IS_LIVE: Final[ColumnElement[bool]] = literal_column(f"jobs.{LIVE}")
+IS_FAILED: Final[ColumnElement[bool]] = literal_column(f"images.state = {FAILED}")
 
 
 def job_select(*where: ColumnElement[bool]) -> Select[Any]:

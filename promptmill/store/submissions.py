@@ -262,6 +262,7 @@ def abandon(db: Database, upload: Upload) -> None:
 def stale(db: Database, silent_after: float) -> list[Upload]:
     """Uploads whose heartbeat has been silent for `silent_after` seconds."""
     query = select(table.c.id, table.c.public_id, table.c.upload_epoch).where(
+        rows.IS_LIVE,
         table.c.state == _RECEIVING,
         table.c.deleted_at.is_(None),
         table.c.upload_beat < db.now() - silent_after,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from promptmill import errors
 from promptmill.records import Tenant
-from promptmill.store import insert_ignore
+from promptmill.store import insert_ignore, rows
 from promptmill.store.database import Database
 from promptmill.tables import api_keys, job_counters, tenants
 from promptmill.tables import jobs as job_table
@@ -103,8 +103,8 @@ def list_keys(db: Database) -> list[ApiKey]:
         .join(tenants, tenants.c.id == api_keys.c.tenant_id)
         .order_by(api_keys.c.created_at, api_keys.c.id)
     )
-    rows = db.read(lambda conn: conn.execute(query).all())
-    return [ApiKey(r.id, r.name, r.prefix, r.created_at, r.revoked_at) for r in rows]
+    found = db.read(lambda conn: conn.execute(query).all())
+    return [ApiKey(r.id, r.name, r.prefix, r.created_at, r.revoked_at) for r in found]
 
 
 def revoke_key(db: Database, key_id: str) -> bool:
@@ -118,7 +118,8 @@ def revoke_key(db: Database, key_id: str) -> bool:
 
 
 def unfinished(conn: Connection, tenant_id: int, *, but: int | None = None) -> int:
-    """Images without a result over the tenant's open jobs, those being received too."""
+    """Images without a result over the tenant's open jobs, those being received too. The
+    counters of jobs that have not begun are not read: a long backlog costs its jobs only."""
     mine = [
         job_table.c.tenant_id == tenant_id,
         job_table.c.state.in_(_OPEN),
@@ -126,11 +127,12 @@ def unfinished(conn: Connection, tenant_id: int, *, but: int | None = None) -> i
     ]
     if but is not None:
         mine.append(job_table.c.id != but)
-    total = conn.scalar(select(func.coalesce(func.sum(job_table.c.total), 0)).where(*mine))
+    mine_live = [rows.IS_LIVE, *mine]
+    total = conn.scalar(select(func.coalesce(func.sum(job_table.c.total), 0)).where(*mine_live))
     ended = conn.scalar(
         select(func.coalesce(func.sum(job_counters.c.done + job_counters.c.failed), 0))
         .join(job_table, job_table.c.id == job_counters.c.job_id)
-        .where(*mine)
+        .where(*mine_live, job_table.c.started_at.is_not(None))
     )
     return int(total or 0) - int(ended or 0)
 

@@ -3,19 +3,22 @@ and who leads."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from promptmill import errors, tables
+from promptmill.jobs import ImageState
+from promptmill.store import control, images, jobs, submissions, tenants
 from promptmill.store import database as database_module
-from promptmill.store import tenants
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 from tests.servers import PostgresServer
@@ -211,3 +214,45 @@ def test_a_restarted_postgres_is_found_again(
     assert lock.acquire()
     lock.release()
     db.close()
+
+
+def test_what_is_asked_often_is_found_by_an_index(sqlite_db: Database) -> None:
+    """A farm with a million finished jobs must not read them to find the live ones."""
+    scanned: list[str] = []
+    asking = False
+
+    def explain(conn: Connection, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        nonlocal asking
+        if asking or not statement.startswith("SELECT"):
+            return
+        asking = True
+        plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+        asking = False
+        scanned.extend(
+            f"{row[3]}: {statement}"
+            for row in plan
+            if re.fullmatch(r"SCAN (jobs|images|segments|outbox|job_counters|incidents)", row[3])
+        )
+
+    job = kit.submit(sqlite_db, 30, lanes=2)
+    kit.commit(sqlite_db, [kit.failed(work) for work in kit.fetch(sqlite_db, job)[:9]])
+    job = kit.now(sqlite_db, job)
+    event.listen(sqlite_db._engine, "before_cursor_execute", explain)
+    control.finish_ready(sqlite_db)
+    control.open_jobs(sqlite_db, "stub")
+    control.expire(sqlite_db)
+    control.outbox_due(sqlite_db, 3)
+    control.tombstones(sqlite_db)
+    control.sweepable(sqlite_db)
+    control.crashes(sqlite_db, 1, 1)
+    submissions.stale(sqlite_db, 30.0)
+    tenants.queued_images(sqlite_db, 1)
+    jobs.page(sqlite_db, 1, after=job.public_id, limit=3)
+    images.error_counts(sqlite_db, job.id)
+    images.by_sha256(sqlite_db, 1, b"0" * 32)
+    images.get(sqlite_db, job, 3)
+    for state in ImageState:
+        images.page(sqlite_db, job, after=3, limit=5, states=[state])
+    images.page(sqlite_db, job, after=3, limit=5)
+    jobs.retry(sqlite_db, 1, job.public_id, codes=["render_failed"])
+    assert scanned == []

@@ -128,7 +128,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_deleted", "jobs", ["id"], **where("deleted_at IS NOT NULL"))
-    op.create_index("ix_jobs_live", "jobs", ["state"], **where(LIVE))
+    op.create_index("ix_jobs_live", "jobs", ["state", "tenant_id"], **where(LIVE))
     op.create_index("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"])
     op.create_index("ix_jobs_unswept", "jobs", ["id"], **where("swept < ended"))
     op.create_table(
