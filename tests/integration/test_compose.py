@@ -204,6 +204,10 @@ def farm_env(
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
     port = str(free_port())
+    absent = tmp_path / "absent"  # what the API's image does not hold
+    absent.mkdir()
+    for module in ("torch", "numpy", "transformers", "safetensors"):
+        (absent / f"{module}.py").write_text("raise ModuleNotFoundError(name=__name__)\n")
 
     def env(name: str) -> dict[str, str]:
         written = dict(services()[name]["environment"])
@@ -212,14 +216,22 @@ def farm_env(
             written |= {"PROMPTMILL_PORT": port, "PROMPTMILL_HOST": "127.0.0.1"}
         if name == "worker":
             written["PROMPTMILL_MODEL"] = "stub"
+        if services()[name]["build"]["dockerfile"].endswith("api.Dockerfile"):
+            written["PYTHONPATH"] = str(absent)
         return {**written, **here}
 
     return env
 
 
-def healthy(name: str, env: Mapping[str, str], told: Callable[[], str]) -> None:
+def healthy(
+    name: str,
+    env: Mapping[str, str],
+    told: Callable[[], str],
+    swap: Mapping[str, str] | None = None,
+) -> None:
+    """Waits until the health check passes; when it does not, shows the service's log."""
     try:
-        wait_until(lambda: probe(services()[name], env, {}), seconds=60, what=f"{name} is healthy")
+        wait_until(lambda: probe(services()[name], env, swap or {}), seconds=60, what=name)
     except AssertionError as late:
         raise AssertionError(f"{late}\n{told()}") from None
 
@@ -257,7 +269,7 @@ def test_redis_starts_and_is_healthy_as_written(tmp_path: Path) -> None:
     assert not probe(service, env, swap)
     command = [*service["command"], "--port", port, "--dir", str(tmp_path)]
     with running(command, env, tmp_path / "redis.log") as told:
-        wait_until(lambda: probe(service, env, swap), seconds=20, what=told())
+        healthy("redis", env, told, swap)
         assert not probe(service, {**env, "REDISCLI_AUTH": "wrong"}, swap)
 
 
@@ -297,7 +309,7 @@ def test_s3_starts_with_its_bucket_and_is_healthy_as_written(tmp_path: Path) -> 
         pytest.MonkeyPatch.context() as patch,
         closing(S3Blobs("promptmill", endpoint_url=f"http://127.0.0.1:{port}")) as store,
     ):
-        wait_until(lambda: probe(service, env, swap), seconds=30, what=told())
+        healthy("s3", env, told, swap)
         patch.setenv("AWS_ACCESS_KEY_ID", SECRETS["S3_ACCESS_KEY"])
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["S3_SECRET_KEY"])
         store.probe()
