@@ -3,11 +3,11 @@
 local record = call('HGET', P .. 'lease', ARGV[1])
 if not record then return 0 end
 release(ARGV[1], record)
-local charged, since = tonumber(ARGV[2]), now_ms()
+local charged = tonumber(ARGV[2])
 local spans = spans_of(ARGV[3])
 for i = #spans, 1, -1 do
   local span = spans[i]
-  local r = put_back(span, span.attempt + charged, since)
+  local r = put_back(span, span.attempt + charged)
   if r then charge(r, -span.n * r.charge) end
 end
 count_depth()

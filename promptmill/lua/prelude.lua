@@ -9,7 +9,7 @@
 --   bt:O:B           zset    tenant -> copy of its virtual time, corrected when it comes to the head
 --   tv:O             zset    tenant -> virtual time; only tenants that have fresh spans
 --   idle:O           zset    tenant -> virtual time it left with, while that is above the least
---   retry:O          zset    "lane generation start count attempt" -> since (ms); attempts 1 and 2
+--   retry:O          zset    "lane generation start count attempt" -> place; attempts 1 and 2
 --   solo             zset    the same, from the third attempt on: to be leased alone in a process
 --   solo:for         string  worker that empties itself to take a solo span
 --   lease            hash    id -> "worker \n bucket \n cost_us \n lane job generation start count attempt;..."
@@ -167,21 +167,27 @@ local function waiting_key(r, attempt)
   return P .. 'retry:' .. r.order
 end
 
-local function add_retry(lane, r, start, n, attempt, since)
+-- Adds a span to those that wait for a retry: at `place`, else behind all of them.
+local function add_retry(lane, r, start, n, attempt, place)
+  local key = waiting_key(r, attempt)
+  if not place then
+    local last = call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    place = exact((tonumber(last[2]) or 0) + 1)
+  end
   local member = table.concat({ lane, r.gen, exact(start), exact(n), attempt }, ' ')
-  call('ZADD', waiting_key(r, attempt), since, member)
+  call('ZADD', key, place, member)
 end
 
 -- Gives a span back. Unknown lane or another generation: dropped (the audit restores what was
 -- right). Returns the registered lane, or false.
-local function put_back(span, attempt, since)
+local function put_back(span, attempt)
   local r = lane_of(span.lane)
   if not r or r.gen ~= span.gen then return false end
   if attempt == 0 then
     push_front(span.lane, span.start, span.n)
     enter(span.lane, r)
   else
-    add_retry(span.lane, r, span.start, span.n, attempt, since)
+    add_retry(span.lane, r, span.start, span.n, attempt)
   end
   count_queued(span.n, r.cost)
   return r

@@ -19,7 +19,7 @@ for _, w in ipairs(waiting) do
   remove_retry(w, old)
   if w.gen == gen then
     local attempt = tonumber(string.match(w.member, ' (%d+)$'))
-    add_retry(lane, r, w.start, w.n, attempt, now_ms())
+    add_retry(lane, r, w.start, w.n, attempt)
     count_queued(w.n, r.cost)
     busy[#busy + 1] = { w.start, w.start + w.n }
   end
@@ -39,7 +39,7 @@ local function add(from, to, attempt)
   if from >= to then return end
   count_queued(to - from, r.cost)
   if attempt > 0 then
-    add_retry(lane, r, from, to - from, attempt, now_ms())
+    add_retry(lane, r, from, to - from, attempt)
   elseif #fresh > 0 and fresh[#fresh][2] == from then
     fresh[#fresh][2] = to
   else
