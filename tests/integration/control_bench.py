@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
 from promptmill import keys, segments
 from promptmill.jobs import SEGMENT, ImageState, Item, Priority
 from promptmill.models import Caps, Model
@@ -156,6 +158,14 @@ def failed(work: Work) -> Result:
         error_code="poison",
         error_text="",
     )
+
+
+def servers(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Database and Redis URL of a stack: `embedded` or `fleet`, by the fixture's parameter."""
+    if request.param == "embedded":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return f"sqlite:///{folder / 'promptmill.db'}", request.getfixturevalue("valkey_url")
+    return request.getfixturevalue("new_postgres_db")(), request.getfixturevalue("redis7_url")
 
 
 @contextmanager

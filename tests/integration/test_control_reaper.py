@@ -15,7 +15,7 @@ from promptmill.jobs import ImageState
 from promptmill.records import Lease
 from promptmill.store import control, images, jobs
 from promptmill.store.database import Database
-from tests.integration.control_bench import Bench, Clock, bench
+from tests.integration.control_bench import Bench, Clock, bench, servers
 from tests.servers import RedisServer
 from worker.control.finaliser import Finaliser
 from worker.control.queues import Queues
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.servers
 SHORT = 0.05  # seconds: a lease that its worker never renews
 
 
-@pytest.fixture
-def farm(database_url: str, queue_server_url: str, tmp_path: Path) -> Iterator[Bench]:
-    with bench(database_url, queue_server_url, tmp_path) as made:
+@pytest.fixture(params=["embedded", "fleet"])
+def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with bench(*servers(request), tmp_path) as made:
         yield made
 
 

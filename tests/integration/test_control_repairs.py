@@ -15,7 +15,7 @@ import redis
 
 from promptmill import errors
 from promptmill.store import conservation, control, jobs
-from tests.integration.control_bench import Bench, Clock, bench
+from tests.integration.control_bench import Bench, Clock, bench, servers
 from worker.control.audit import Audit
 from worker.control.finaliser import Finaliser
 from worker.control.rebuild import Rebuild
@@ -23,9 +23,9 @@ from worker.control.rebuild import Rebuild
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def farm(database_url: str, queue_server_url: str, tmp_path: Path) -> Iterator[Bench]:
-    with bench(database_url, queue_server_url, tmp_path) as made:
+@pytest.fixture(params=["embedded", "fleet"])
+def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with bench(*servers(request), tmp_path) as made:
         yield made
 
 
