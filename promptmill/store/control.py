@@ -247,6 +247,8 @@ def purge(db: Database, job_id: int) -> bool:
     if db.read(lambda conn: conn.scalar(grave)) is None:
         return False
     erasing.erase(db, job_id, erasing.EVERYTHING)
+    if not db.scrub():
+        return False  # a reader holds what was deleted; the next round asks again
 
     def work(conn: Connection) -> bool:
         now = db.now()
@@ -258,9 +260,7 @@ def purge(db: Database, job_id: int) -> bool:
         conn.execute(update(table).where(mine, table.c.erased_at.is_(None)).values(erased_at=now))
         return False
 
-    removed = db.write(work)
-    db.scrub()
-    return removed
+    return db.write(work)
 
 
 def retention(db: Database, days: float) -> list[Job]:

@@ -181,7 +181,9 @@ class Database:
             return True
         with self._turn, self._engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
+            raw.execute("PRAGMA busy_timeout = 200")  # writers wait for a checkpoint, too
             busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            raw.execute(_PRAGMAS[0])
         return not busy
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, delete, select
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters, lanes, outbox, row_map, segments
 
-_IMAGES: Final = 2000
+_IMAGES: Final = 1000
 _SEGMENTS: Final = 32
 
 

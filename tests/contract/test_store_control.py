@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from promptmill.jobs import JobState
@@ -122,3 +125,20 @@ def test_retention_deletes_what_ended_long_ago(
     assert [job.id for job in control.retention(db, 1.0)] == [old.id]
     assert [job.id for job in control.tombstones(db)] == [old.id]
     assert kit.now(db, live).state is JobState.QUEUED
+
+
+def test_a_reader_that_holds_deleted_bytes_delays_the_purge(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'farm.db'}")
+    db.migrate()
+    job = kit.submit(db, 3)
+    jobs.delete(db, 1, job.public_id)
+    reader = sqlite3.connect(tmp_path / "farm.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM segments").fetchone()
+    control.finish_cancelling(db, job.id)
+    control.purge(db, job.id)
+    assert [j.id for j in control.tombstones(db)] == [job.id]
+    reader.close()
+    control.purge(db, job.id)
+    assert control.tombstones(db) == []
+    db.close()
