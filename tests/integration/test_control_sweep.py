@@ -15,25 +15,31 @@ from promptmill import errors, keys
 from promptmill.blobs import BlobStore
 from promptmill.blobs.fake import MemoryBlobs
 from promptmill.blobs.folder import DirBlobs
+from promptmill.blobs.s3 import S3Blobs
 from promptmill.jobs import Priority
 from promptmill.records import Counts, Job, NewJob, Output, Work
 from promptmill.store import images, jobs, submissions
-from tests.integration.control_bench import Bench, bench, done, failed
+from tests.integration.control_bench import Bench, bench, done, failed, servers
+from tests.servers import Bucket
 from worker.control.finaliser import Finaliser
 from worker.control.sweep import ABANDONED, Known, Sweep
 
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def farm(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Bench]:
-    with bench(database_url, valkey_url, tmp_path) as made:
+@pytest.fixture(params=["embedded", "fleet"])
+def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with bench(*servers(request), tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> DirBlobs:
-    return DirBlobs(tmp_path / "objects")
+def blobs(farm: Bench, request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    """A folder beside SQLite, S3 beside Postgres."""
+    if farm.db.dialect == "sqlite":
+        return DirBlobs(tmp_path / "objects")
+    bucket: Bucket = request.getfixturevalue("s3").fresh()
+    return S3Blobs(bucket.bucket, prefix=bucket.prefix, endpoint_url=bucket.endpoint_url)
 
 
 def put(blobs: BlobStore, key: str) -> str:
@@ -85,7 +91,7 @@ def work_off_with_objects(farm: Bench, blobs: BlobStore, *, ruined: int = 0) -> 
     return kept
 
 
-def test_exactly_the_orphans_go(farm: Bench, blobs: DirBlobs) -> None:
+def test_exactly_the_orphans_go(farm: Bench, blobs: BlobStore) -> None:
     job = farm.submit(20, lanes=2)
     kept = work_off_with_objects(farm, blobs, ruined=3)
     other = farm.submit(4)
@@ -115,7 +121,7 @@ def test_exactly_the_orphans_go(farm: Bench, blobs: DirBlobs) -> None:
     assert sweep.generations() == 0, "a generation is swept once"
 
 
-def test_tar_parts_stay_while_a_row_lies_in_them(farm: Bench, blobs: DirBlobs) -> None:
+def test_tar_parts_stay_while_a_row_lies_in_them(farm: Bench, blobs: BlobStore) -> None:
     job = farm.submit(8, output=Output(packing="tar"))
     lease = farm.lease("w")
     assert lease is not None
@@ -132,7 +138,7 @@ def test_tar_parts_stay_while_a_row_lies_in_them(farm: Bench, blobs: DirBlobs) -
     assert dead not in listed(blobs, job)
 
 
-def test_what_is_young_is_looked_at_again(farm: Bench, blobs: DirBlobs) -> None:
+def test_what_is_young_is_looked_at_again(farm: Bench, blobs: BlobStore) -> None:
     """A repaired copy is put before its row points at it."""
     job = farm.submit(2)
     kept = work_off_with_objects(farm, blobs)
@@ -147,7 +153,7 @@ def test_what_is_young_is_looked_at_again(farm: Bench, blobs: DirBlobs) -> None:
     assert listed(blobs, job) == kept - {old} | {copy}
 
 
-def test_an_old_generation_is_swept_while_the_next_one_runs(farm: Bench, blobs: DirBlobs) -> None:
+def test_an_old_generation_is_swept_while_the_next_one_runs(farm: Bench, blobs: BlobStore) -> None:
     job = farm.submit(6)
     kept = work_off_with_objects(farm, blobs, ruined=2)
     Finaliser(farm.db, farm.queues, farm.settings).step()
@@ -173,7 +179,7 @@ def test_an_old_generation_is_swept_while_the_next_one_runs(farm: Bench, blobs: 
 
 
 def test_a_deleted_jobs_objects_go_at_once_and_a_day_later(
-    farm: Bench, blobs: DirBlobs, monkeypatch: pytest.MonkeyPatch
+    farm: Bench, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = farm.submit(5, output=Output(prefix="mine/"))
     work_off_with_objects(farm, blobs)
@@ -208,7 +214,7 @@ def test_an_outage_of_the_store_leaves_everything_to_the_next_round(farm: Bench)
     assert listed(blobs, job) == kept
 
 
-def test_retention_deletes_what_is_old(farm: Bench, blobs: DirBlobs) -> None:
+def test_retention_deletes_what_is_old(farm: Bench, blobs: BlobStore) -> None:
     job = farm.submit(2)
     farm.work_off("w")
     Finaliser(farm.db, farm.queues, farm.settings).step()
@@ -223,7 +229,7 @@ def test_retention_deletes_what_is_old(farm: Bench, blobs: DirBlobs) -> None:
 
 
 def test_abandoned_uploads_are_given_up(
-    farm: Bench, blobs: DirBlobs, monkeypatch: pytest.MonkeyPatch
+    farm: Bench, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = NewJob(1, farm.model, "", Priority.NORMAL, 1, {}, Output())
     submissions.begin(farm.db, head, idempotency_key="k")
