@@ -98,6 +98,7 @@ class Slot(threading.Thread):
         """One micro-batch from lease to acknowledgement. Whatever goes wrong, its images
         are either committed or back in the queue."""
         outage: errors.Unavailable | None = None
+        begun = time.monotonic()
         try:
             failpoints.reach("slot.leased")
             works = self.fetch(lease)
@@ -110,6 +111,9 @@ class Slot(threading.Thread):
             self.commit(lease, kept, refused)
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
+            self.engine.events.ended(
+                lease.id, seconds=time.monotonic() - begun, result=f"{len(kept)} images"
+            )
         except GiveBack:
             self.give_back(lease, charge=False, reason="draining")
         except errors.Unavailable as error:

@@ -31,7 +31,7 @@ def embedded(tmp_path: Path) -> Iterator[Stack]:
 
         def make(**options: str) -> Farm:
             return stack.enter_context(
-                Farm(tmp_path / "farm", PROMPTMILL_REDIS_URL=queue.url, **options)
+                Farm(tmp_path / "farm", **{"PROMPTMILL_REDIS_URL": queue.url, **options})
             )
 
         yield Stack(queue, None, make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -89,17 +88,15 @@ def test_flower_shows_real_work(embedded: Stack, tmp_path: Path) -> None:
                 sys.executable,
                 "-m",
                 "celery",
-                f"--broker={wakeups.broker_url(farm.settings.redis)}",
+                "-A",
+                "promptmill",
                 "flower",
                 f"--port={port}",
                 "--address=127.0.0.1",
             ],
             env={
-                **os.environ,
+                **farm.env,
                 "FLOWER_UNAUTHENTICATED_API": "true",
-                "FLOWER_BROKER_TRANSPORT_OPTIONS": "",
-                "PYTHONWARNINGS": "ignore",
-                "CELERY_BROKER_TRANSPORT": "",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
