@@ -21,7 +21,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors
-from promptmill.blobs import CHUNK, New, Stored, check_key
+from promptmill.blobs import CHUNK, New, Stored, check_key, s3_faults
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -35,7 +35,6 @@ PUTS = 8  # side by side: boto3 spends a millisecond of CPU on each, more gain l
 CONFLICTS = 6  # tries while another creation of the same key is under way
 LONGEST_LINK = 7 * 24 * 3600.0  # seconds; S3 refuses more
 SHA256 = "promptmill-sha256"  # metadata, for stores that keep no checksum
-ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
 class S3Blobs:
@@ -115,9 +114,9 @@ class S3Blobs:
         try:
             self._client().put_object(**request)
         except ClientError as error:
-            if _status(error) in (409, 412):
+            if s3_faults.status(error) in (409, 412):
                 return False
-            if _status(error) >= 500 and self._head(key):
+            if s3_faults.status(error) >= 500 and self._head(key):
                 return False
             raise
         except HTTPClientError:  # no answer: it may have arrived
@@ -143,9 +142,9 @@ class S3Blobs:
             for body in (b"first", b"second"):
                 client.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as error:
-            if _status(error) not in (400, 412, 501):
+            if s3_faults.status(error) not in (400, 412, 501):
                 raise
-            return _status(error) == 412
+            return s3_faults.status(error) == 412
         else:
             return False
         finally:
@@ -164,7 +163,7 @@ class S3Blobs:
                 Bucket=self.bucket, Key=self.prefix + key, ChecksumMode="ENABLED"
             )
         except ClientError as error:
-            if _code(error) in ABSENT:
+            if s3_faults.code(error) in s3_faults.ABSENT:
                 return None
             raise
         metadata = dict(there["Metadata"])
@@ -202,9 +201,9 @@ class S3Blobs:
         try:
             answer = self._client().get_object(Bucket=self.bucket, Key=self.prefix + key, **span)
         except ClientError as error:
-            if _code(error) in ABSENT:
+            if s3_faults.code(error) in s3_faults.ABSENT:
                 raise errors.NotFound(f"there is no object {key}") from None
-            if _status(error) == 416:  # begins past the end
+            if s3_faults.status(error) == 416:  # begins past the end
                 return iter(())
             raise
         body = answer["Body"]
@@ -230,7 +229,9 @@ class S3Blobs:
                 done = self._client().delete_objects(
                     Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
                 )
-                failed = [e for e in done.get("Errors", ()) if e.get("Code") not in ABSENT]
+                failed = [
+                    e for e in done.get("Errors", ()) if e.get("Code") not in s3_faults.ABSENT
+                ]
                 if failed:
                     raise errors.StorageDown(
                         f"bucket {self.bucket} did not delete {len(failed)} objects:"
@@ -284,29 +285,14 @@ class S3Blobs:
         try:
             yield
         except (BotoCoreError, ClientError) as error:
-            raise errors.StorageDown(self._diagnose(error)) from error
-
-    def _diagnose(self, error: Exception) -> str:
-        from botocore import exceptions as boto
-
-        setting = f"PROMPTMILL_STORAGE_URL (s3://{self.bucket}/{self.prefix})".replace("/)", ")")
-        place = self.endpoint_url or "AWS S3"
-        if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-            return f"{setting} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        if not isinstance(error, boto.ClientError):
-            return (
-                f"no answer from {place} for {setting}: check PROMPTMILL_S3_ENDPOINT_URL"
-                f" and that the store runs ({error})"
-            )
-        code, status = _code(error), _status(error)
-        if code == "NoSuchBucket" or (status == 404 and code not in ABSENT):
-            return f"bucket {self.bucket} is not at {place}: create it, or correct {setting}"
-        if status in (401, 403):
-            return (
-                f"{place} forbids access to bucket {self.bucket} ({code}): check"
-                f" AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its policy, or {setting}"
-            )
-        return f"{place} answered {status} {code} for {setting}: {error}"
+            raise errors.StorageDown(
+                s3_faults.diagnose(
+                    error,
+                    bucket=self.bucket,
+                    url=f"s3://{self.bucket}/{self.prefix}".rstrip("/"),
+                    place=self.endpoint_url or "AWS S3",
+                )
+            ) from error
 
 
 def _connect(endpoint_url: str | None) -> S3Client:
@@ -349,11 +335,3 @@ def _checksum(there: HeadObjectOutputTypeDef) -> str:
     """Hex of the whole object's SHA-256, where the store keeps it."""
     text = there.get("ChecksumSHA256", "")
     return "" if "-" in text else base64.b64decode(text).hex()
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
