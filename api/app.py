@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -97,7 +98,15 @@ def serve(settings: Settings) -> None:
     with listen(settings.host, settings.port) as bound:
         with closing(Farm(settings)) as farm:
             farm.require()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # The server takes these over, and when it has drained raises them again for
+            # whoever had them before: a drained server has simply ended.
+            signal.signal(number, _drained)
         server_of(app).run(sockets=[bound])
+
+
+def _drained(*_: object) -> None:
+    """The signal has been obeyed."""
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:

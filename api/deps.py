@@ -18,7 +18,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
 
 
-def farm_of(request: Request) -> Farm:
+async def farm_of(request: Request) -> Farm:
+    """On the event loop: it only looks, and a thread would cost more."""
     farm: Farm = request.app.state.farm
     return farm
 

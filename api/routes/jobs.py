@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import orjson
@@ -123,10 +123,14 @@ def listing(
     tenant: TenantDep,
     after: str | None = None,
     limit: Limit = 20,
-    state: Annotated[list[jobs.JobState] | None, Query()] = None,
+    state: Annotated[
+        list[jobs.JobState | Literal["running"]] | None,
+        Query(description="queued and running select the same jobs"),
+    ] = None,
 ) -> Any:
     """The tenant's jobs, newest first."""
-    found, more = stored_jobs.page(farm.db, tenant.id, after=after, limit=limit, states=state)
+    states = [jobs.JobState.QUEUED if s == "running" else s for s in state] if state else None
+    found, more = stored_jobs.page(farm.db, tenant.id, after=after, limit=limit, states=states)
     return present.page_of((shown(farm, job) for job in found), has_more=more)
 
 

@@ -115,6 +115,14 @@ def test_one_line_of_100_mb_is_refused_before_it_is_held(farm: ApiFarm) -> None:
     assert farm.footprint() == before
 
 
+def test_a_json_document_over_16_mb_is_too_large(farm: ApiFarm) -> None:
+    before = farm.footprint()
+    document = {"prompts": ["a heart"], "name": "x" * 16_000_000}
+    answer = farm.http.post("/v1/jobs", json=document)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert farm.footprint() == before
+
+
 def test_an_idempotency_key_with_another_body_is_a_conflict(farm: ApiFarm) -> None:
     key = {"idempotency-key": "same"}
     assert farm.post_rows(["a heart"], headers=key).status_code == 202

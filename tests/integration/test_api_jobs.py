@@ -96,11 +96,15 @@ def test_pages_of_jobs_run_from_the_newest(farm: ApiFarm) -> None:
 
 
 def test_jobs_are_filtered_by_state(farm: ApiFarm) -> None:
-    farm.submit(["a"])
+    live = farm.submit(["a"])["id"]
     paused = farm.submit(["b"])["id"]
     farm.http.post(f"/v1/jobs/{paused}/pause")
     found = farm.http.get("/v1/jobs", params={"state": "paused"}).json()["data"]
     assert [job["id"] for job in found] == [paused]
+    found = farm.http.get("/v1/jobs", params={"state": "running"}).json()["data"]
+    assert [job["id"] for job in found] == [live]
+    unknown = farm.http.get("/v1/jobs", params={"state": "lost"})
+    assert unknown.status_code == 400
 
 
 def test_pause_empties_the_queue_and_resume_restores_what_is_left(farm: ApiFarm) -> None:
