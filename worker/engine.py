@@ -123,6 +123,7 @@ class Engine:
         self._pokes = 0
         self._held: dict[str, Held] = {}
         self._started = time.time()
+        self._health = Path(settings.data_dir) / "health" / f"worker-{os.getpid()}.json"
         self._remembered: dict[str, float] = {}
         self.renderer = Renderer(
             generator,
@@ -284,6 +285,7 @@ class Engine:
                 log.info("heartbeat waits: %s", outage)
             self._write_health()
             if done and not any(slot.is_alive() for slot in self.slots):
+                self._health.unlink(missing_ok=True)
                 return
 
     def _beat(self) -> None:
@@ -330,8 +332,10 @@ class Engine:
 
     def _write_health(self) -> None:
         """The file that `promptmill doctor --check worker` reads."""
-        path = Path(self.settings.data_dir) / "health" / f"worker-{os.getpid()}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({"at": time.time(), "worker": self.worker}))
-        fresh.replace(path)
+        fresh = self._health.with_suffix(".new")
+        try:
+            self._health.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps({"at": time.time(), "worker": self.worker}))
+            fresh.replace(self._health)
+        except OSError as error:
+            log.warning("PROMPTMILL_DATA_DIR cannot be written: %s", error)
