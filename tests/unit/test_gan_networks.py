@@ -87,7 +87,7 @@ def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> No
 
 
 def test_row_by_row_is_blind_to_the_batch(trained: Generator) -> None:
-    rows = quantize.RowByRow(quantize.fold(trained))
+    rows = quantize.FloatGenerator(quantize.fold(trained))
     conditions = condition(**batch(5))
     assert torch.equal(rows(conditions)[3:4], rows(conditions[3:4]))
 

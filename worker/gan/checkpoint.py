@@ -114,8 +114,13 @@ def _under(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """A moment takes its parameter's memory layout: the fused kernels walk both as they lie
+    in memory, and files hold every tensor in plain order."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         number, _, slot = name.partition(".")
-        state.setdefault(int(number), {})[slot] = value
+        like = parameters[int(number)]
+        laid = torch.empty_like(like.detach()).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[slot] = laid
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

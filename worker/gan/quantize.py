@@ -155,18 +155,19 @@ class Int8Generator:
         return out
 
 
-class RowByRow:
-    """A folded generator in float32, one row at a time: float kernels choose their order of
-    summation by batch shape, so one shape is what makes a row independent of the others."""
+class FloatGenerator:
+    """A folded generator in float32, `rows` at a time: float kernels choose their order of
+    summation by batch shape, so one row at a time is what frees it from its neighbours."""
 
-    def __init__(self, plain: Generator) -> None:
+    def __init__(self, plain: Generator, *, rows: int = 1) -> None:
+        self.rows = rows
         self.network = copy.deepcopy(plain)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, conditions: Tensor) -> Tensor:
         """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
-        made = torch.cat([self.network(row) for row in torch.split(conditions, 1)])
+        made = torch.cat([self.network(part) for part in torch.split(conditions, self.rows)])
         return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
 
 
