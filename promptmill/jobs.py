@@ -14,6 +14,7 @@ from promptmill import errors
 SEGMENT = 1024  # items in one compressed segment of a lane
 COUNTER_SHARDS = 16
 MAX_LANES = 64
+SOLO_ATTEMPT = 3  # from this attempt on an image is leased alone, in a worker that holds no other
 SEED_BITS = 53  # every seed is exact in JSON readers that hold numbers as doubles
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from promptmill import errors, records
+from promptmill import errors, jobs, records
 from promptmill.blobs import BlobStore
 from promptmill.queue import Cold, Queue
 from promptmill.settings import Settings
@@ -231,7 +231,7 @@ class Engine:
         stamped at once, so that a death which it causes is charged to it."""
         with self._changed:
             self._held[lease.id].rendering = True
-        if lease.count == 1 and lease.spans[0].attempt:
+        if lease.spans[0].attempt >= jobs.SOLO_ATTEMPT:
             self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
 
     def owns(self, lease: records.Lease) -> bool:

@@ -54,7 +54,9 @@ class Farm:
         webhook.key_of(settings.webhook_secret)
         queues = Queues(db, lambda model: RedisQueue(settings.redis, model))
         queues.of(settings.model).ping()
-        return Farm(settings, db, open_store(settings), queues, wakeups.celery_app(settings))
+        blobs = open_store(settings)
+        blobs.probe()
+        return Farm(settings, db, blobs, queues, wakeups.celery_app(settings))
 
     def close(self) -> None:
         self.queues.close()

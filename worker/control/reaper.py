@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from promptmill import errors, failpoints
+from promptmill import errors, failpoints, jobs
 from promptmill.jobs import ImageState
 from promptmill.queue import Queue
 from promptmill.records import Expired, Incident, Result, Work
@@ -116,8 +116,11 @@ class Reaper:
 
 
 def crashed(expired: Expired) -> bool:
-    """Whether the death counts against the image: it was alone and being rendered."""
-    return expired.rendering and expired.lease.count == 1
+    """Whether the death counts against the image: it was alone in its process and being
+    rendered. A single image of an early attempt may have had neighbours in other slots."""
+    lease = expired.lease
+    alone = lease.count == 1 and lease.spans[0].attempt >= jobs.SOLO_ATTEMPT
+    return expired.rendering and alone
 
 
 def incidents(expired: Expired) -> Sequence[Incident]:
