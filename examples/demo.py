@@ -58,11 +58,11 @@ def demo(out: Path, *, model: str | None, workers: int, prompts: Path) -> dict[s
                 job = client.submit(prompts, name="demo")
             print(f"   {job.id}: {job.counts.total:,} images of {job.data['model']}")
             with phase("render", "rendering"):
-                cli_jobs.follow(job)
+                cli_jobs.follow(job, farm.check)
             with phase("download", f"downloading into {out}/"):
                 got = cli_images.fetch(job, out, follow=False)
             with phase("verify", f"rendering {VERIFIED} of them again and comparing the bytes"):
-                report = job.verify(sample=VERIFIED)
+                report = job.verify(sample=VERIFIED, progress=lambda _: farm.check())
             print(f"   {report.statuses}")
             described = _described(out)
             contact_sheet.write(_sample(out, described), out / "contact-sheet.png")

@@ -120,9 +120,12 @@ class Farm:
 
     def wait(self, stop: threading.Event) -> None:
         """Returns once `stop` is set. Raises `errors.Error` when a child was given up."""
-        running = self._running()
         while not stop.wait(0.2):
-            children.raise_failure(running)
+            self.check()
+
+    def check(self) -> None:
+        """Raises `errors.Error` when a child was given up."""
+        children.raise_failure(self._running())
 
     def scale(self, workers: int) -> None:
         """Starts or drains workers until there are so many."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -13,10 +13,15 @@ from promptmill.client import Client, Job
 STATES = ("queued", "paused", "cancelling", "cancelled", "completed", "failed", "expired")
 
 
-def follow(job: Job) -> Job:
-    """Waits for `job` with a meter."""
+def follow(job: Job, check: Callable[[], None] = lambda: None) -> Job:
+    """Waits for `job` with a meter. check: called now and then, may raise."""
     with progress.meter(job.id, "images") as bar:
-        return job.wait(lambda now: progress.show_job(bar, now))
+
+        def step(now: Job) -> None:
+            check()
+            progress.show_job(bar, now)
+
+        return job.wait(step)
 
 
 def verdict(job: Job) -> int:

@@ -43,7 +43,9 @@ def show_job(bar: Meter, job: Job) -> None:
     """One step of a job on its meter."""
     counts = job.counts
     note = f"{counts.failed:,} failed" if counts.failed else ""
-    if not job.finished and job.state != "running":
+    if job.data.get("notice"):
+        note = str(job.data["notice"])
+    elif not job.finished and job.state != "running":
         note = f"{job.state}, {note}" if note else job.state
     bar.update(counts.finished, counts.total, rate=job.rate, eta=job.eta, note=note)
 
