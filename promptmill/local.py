@@ -3,7 +3,6 @@ this process, over SQLite and a folder, or over whatever the settings name inste
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import subprocess
@@ -114,6 +113,8 @@ class Farm:
             running.stop(["control"])
             running.stop(["api"])
             running.close()
+            if self._embedded_redis:
+                valkey.forget(self.data_dir)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -166,6 +167,8 @@ class Farm:
         return self._children
 
     def _take_folder(self) -> None:
+        import fcntl  # not on every system that the client runs on
+
         path = self.data_dir / "up.lock"
         lock = path.open("a+")
         try:

@@ -89,6 +89,14 @@ def _make_private(folder: Path) -> None:
         raise errors.RedisDown(f"{folder} belongs to someone else: use a shorter --data")
 
 
+def forget(data_dir: Path) -> None:
+    """Removes the private folder of a socket that lay outside the data folder."""
+    folder = socket_path(data_dir).parent
+    if folder != data_dir.resolve():
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def answers(path: Path) -> bool:
     """Whether the server has loaded its data and answers."""
     with socket.socket(socket.AF_UNIX) as link:

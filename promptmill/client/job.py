@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,12 +179,10 @@ class Job:
         return self.refresh()
 
     def delete(self) -> None:
-        """Deletes the job with its images; a live one is cancelled first."""
-        try:
+        """Deletes the job with its images; a live one is cancelled first. Done already is
+        done, too: a reply may have been lost."""
+        with suppress(errors.NotFound):
             self._transport.call("DELETE", self.path)
-        except errors.NotFound:
-            if "id" not in self.data:
-                raise
 
     def download(
         self,

@@ -132,7 +132,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     path = tmp_path / "a.txt"
     path.write_text("a cat\na dog\n")
     code, out, _ = run("submit", str(path), "--dry-run")
-    assert code == 0 and "images      2" in out and "a cat" in out
+    assert code == 0 and "images     2" in out and "a cat" in out
     assert json.loads(run("submit", str(path), "--dry-run", "--json")[1])["images"] == 2
     assert not farm.jobs
 
