@@ -7,7 +7,8 @@ from promptmill.records import Output
 
 def job_prefix(output: Output, job: str) -> str:
     """All objects of a job (its public id)."""
-    return f"{output.prefix}jobs/{job}/"
+    below = f"{output.prefix.strip('/')}/" if output.prefix else ""
+    return f"{below}jobs/{job}/"
 
 
 def generation_prefix(output: Output, job: str, generation: int) -> str:

@@ -10,7 +10,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 WORDS = (
     "red heart",
@@ -41,7 +41,7 @@ def shas(farm: Farm, **query: str) -> list[str]:
 
 def test_emoji_gan_renders_the_same_bytes_in_every_batch(embedded: Stack) -> None:
     farm = embedded.make(model="emoji-gan").start(workers=1)
-    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker has its weights")
+    wait_until(lambda: farm.serving() == 1, seconds=120, what="the worker has its weights")
     caps = models.Caps.from_json(farm.http.get("/v1/models").json()["data"][0]["caps"])
     item = jobs.Item(index=0, row=0, sample=0, prompt="x", seed=0, width=64, height=64)
     queue = RedisQueue(farm.settings.redis, "emoji-gan")
@@ -53,7 +53,7 @@ def test_emoji_gan_renders_the_same_bytes_in_every_batch(embedded: Stack) -> Non
     queue.set_cap(caps.bucket(item), 32)
     farm.add_worker()
     farm.add_worker()
-    wait_until(lambda: farm.serving() == 3, seconds=60, what="three workers serve")
+    wait_until(lambda: farm.serving() == 3, seconds=150, what="three workers serve")
     seen["three workers"] = shas(farm)
     seen["tar parts"] = shas(farm, packing="tar")
     reference = seen["batches of 32"]

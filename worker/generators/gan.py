@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
@@ -58,8 +56,10 @@ class EmojiGan:
 
     def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
         """Reads the weights (two seconds) and keeps torch on one thread, where small
-        pictures are fastest. On a processor without VNNI int8 becomes "none", with a
-        warning and another fingerprint."""
+        pictures are fastest. "auto" is the CPU and int8. On a processor without VNNI int8
+        becomes "none", with a warning and another fingerprint."""
+        device = "cpu" if device == "auto" else device
+        quantization = "int8" if quantization == "auto" else quantization
         if device != "cpu":
             raise errors.UnsupportedParameter(
                 f"{self.name} runs on the CPU, not on {device!r}: set PROMPTMILL_DEVICE=cpu"
@@ -102,7 +102,8 @@ class EmojiGan:
             if "can't allocate memory" in str(problem):
                 raise OutOfMemory(str(problem)) from problem
             raise
-        return np.ascontiguousarray(made.permute(0, 2, 3, 1).numpy())
+        pixels: Pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
+        return pixels
 
     def close(self) -> None:
         self._conditioner = self._render = None
