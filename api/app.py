@@ -12,11 +12,10 @@ import uvicorn
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from api import deps
+from api import deps, metrics
 from api import errors as api_errors
 from api.farm import Farm
 from api.feed import Feeds
-from api.metrics import Metered
 from api.routes import dashboard, events, health, images, jobs, models, provenance, verify
 from promptmill import __version__, errors, failpoints, telemetry
 from promptmill.settings import Settings
@@ -51,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({("POST", "/v1/jobs")})
     )
     app.add_middleware(api_errors.RequestId)
-    app.add_middleware(Metered)
+    app.add_middleware(metrics.Metered)
     for part in (jobs, images, events, verify, models, provenance, health, dashboard):
         app.include_router(part.router)
     return app
@@ -64,9 +63,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.feeds = Feeds(farm)
     app.state.feeds.stopping = app.state.stopping
     app.state.uploads = CapacityLimiter(jobs.UPLOADS)
+    unwatch = metrics.watch(farm)
     try:
         yield
     finally:
+        unwatch()
         await app.state.feeds.close()
         farm.close()
 

@@ -1,11 +1,18 @@
-"""What the API counts of itself: requests and their time, by route."""
+"""What Prometheus reads: requests and their time by route, and the work of the farm, by
+model, read from Redis when it is asked for."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.farm import Farm
+from promptmill import telemetry
+from promptmill.store import models
 
 REQUESTS = Counter(
     "promptmill_http_requests_total", "Requests answered", ("method", "route", "status")
@@ -16,7 +23,41 @@ SECONDS = Histogram(
     ("method", "route"),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
+GAUGES = (
+    ("promptmill_work_seconds", "Generator-seconds queued or leased: scale workers by this"),
+    ("promptmill_queued_images", "Images that wait"),
+    ("promptmill_leased_images", "Images that a worker holds"),
+    ("promptmill_workers", "Workers alive"),
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def watch(farm: Farm) -> Callable[[], None]:
+    """Registers the farm's gauges; returns what takes them off again."""
+
+    def by_model(read: Callable[[str], float]) -> dict[tuple[str, ...], float]:
+        return {(model.name,): read(model.name) for model in models.all(farm.db)}
+
+    def work(model: str) -> float:
+        depth = farm.queue(model).depth()
+        return depth["queued_seconds"] + depth["leased_seconds"]
+
+    reads: tuple[Callable[[str], float], ...] = (
+        work,
+        lambda model: farm.queue(model).depth()["queued"],
+        lambda model: farm.queue(model).depth()["leased"],
+        lambda model: len(farm.queue(model).workers()),
+    )
+    off = [
+        telemetry.on_scrape(name, text, labels=("model",), read=partial(by_model, read))
+        for (name, text), read in zip(GAUGES, reads, strict=True)
+    ]
+
+    def stop() -> None:
+        for each in off:
+            each()
+
+    return stop
 
 
 class Metered:
