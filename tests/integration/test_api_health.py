@@ -85,7 +85,7 @@ def test_workers_are_those_that_report(farm: ApiFarm) -> None:
 def test_metrics_are_what_prometheus_reads(farm: ApiFarm) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
-    id = farm.submit(["a heart"])["id"]
+    id = farm.submit(["a heart", "a star"])["id"]
     farm.job(id)
     answer = farm.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -93,6 +93,13 @@ def test_metrics_are_what_prometheus_reads(farm: ApiFarm) -> None:
     routes = {s.labels["route"] for s in families["promptmill_http_requests"].samples}
     assert {"/v1/jobs", "/v1/jobs/{job_id}"} <= routes
     assert id not in answer.text
+
+    def gauge(name: str) -> float:
+        return next(s.value for s in families[name].samples if s.labels["model"] == farm.model)
+
+    assert gauge("promptmill_queued_images") == 2
+    assert gauge("promptmill_leased_images") == 0
+    assert gauge("promptmill_work_seconds") > 0
 
 
 def test_the_api_describes_itself(farm: ApiFarm) -> None:
