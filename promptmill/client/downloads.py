@@ -23,6 +23,7 @@ from promptmill.client.sources import ERROR_FIELD
 
 AHEAD = 4  # images in flight per thread
 TRIES = 4
+TERMINAL = (jobs.ImageState.DONE, jobs.ImageState.FAILED)
 ROW_FIELDS = ("negative_prompt", "seed", "steps", "guidance", "task", "source", "mask", "strength")
 _DESCRIBED = (
     *("index", "row", "sample", "custom_id", "prompt", "negative_prompt", "seed", "steps"),
@@ -105,11 +106,11 @@ class _Task:
         waiting: deque[tuple[Image, Future[int] | None]] = deque()
         met: list[errors.Error] = []
         self._failed = 0
-        for image in self._job.images():
+        for image in self._job.images(state=TERMINAL):
             if image.state == jobs.ImageState.FAILED:
                 self._failed += 1
                 _write_line(failures, failed_row(image, self._job.id))
-            elif image.state == jobs.ImageState.DONE:
+            else:
                 known = self._have[image.index]
                 waiting.append((image, None if known else pool.submit(self._ensure, image)))
             while len(waiting) >= ahead or (waiting and waiting[0][1] is None):

@@ -133,11 +133,15 @@ class Job:
             time.sleep(pause if left is None else min(pause, left))
 
     def images(
-        self, *, state: str | None = None, code: str | None = None, after: int | None = None
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        code: str | None = None,
+        after: int | None = None,
     ) -> Iterator[Image]:
-        """Its images in row order, page by page; only those of `state` and error `code`,
-        behind index `after`."""
-        params: dict[str, str | int] = {"limit": PAGE}
+        """Its images in row order, page by page; only those of `state` (or one of several)
+        and error `code`, behind index `after`."""
+        params: dict[str, str | int | Sequence[str]] = {"limit": PAGE}
         params |= {"state": state} if state else {}
         params |= {"code": code} if code else {}
         cursor = None if after is None else str(after)

@@ -113,7 +113,7 @@ class Transport:
             )
         self._patience, self._greeting = patience, greeting
         self._met = False
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=32)
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         timeout = httpx.Timeout(60.0, connect=5.0)
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(
