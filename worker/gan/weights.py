@@ -85,7 +85,7 @@ def export(run: Path, dataset: data.Dataset, folder: Path) -> Shipped:
     )
     plain = quantize.fold(average)
     plain.load_state_dict({k: v.half().float() for k, v in plain.state_dict().items()})
-    drawn = (train.draw(dataset, train.Plan(jitter=0.0), 10**7 + k) for k in range(12))
+    drawn = (train.draw(dataset, train.Plan(jitter=0.0), 10**7 + k) for k in range(8))
     batches = [condition(one.text, one.vendor, one.noise) for one in drawn]
     write(folder, plain, quantize.observe(plain, batches), step=step)
     return read(folder)
