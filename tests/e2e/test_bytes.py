@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from promptmill import jobs, models
+from promptmill import jobs
 from promptmill.queue import RedisQueue
 from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
+from worker.generators import registry
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
@@ -42,7 +43,7 @@ def shas(farm: Farm, **query: str) -> list[str]:
 def test_emoji_gan_renders_the_same_bytes_in_every_batch(embedded: Stack) -> None:
     farm = embedded.make(model="emoji-gan").start(workers=1)
     wait_until(lambda: farm.serving() == 1, seconds=120, what="the worker has its weights")
-    caps = models.Caps.from_json(farm.http.get("/v1/models").json()["data"][0]["caps"])
+    caps = registry.create("emoji-gan").caps
     item = jobs.Item(index=0, row=0, sample=0, prompt="x", seed=0, width=64, height=64)
     queue = RedisQueue(farm.settings.redis, "emoji-gan")
     seen = {}
