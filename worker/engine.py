@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from promptmill import errors, jobs, records
+from promptmill import errors, failpoints, jobs, records
 from promptmill.blobs import BlobStore
 from promptmill.queue import Cold, Queue
 from promptmill.settings import Settings
@@ -221,6 +221,7 @@ class Engine:
             )
         except Cold:
             return None
+        failpoints.reach("lease.replied")
         if lease is not None:
             with self._changed:
                 self._held[lease.id] = Held(lease, slot)

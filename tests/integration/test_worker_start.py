@@ -1,0 +1,38 @@
+"""A worker that cannot start says why in one line and exits with 1."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from promptmill.cli import run
+from promptmill.store.database import Database
+from worker.generators import gan
+
+pytestmark = pytest.mark.servers
+
+
+def test_damaged_weights(
+    tmp_path: Path,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(gan.WEIGHTS, weights)
+    file = next(weights.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    monkeypatch.setattr(gan, "WEIGHTS", weights)
+    monkeypatch.setenv("PROMPTMILL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PROMPTMILL_REDIS_URL", valkey_url)
+    db = Database(f"sqlite:///{tmp_path / 'promptmill.db'}")
+    db.migrate()
+    db.close()
+    assert run(["worker"]) == 1
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("promptmill:")]
+    assert len(lines) == 1, said.err
+    assert str(file) in lines[0]
+    assert "Traceback" not in said.err + said.out
