@@ -29,7 +29,7 @@ from worker.slot import Slot
 log = logging.getLogger(__name__)
 
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
-STALL = 60.0  # seconds without progress after which a slot counts as hung
+STALL_LEAST = 20.0  # seconds without progress after which a slot may count as hung
 HUNG = 70  # exit status of a worker that its watchdog ended
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
 
@@ -292,12 +292,12 @@ class Engine:
     def _beat(self) -> None:
         """Renews the leases of slots that move; a hung one ends the process, so that its
         lease expires and the supervisor starts a fresh worker."""
-        limit = max(STALL, 10 * self.measured.batch_seconds)
+        limit = self._stall()
         now = time.monotonic()
         with self._changed:
             held = list(self._held.values())
         for one in held:
-            if now - one.slot.moved > limit:
+            if one.slot.moved is not None and now - one.slot.moved > limit:
                 log.critical("%s has not moved for %.0f s: the worker ends", one.slot.name, limit)
                 os._exit(HUNG)
         if not held:
@@ -306,6 +306,12 @@ class Engine:
         gone = self.queue.beat(self.worker, beats, ttl=self.settings.lease_seconds)
         for one in held:
             one.gone = one.lease.id in gone
+
+    def _stall(self) -> float:
+        """Two lease periods, or ten micro-batches where those take longer."""
+        caps = self.generator.caps
+        batch = max(self.measured.batch_seconds, caps.cost * caps.max_batch)
+        return max(STALL_LEAST, 2 * self.settings.lease_seconds, 10 * batch)
 
     def status(self) -> dict[str, Any]:
         """What the registry shows of this worker."""

@@ -72,7 +72,6 @@ class Renderer:
 
     fingerprint: of the generator and whatever else decides the bytes of its files.
     lower: told (bucket, cap) when memory ran out and the cap was halved.
-    progress: told after every forward pass.
     """
 
     def __init__(
@@ -82,13 +81,11 @@ class Renderer:
         fingerprint: str | None = None,
         caps: Mapping[str, int] | None = None,
         lower: Callable[[str, int], None] = lambda bucket, cap: None,
-        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.generator = generator
         self.caps = dict(caps or {})
         self._base = fingerprint or generator.fingerprint
         self._lower = lower
-        self._progress = progress
 
     def limit(self, bucket: str) -> int:
         """The largest batch to try in this bucket."""
@@ -96,9 +93,16 @@ class Renderer:
             self.caps.get(bucket, self.generator.caps.max_batch), self.generator.caps.max_batch
         )
 
-    def render(self, bucket: str, items: Sequence[Item]) -> list[Outcome]:
+    def render(
+        self,
+        bucket: str,
+        items: Sequence[Item],
+        *,
+        progress: Callable[[], None] = lambda: None,
+    ) -> list[Outcome]:
         """One outcome per item, in order: a failing batch is split until the guilty item
-        is alone, so that an innocent one is always rendered."""
+        is alone, so that an innocent one is always rendered. progress: told after every
+        forward pass."""
         outcomes: list[Outcome] = []
         todo = [list(items)]
         while todo:
@@ -122,7 +126,7 @@ class Renderer:
                     middle = len(chunk) // 2
                     todo[:0] = [chunk[:middle], chunk[middle:]]
             finally:
-                self._progress()
+                progress()
         return outcomes
 
     def _shape(self, count: int, limit: int) -> int:

@@ -71,19 +71,20 @@ class GiveBack(Exception):
 
 
 class Slot(threading.Thread):
-    """One thread of the loop. moved: when it last made progress, by `time.monotonic`."""
+    """One thread of the loop. moved: when it last made progress, by `time.monotonic`; None
+    while it waits for its turn at the generator, which is not its doing."""
 
     def __init__(self, engine: Engine, *, name: str, interactive: bool) -> None:
         super().__init__(name=name, daemon=True)
         self.engine = engine
         self.interactive = interactive
-        self.moved = time.monotonic()
+        self.moved: float | None = time.monotonic()
         self._shard = zlib.crc32(f"{engine.worker}/{name}".encode()) % COUNTER_SHARDS
 
     def run(self) -> None:
         seen = 0
         while not self.engine.stopping.is_set():
-            self.moved = time.monotonic()
+            self._move()
             try:
                 lease = self.engine.lease(self)
             except errors.Unavailable as outage:
@@ -137,7 +138,9 @@ class Slot(threading.Thread):
 
     def render(self, lease: Lease, works: Sequence[Work]) -> list[tuple[Work, Outcome]]:
         """One forward pass, or as many as memory and faults ask for, under the lock."""
+        self.moved = None
         with self.engine.turn.take(first=self.interactive):
+            self._move()
             if self.engine.draining.is_set():
                 raise GiveBack
             wanted = self._still_wanted(works)
@@ -145,7 +148,9 @@ class Slot(threading.Thread):
                 return []
             self._begin(lease, wanted)
             begun = time.monotonic()
-            outcomes = self.engine.renderer.render(lease.bucket, [w.item for w in wanted])
+            outcomes = self.engine.renderer.render(
+                lease.bucket, [w.item for w in wanted], progress=self._move
+            )
             self.engine.measured.add(lease.bucket, len(wanted), time.monotonic() - begun)
         self._move()
         return list(zip(wanted, outcomes, strict=True))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.conftest import Stack
 from tests.servers import wait_until
+from worker.engine import HUNG
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
 
@@ -45,6 +46,15 @@ def test_one_that_kills_the_process_fails_within_eight_deaths(embedded: Stack) -
     [failed] = farm.images(job, state="failed")
     assert failed["index"] == 37
     assert failed["error"]["code"] == "worker_crashed"
+
+
+def test_a_generator_that_hangs_ends_its_worker(embedded: Stack) -> None:
+    farm = embedded.make().start()
+    job = farm.submit(["fine", "this one will !hang"])["id"]
+    assert farm.workers[0].popen.wait(60) == HUNG
+    assert "has not moved" in farm.workers[0].text()
+    wait_until(lambda: bool(farm.incidents()), seconds=20, what="its lease is reaped")
+    farm.http.delete(f"/v1/jobs/{job}")
 
 
 def test_out_of_memory_lowers_the_batch_for_good(embedded: Stack) -> None:
