@@ -16,7 +16,17 @@ from api import deps, metrics
 from api import errors as api_errors
 from api.farm import Farm
 from api.feed import Feeds
-from api.routes import dashboard, events, health, images, jobs, models, provenance, verify
+from api.routes import (
+    archives,
+    dashboard,
+    events,
+    health,
+    images,
+    jobs,
+    models,
+    provenance,
+    verify,
+)
 from promptmill import __version__, errors, failpoints, telemetry
 from promptmill.settings import Settings
 
@@ -51,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered)
-    for part in (jobs, images, events, verify, models, provenance, health, dashboard):
+    for part in (jobs, images, archives, events, verify, models, provenance, health, dashboard):
         app.include_router(part.router)
     return app
 

@@ -5,7 +5,6 @@ whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -19,10 +18,10 @@ from typing import IO, Any
 
 from promptmill import errors, jobs
 from promptmill.client.job import Image, Job
+from promptmill.client.pictures import Brought, Pictures
 from promptmill.client.sources import ERROR_FIELD
 
-AHEAD = 4  # images in flight per thread
-TRIES = 4
+LOT = 500  # images that are looked for, and brought, together
 TERMINAL = (jobs.ImageState.DONE, jobs.ImageState.FAILED)
 ROW_FIELDS = ("negative_prompt", "seed", "steps", "guidance", "task", "source", "mask", "strength")
 _DESCRIBED = (
@@ -55,29 +54,43 @@ def download(
     """Fetches what is done and not yet in `folder` with its sha256. follow: goes on until
     the job is finished. Raises `errors.Error` when an image cannot be fetched (all others
     are) and `OSError` when the folder cannot be written."""
-    task = _Task(job, folder, progress)
-    with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="download")
+    task = _Task(job, folder, pool, progress)
+    try:
         while True:
             started = time.monotonic()
             job.refresh()
-            task.sweep(pool, threads * AHEAD)
+            task.sweep(threads)
             state = task.state()
             if state.finished or not follow:
                 return state
             time.sleep(max(1.0, time.monotonic() - started))
+    finally:
+        task.pictures.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True)
+class _Step:
+    """Some images in row order and, for those not known to be there, what brings them."""
+
+    images: list[Image]
+    bringing: Future[Brought] | None
 
 
 class _Task:
     """One download: what is known to be in the folder."""
 
-    def __init__(self, job: Job, folder: Path, progress: Progress | None) -> None:
-        self._job, self._folder, self._progress = job, folder, progress
-        self._images = folder / "images"
-        self._images.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, job: Job, folder: Path, pool: ThreadPoolExecutor, progress: Progress | None
+    ) -> None:
+        self._job, self._folder, self._pool, self._progress = job, folder, pool, progress
         format = str((job.data.get("output") or {}).get("format") or "png")
-        self._extension = {"jpeg": "jpg"}.get(format, format)
+        extension = {"jpeg": "jpg"}.get(format, format)
+        self.pictures = Pictures(job, folder / "images", extension)
         self._have = bytearray(job.counts.total)  # by index: 1 if it is in the folder
         self._present = self._bytes = self._fetched = self._failed = 0
+        self._error: errors.Error | None = None
 
     def state(self) -> Download:
         counts = self._job.counts
@@ -90,93 +103,72 @@ class _Task:
             finished=self._job.finished and self._present >= counts.done,
         )
 
-    def sweep(self, pool: ThreadPoolExecutor, ahead: int) -> None:
-        """Lists the job once and leaves the folder in step with the list."""
+    def sweep(self, ahead: int) -> None:
+        """Lists the job once and leaves the folder in step with the list. ahead: steps that
+        may wait for their turn."""
+        self._error = None
         with (
             _whole(self._folder / "metadata.jsonl") as metadata,
             _whole(self._folder / "failures.jsonl") as failures,
         ):
-            errors_met = self._sweep(pool, ahead, metadata, failures)
-        if errors_met:
-            raise errors_met[0]
+            waiting: deque[_Step] = deque()
+            for images in self._lots(failures):
+                new = [image for image in images if not self._have[image.index]]
+                bringing = self._pool.submit(self.pictures.bring, new) if new else None
+                waiting.append(_Step(images, bringing))
+                while len(waiting) > ahead:
+                    self._settle(waiting.popleft(), metadata)
+            while waiting:
+                self._settle(waiting.popleft(), metadata)
+        if self._error is not None:
+            raise self._error
 
-    def _sweep(
-        self, pool: ThreadPoolExecutor, ahead: int, metadata: IO[bytes], failures: IO[bytes]
-    ) -> list[errors.Error]:
-        waiting: deque[tuple[Image, Future[int] | None]] = deque()
-        met: list[errors.Error] = []
+    def _lots(self, failures: IO[bytes]) -> Iterator[list[Image]]:
+        """The done images as the farm lists them, some at a time; those that failed go
+        into `failures`."""
         self._failed = 0
+        lot: list[Image] = []
         for image in self._job.images(state=TERMINAL):
             if image.state == jobs.ImageState.FAILED:
                 self._failed += 1
                 _write_line(failures, failed_row(image, self._job.id))
-            else:
-                known = self._have[image.index]
-                waiting.append((image, None if known else pool.submit(self._ensure, image)))
-            while len(waiting) >= ahead or (waiting and waiting[0][1] is None):
-                met += self._settle(*waiting.popleft(), metadata)
-        while waiting:
-            met += self._settle(*waiting.popleft(), metadata)
-        return met
+                continue
+            lot.append(image)
+            if len(lot) == LOT:
+                yield lot
+                lot = []
+        if lot:
+            yield lot
 
-    def _settle(
-        self, image: Image, future: Future[int] | None, metadata: IO[bytes]
-    ) -> list[errors.Error]:
-        """Takes one image to its end: in the folder and described, or an error."""
-        if future is not None:
+    def _settle(self, step: _Step, metadata: IO[bytes]) -> None:
+        """Takes images to their end: in the folder and described, or the reason why not."""
+        brought = step.bringing.result() if step.bringing else Brought(frozenset(), ())
+        singly = {
+            image.index: self._pool.submit(self.pictures.bring_one, image) for image in brought.left
+        }
+        for image in step.images:
             try:
-                self._fetched += future.result()
+                if image.index in singly:
+                    singly[image.index].result()
             except errors.Error as exc:
-                return [exc]
-            self._have[image.index] = 1
-            self._present += 1
-            self._bytes += int(image.data.get("bytes") or 0)
-            if self._progress is not None:
-                self._progress(self.state())
-        _write_line(metadata, self._described(image))
-        return []
+                self._error = self._error or exc
+                continue
+            if not self._have[image.index]:
+                self._arrived(image, new=image.index in brought.missing)
+            _write_line(metadata, self._described(image))
 
-    def _path(self, image: Image) -> Path:
-        return self._images / f"{image.index:09d}.{self._extension}"
-
-    def _ensure(self, image: Image) -> int:
-        """1 if the image had to be fetched, 0 if the folder has it."""
-        path = self._path(image)
-        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == image.sha256:
-            return 0
-        data = self._fetch(image)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data)
-        part.replace(path)
-        return 1
-
-    def _fetch(self, image: Image) -> bytes:
-        """Its bytes, by its link or, when that fails, through the API."""
-        links = [image.url] if image.url else []
-        links += [f"{self._job.path}/images/{image.index}/content"] * TRIES
-        failure: errors.Error = errors.NotFound(f"image {image.index} has no content")
-        for attempt, link in enumerate(links):
-            try:
-                data = self._job.fetch(link)
-                found = hashlib.sha256(data).hexdigest()
-                if found == image.sha256 or not image.sha256:
-                    return data
-                failure = errors.StorageDown(
-                    f"image {image.index} is damaged in the store (sha256 {found[:12]}…, not "
-                    f"{image.sha256[:12]}…): `promptmill verify {self._job.id} --repair`"
-                )
-                failure.retry = False
-            except errors.Error as exc:
-                failure = exc
-                if exc.retry and attempt + 1 < len(links):
-                    pause = 0.5 * 2**attempt if exc.retry_after is None else exc.retry_after
-                    time.sleep(min(pause, 10.0))
-        raise failure
+    def _arrived(self, image: Image, *, new: bool) -> None:
+        self._have[image.index] = 1
+        self._fetched += new
+        self._present += 1
+        self._bytes += int(image.data.get("bytes") or 0)
+        if self._progress is not None:
+            self._progress(self.state())
 
     def _described(self, image: Image) -> dict[str, Any]:
         data = image.data
         kept = {name: data[name] for name in _DESCRIBED if name in data}
-        return {"file_name": f"images/{self._path(image).name}", "text": image.prompt} | kept
+        return {"file_name": f"images/{self.pictures.name(image)}", "text": image.prompt} | kept
 
 
 def failed_row(image: Image, job_id: str) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors, jobs
+from promptmill.client.archives import Archive
 
 if TYPE_CHECKING:
     from promptmill.client.downloads import Download, Progress
@@ -165,6 +166,13 @@ class Job:
         """What lies behind a link of one of its images, here or in the object store."""
         with self._transport.stream(link) as response:
             return response.read()
+
+    @contextmanager
+    def archive(self, *, after: int | None = None, limit: int = PAGE) -> Iterator[Archive]:
+        """The bytes of its next `limit` done images behind index `after`, as they come."""
+        params = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        with self._transport.stream(f"{self.path}/archive", params=params) as response:
+            yield Archive(response)
 
     def cancel(self) -> Job:
         return self._act("cancel")

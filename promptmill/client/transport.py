@@ -182,12 +182,12 @@ class Transport:
         )
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[httpx.Response]:
+    def stream(self, path: str, *, params: Params | None = None) -> Iterator[httpx.Response]:
         """A GET whose answer is read as it comes. `path` may be a link to another host: it
         gets no credentials. Raises `errors.Error`; no retries."""
         http = self._http if self._is_ours(path) else self._plain
         try:
-            with http.stream("GET", path, follow_redirects=True) as response:
+            with http.stream("GET", path, params=params, follow_redirects=True) as response:
                 if response.status_code >= 400:
                     response.read()
                     raise error_of(response)
