@@ -1,19 +1,16 @@
-"""The engine of one worker process: its slots, the leases they hold, heartbeats, the
-watchdog, draining. It outlives every Celery task; a wake-up only pokes it."""
+"""The engine of one worker process: its slots, the leases they hold, waiting, draining. It
+outlives every Celery task; a wake-up only pokes it."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from promptmill import errors, failpoints, jobs, records
@@ -23,14 +20,14 @@ from promptmill.settings import Settings
 from promptmill.store import images, models
 from promptmill.store.database import Database
 from worker.generators.base import Generator
-from worker.render import Renderer, Turn
+from worker.heart import Heart
+from worker.measured import Measured
+from worker.render import Outcome, Renderer, Turn
 from worker.slot import Slot
 
 log = logging.getLogger(__name__)
 
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
-STALL_LEAST = 20.0  # seconds without progress after which a slot may count as hung
-HUNG = 70  # exit status of a worker that its watchdog ended
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
 
 
@@ -58,37 +55,6 @@ class Held:
     lease: records.Lease
     slot: Slot
     rendering: bool = False
-    gone: bool = False  # its heartbeat was refused: another worker may have it
-
-
-@dataclass(slots=True)
-class Measured:
-    """What this worker has done, for the registry and the dashboard."""
-
-    images: int = 0
-    failed: int = 0
-    batch: int = 0
-    bucket: str = ""
-    seconds_per_image: dict[str, float] = field(default_factory=dict)
-    batch_seconds: float = 0.0  # exponentially weighted mean of a micro-batch
-    recent: list[tuple[float, int]] = field(default_factory=list)
-
-    def add(self, bucket: str, count: int, seconds: float) -> None:
-        now = time.monotonic()
-        self.images += count
-        self.batch, self.bucket = count, bucket
-        self.batch_seconds += 0.2 * (seconds - self.batch_seconds)
-        old = self.seconds_per_image.get(bucket, seconds / count)
-        self.seconds_per_image[bucket] = old + 0.2 * (seconds / count - old)
-        self.recent = [(t, n) for t, n in self.recent if now - t < 10] + [(now, count)]
-
-    def rate(self) -> float:
-        """Images per second over the last ten seconds."""
-        now = time.monotonic()
-        recent = [(t, n) for t, n in self.recent if now - t < 10]
-        if not recent:
-            return 0.0
-        return sum(n for _, n in recent) / max(now - recent[0][0], 1.0)
 
 
 class Engine:
@@ -123,7 +89,6 @@ class Engine:
         self._pokes = 0
         self._held: dict[str, Held] = {}
         self._started = time.time()
-        self._health = Path(settings.data_dir) / "health" / f"worker-{os.getpid()}.json"
         self._remembered: dict[str, float] = {}
         self.renderer = Renderer(
             generator,
@@ -135,7 +100,7 @@ class Engine:
             Slot(self, name=f"slot-{number}", interactive=number == 0)
             for number in range(settings.slots)
         ]
-        self._heart = threading.Thread(target=self._beat_until_stopped, name="heart", daemon=True)
+        self._heart = Heart(self)
 
     # life
 
@@ -227,6 +192,19 @@ class Engine:
                 self._held[lease.id] = Held(lease, slot)
         return lease
 
+    def held(self) -> list[Held]:
+        with self._changed:
+            return list(self._held.values())
+
+    def render(
+        self, bucket: str, items: Sequence[jobs.Item], *, progress: Callable[[], None]
+    ) -> list[Outcome]:
+        """Runs the generator and measures it. The caller holds the turn."""
+        begun = time.monotonic()
+        outcomes = self.renderer.render(bucket, items, progress=progress)
+        self.measured.add(bucket, len(items), time.monotonic() - begun)
+        return outcomes
+
     def rendering(self, lease: records.Lease) -> None:
         """Stamps that rendering begins. A lone image that came back from a dead worker is
         stamped at once, so that a death which it causes is charged to it."""
@@ -262,61 +240,17 @@ class Engine:
         except errors.RedisDown:
             log.info("redis is down: the cap of %s is told at the next start", bucket)
 
-    def _remember_costs(self) -> None:
+    def remember_costs(self) -> None:
+        """Tells the database what an image of each bucket costs, when it has changed."""
         for bucket, seconds in list(self.measured.seconds_per_image.items()):
             known = self._remembered.get(bucket)
             if known is None or not 0.8 < seconds / known < 1.25:
                 models.remember_cost(self.db, self.generator.name, bucket, seconds)
                 self._remembered[bucket] = seconds
 
-    # heart
-
-    def _beat_until_stopped(self) -> None:
-        period = min(1.0, self.settings.lease_seconds / 4)
-        next_cost = time.monotonic() + 5
-        while True:
-            done = self.stopping.wait(period)
-            try:
-                self._beat()
-                self._report()
-                if time.monotonic() > next_cost:
-                    self._remember_costs()
-                    next_cost = time.monotonic() + 30
-            except errors.Unavailable as outage:
-                log.info("heartbeat waits: %s", outage)
-            self._write_health()
-            if done and not any(slot.is_alive() for slot in self.slots):
-                self._health.unlink(missing_ok=True)
-                return
-
-    def _beat(self) -> None:
-        """Renews the leases of slots that move; a hung one ends the process, so that its
-        lease expires and the supervisor starts a fresh worker."""
-        limit = self._stall()
-        now = time.monotonic()
-        with self._changed:
-            held = list(self._held.values())
-        for one in held:
-            if one.slot.moved is not None and now - one.slot.moved > limit:
-                log.critical("%s has not moved for %.0f s: the worker ends", one.slot.name, limit)
-                os._exit(HUNG)
-        if not held:
-            return
-        beats = {one.lease.id: one.rendering for one in held}
-        gone = self.queue.beat(self.worker, beats, ttl=self.settings.lease_seconds)
-        for one in held:
-            one.gone = one.lease.id in gone
-
-    def _stall(self) -> float:
-        """Two lease periods, or ten micro-batches where those take longer."""
-        caps = self.generator.caps
-        batch = max(self.measured.batch_seconds, caps.cost * caps.max_batch)
-        return max(STALL_LEAST, 2 * self.settings.lease_seconds, 10 * batch)
-
     def status(self) -> dict[str, Any]:
         """What the registry shows of this worker."""
-        with self._changed:
-            held = [one.lease.id for one in self._held.values()]
+        held = [one.lease.id for one in self.held()]
         draining = self.draining.is_set()
         return {
             "state": "draining" if draining else "busy" if held else "idle",
@@ -333,16 +267,3 @@ class Engine:
             "leases": held,
             "started_at": self._started,
         }
-
-    def _report(self) -> None:
-        self.queue.report(self.worker, self.status(), ttl=max(5.0, self.settings.lease_seconds))
-
-    def _write_health(self) -> None:
-        """The file that `promptmill doctor --check worker` reads."""
-        fresh = self._health.with_suffix(".new")
-        try:
-            self._health.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps({"at": time.time(), "worker": self.worker}))
-            fresh.replace(self._health)
-        except OSError as error:
-            log.warning("PROMPTMILL_DATA_DIR cannot be written: %s", error)

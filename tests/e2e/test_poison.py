@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.conftest import Stack
 from tests.servers import wait_until
-from worker.engine import HUNG
+from worker.heart import HUNG
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
 

@@ -1,0 +1,85 @@
+"""The heart of a worker: renews the leases of slots that move, ends a process that hangs,
+tells the registry and the health file that it lives."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promptmill import errors
+
+if TYPE_CHECKING:
+    from worker.engine import Engine
+
+log = logging.getLogger(__name__)
+
+STALL_LEAST = 20.0  # seconds without progress after which a slot may count as hung
+HUNG = 70  # exit status of a worker that its watchdog ended
+COSTS_EVERY = 30.0  # seconds
+
+
+class Heart(threading.Thread):
+    """Beats until the engine has stopped and its slots have ended."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(name="heart", daemon=True)
+        self.engine = engine
+        self.lease_seconds = engine.settings.lease_seconds
+        folder = Path(engine.settings.data_dir) / "health"
+        self._health = folder / f"worker-{os.getpid()}.json"
+
+    def run(self) -> None:
+        period = min(1.0, self.lease_seconds / 4)
+        costs_at = time.monotonic() + COSTS_EVERY / 6
+        while True:
+            done = self.engine.stopping.wait(period)
+            try:
+                self.beat()
+                self.report()
+                if time.monotonic() > costs_at:
+                    self.engine.remember_costs()
+                    costs_at = time.monotonic() + COSTS_EVERY
+            except errors.Unavailable as outage:
+                log.info("heartbeat waits: %s", outage)
+            self.write_health()
+            if done and not any(slot.is_alive() for slot in self.engine.slots):
+                self._health.unlink(missing_ok=True)
+                return
+
+    def beat(self) -> None:
+        """Renews the leases that are held. A slot that hangs ends the process, so that its
+        lease expires and the supervisor starts a fresh worker."""
+        limit, now = self.stall(), time.monotonic()
+        held = self.engine.held()
+        for one in held:
+            if one.slot.moved is not None and now - one.slot.moved > limit:
+                log.critical("%s has not moved for %.0f s: the worker ends", one.slot.name, limit)
+                os._exit(HUNG)
+        if held:
+            beats = {one.lease.id: one.rendering for one in held}
+            self.engine.queue.beat(self.engine.worker, beats, ttl=self.lease_seconds)
+
+    def stall(self) -> float:
+        """Two lease periods, or ten micro-batches where those take longer."""
+        caps = self.engine.generator.caps
+        batch = max(self.engine.measured.batch_seconds, caps.cost * caps.max_batch)
+        return max(STALL_LEAST, 2 * self.lease_seconds, 10 * batch)
+
+    def report(self) -> None:
+        ttl = max(5.0, self.lease_seconds)
+        self.engine.queue.report(self.engine.worker, self.engine.status(), ttl=ttl)
+
+    def write_health(self) -> None:
+        """The file that `promptmill doctor --check worker` reads."""
+        fresh = self._health.with_suffix(".new")
+        try:
+            self._health.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps({"at": time.time(), "worker": self.engine.worker}))
+            fresh.replace(self._health)
+        except OSError as error:
+            log.warning("PROMPTMILL_DATA_DIR cannot be written: %s", error)
