@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from promptmill import errors
 
 
 def picture(prompt: str) -> bytes:
@@ -44,8 +48,17 @@ class Fault:
     path: str = ""  # only requests whose path ends so
 
 
+@dataclass(frozen=True)
+class Tar:
+    """An archive, and the index that it goes up to."""
+
+    data: bytes
+    last: int | None
+
+
 class StubFarm:
-    """jobs: by id. Every prompt with `bad` in it fails; `damage` makes content lie."""
+    """jobs: by id. Every prompt with `bad` in it fails; `damage` makes content lie, `lost`
+    makes it go. sent: the indexes of all pictures that went out."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -54,6 +67,11 @@ class StubFarm:
         self.keys: dict[str, str] = {}
         self.images: dict[str, list[dict[str, Any]]] = {}
         self.damage: set[int] = set()
+        self.lost: set[int] = set()
+        self.sent: list[int] = []
+        self.archives = True  # else it is a farm from before there were any
+        self.cuts: list[int] = []  # bytes after which the next archives break off
+        self.archiving: Callable[[], None] = lambda: None
         self.rendered: Callable[[dict[str, Any]], None] = lambda job: None
         self.page = 1000
         self.url = ""
@@ -144,7 +162,7 @@ class StubFarm:
             "metadata": {k: v for k, v in row.items() if k not in known},
         }
 
-    def answer(self, request: Request) -> tuple[int, dict[str, Any] | bytes]:
+    def answer(self, request: Request) -> tuple[int, dict[str, Any] | bytes | Tar]:
         parts = request.path.strip("/").split("/")
         if request.method == "POST" and parts == ["v1", "jobs"]:
             return self.submit(request)
@@ -165,7 +183,7 @@ class StubFarm:
 
     def _part(
         self, request: Request, job: dict[str, Any], parts: list[str]
-    ) -> tuple[int, dict[str, Any] | bytes]:
+    ) -> tuple[int, dict[str, Any] | bytes | Tar]:
         images = self.images[job["id"]]
         match parts:
             case ["images"]:
@@ -175,8 +193,12 @@ class StubFarm:
                 chosen = [i for i in chosen if not code or (i["error"] or {}).get("code") in code]
                 return 200, self._page(chosen, request)
             case ["images", index, "content"]:
-                data = picture(images[int(index)]["prompt"])
-                return 200, data + b"!" if int(index) in self.damage else data
+                if int(index) in self.lost:
+                    return 404, errors.NotFound().body()
+                self.sent.append(int(index))
+                return 200, self._content(images[int(index)])
+            case ["archive"] if self.archives:
+                return 200, self._archive(images, request)
             case [("cancel" | "pause" | "resume") as action]:
                 job["state"] = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}[
                     action
@@ -185,6 +207,24 @@ class StubFarm:
             case ["retry"]:
                 return 200, job
         return 404, {}
+
+    def _content(self, image: dict[str, Any]) -> bytes:
+        return picture(image["prompt"]) + (b"!" if image["index"] in self.damage else b"")
+
+    def _archive(self, images: list[dict[str, Any]], request: Request) -> Tar:
+        self.archiving()
+        done = [image for image in images if image["state"] == "done"]
+        chosen = self._page(done, request)["data"]
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for image in chosen:
+                if image["index"] not in self.lost:
+                    data = self._content(image)
+                    member = tarfile.TarInfo(f"{image['index']:09d}.png")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+                    self.sent.append(image["index"])
+        return Tar(out.getvalue(), chosen[-1]["index"] if chosen else None)
 
     def _page(self, things: list[dict[str, Any]], request: Request) -> dict[str, Any]:
         after = request.query.get("after", [""])[0]
@@ -238,16 +278,22 @@ def serving() -> Iterator[StubFarm]:
                 self.connection.close()
                 return
             extra: dict[str, str] = {}
-            answer: dict[str, Any] | bytes
+            answer: dict[str, Any] | bytes | Tar
             if fault is not None:
                 status, answer, extra = fault.status, fault.body, fault.headers
             else:
                 status, answer = farm.answer(request)
+            if isinstance(answer, Tar):
+                extra = {} if answer.last is None else {"x-last-index": str(answer.last)}
+                answer = answer.data
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"content-length": str(len(data)), **extra}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if parts.path.endswith("/archive") and farm.cuts:
+                data = data[: farm.cuts.pop(0)]
+                self.close_connection = True
             self.wfile.write(data)
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from promptmill import errors
-from promptmill.client import Client
+from promptmill.client import Client, Download
 from tests.unit.client_stub import Fault, StubFarm, picture, serving
 
 PROMPTS = [f"thing {number}" for number in range(60)]
@@ -69,6 +69,114 @@ def test_only_what_is_missing_or_damaged_is_fetched_again(
     result = client.job("job_1").download(tmp_path)
     assert (result.present, result.fetched, fetches(farm) - before) == (60, 2, 2)
     assert (tmp_path / "images" / "000000007.png").read_bytes() == picture("thing 7")
+
+
+def archives(farm: StubFarm) -> list[dict[str, list[str]]]:
+    """What archives were asked for."""
+    return [r.query for r in farm.requests if r.path.endswith("/archive")]
+
+
+def test_many_images_come_in_few_requests(farm: StubFarm, client: Client, tmp_path: Path) -> None:
+    farm.add([f"thing {number}" for number in range(1200)])
+    result = client.job("job_1").download(tmp_path)
+    assert (result.present, result.fetched, fetches(farm)) == (1200, 1200, 0)
+    assert sorted(farm.sent) == list(range(1200))
+    asked = sorted((int(q.get("after", ["-1"])[0]), q["limit"]) for q in archives(farm))
+    assert asked == [(-1, ["500"]), (499, ["500"]), (999, ["200"])]
+    for line in lines(tmp_path / "metadata.jsonl"):
+        assert (tmp_path / line["file_name"]).read_bytes() == picture(line["text"])
+
+
+def test_after_half_only_the_other_half_is_sent(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    client.job("job_1").download(tmp_path)
+    for number in range(20, 50):
+        (tmp_path / "images" / f"{number:09d}.png").unlink()
+    farm.sent.clear()
+    result = client.job("job_1").download(tmp_path)
+    assert (result.present, result.fetched, fetches(farm)) == (60, 30, 0)
+    assert farm.sent == list(range(20, 50))
+
+
+def test_an_archive_that_breaks_off_is_gone_on_with(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    farm.cuts = [10 * 1024 + 520, 100]  # in the midst of picture 10, then of the next header
+    result = client.job("job_1").download(tmp_path)
+    assert (result.present, result.fetched, fetches(farm)) == (60, 60, 0)
+    assert [(q.get("after"), q["limit"]) for q in archives(farm)] == [
+        (None, ["60"]),
+        (["9"], ["50"]),
+        (["9"], ["50"]),
+    ]
+
+
+def test_what_an_archive_leaves_out_is_asked_for_and_named(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    farm.lost = {7, 59}
+    with pytest.raises(errors.NotFound):
+        client.job("job_1").download(tmp_path)
+    singly = {r.path.split("/")[-2] for r in farm.requests if r.path.endswith("/content")}
+    assert (singly, len(archives(farm))) == ({"7", "59"}, 1)
+    present = [int(path.stem) for path in (tmp_path / "images").iterdir()]
+    assert sorted(present) == sorted(set(range(60)) - {7, 59})
+    assert len(lines(tmp_path / "metadata.jsonl")) == 58
+
+
+def test_images_finished_since_the_list_hold_up_none(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    for image in farm.images["job_1"][1::2]:
+        image["state"] = "queued"
+
+    def finish() -> None:
+        for image in farm.images["job_1"]:
+            image["state"] = "done"
+
+    farm.archiving = finish
+    result = client.job("job_1").download(tmp_path)
+    assert (result.present, result.fetched, fetches(farm)) == (30, 30, 0)
+    assert [line["index"] for line in lines(tmp_path / "metadata.jsonl")] == list(range(0, 60, 2))
+
+
+def test_a_farm_without_archives_is_asked_for_each_image(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.archives = False
+    farm.add(PROMPTS)
+    assert client.job("job_1").download(tmp_path, threads=1).present == 60
+    assert (fetches(farm), len(archives(farm))) == (60, 1)
+
+
+def test_large_pictures_come_by_their_own_links(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(PROMPTS)
+    for image in farm.images["job_1"]:
+        image["bytes"] = 1_500_000
+    assert client.job("job_1").download(tmp_path).present == 60
+    assert (fetches(farm), archives(farm)) == (60, [])
+
+
+def test_a_progress_that_raises_ends_the_download_at_once(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add([f"thing {number}" for number in range(1200)])
+
+    def interrupt(_: Download) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.job("job_1").download(tmp_path, progress=interrupt)
+    names = [path.name for path in (tmp_path / "images").iterdir()]
+    assert names and not [name for name in names if name.endswith(".part")]
+    assert client.job("job_1").download(tmp_path).present == 1200
 
 
 def test_bytes_that_lie_are_refused_and_all_others_kept(
@@ -135,5 +243,5 @@ def test_follow_goes_on_until_the_job_is_finished(
     farm.rendered = rendered
     result = client.job("job_1").download(tmp_path, follow=True)
     assert (result.present, result.finished, looks) == (60, True, 3)
-    assert fetches(farm) == 60, "nothing is fetched twice"
+    assert sorted(farm.sent) == list(range(60)), "nothing is fetched twice"
     assert [line["index"] for line in lines(tmp_path / "metadata.jsonl")] == list(range(60))
