@@ -32,6 +32,10 @@ class _Track:
     samples: deque[tuple[float, int]] = field(default_factory=deque)  # (monotonic, finished)
 
     def add(self, now: float, finished: int) -> None:
+        """The wait before the first image tells nothing of the pace: of the samples before
+        it only the last is kept."""
+        if not finished:
+            self.samples.clear()
         if len(self.samples) > 1 and now - self.samples[-2][0] < LEAST_STEP:
             self.samples.pop()
         self.samples.append((now, finished))

@@ -57,6 +57,7 @@ def test_each_micro_batch_is_a_task_in_the_event_stream(embedded: Stack) -> None
                 seen.append(event)
             if event["type"] == "task-succeeded" and seen:
                 enough.set()
+                receiver.should_stop = True
 
         with app.connection_for_read() as connection:
             receiver = app.events.Receiver(connection, handlers={"*": note})
@@ -71,6 +72,8 @@ def test_each_micro_batch_is_a_task_in_the_event_stream(embedded: Stack) -> None
     time.sleep(1)
     job = farm.submit([f"thing {i}" for i in range(40)], steps="50")["id"]
     assert enough.wait(20)
+    thread.join(10)
+    assert not thread.is_alive()
     received = next(e for e in seen if e["type"] == "task-received")
     assert "width=64" in str(received["kwargs"])
     assert "count" in str(received["kwargs"])

@@ -88,3 +88,12 @@ def test_frequent_looks_keep_memory_flat() -> None:
     for look in range(5000):
         rates.observe(job(look, started=0.0), wall=look / 100, now=look / 100)
     assert len(rates._tracks["job_a"].samples) < 400
+
+
+def test_the_wait_before_the_first_image_is_no_part_of_the_pace() -> None:
+    rates = Rates()
+    for second in range(30):  # a worker comes after 25 seconds, then 20 a second
+        done = max(0, second - 25) * 20
+        pace = rates.observe(job(done, started=25.0), wall=float(second), now=float(second))
+    assert pace.images_per_second == pytest.approx(20.0)
+    assert pace.eta_seconds == pytest.approx((1000 - 80) / 20)

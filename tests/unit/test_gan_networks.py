@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import losses, quantize, train, views
+from worker.gan import evaluate, losses, quantize, train, views, weights
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.data import Dataset
 from worker.gan.networks import (
@@ -72,7 +72,7 @@ def test_folding_keeps_the_function(trained: Generator) -> None:
 @pytest.mark.skipif(not quantize.supported(), reason="int8 needs VNNI")
 def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> None:
     plain = quantize.fold(trained)
-    ranges = quantize.observe(plain, [condition(**batch(32, seed)) for seed in (4, 5)])
+    ranges = quantize.observe(plain, [condition(**batch(8, seed)) for seed in (4, 5)])
     small = quantize.Int8Generator(plain, ranges)
     conditions = condition(**batch(32, 6))
     together = small(conditions)
@@ -87,7 +87,8 @@ def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> No
 
 
 def test_row_by_row_is_blind_to_the_batch(trained: Generator) -> None:
-    rows = quantize.FloatGenerator(quantize.fold(trained))
+    plain = quantize.fold(trained)
+    rows = quantize.FloatGenerator(plain, quantize.observe(plain, [condition(**batch(4))]))
     conditions = condition(**batch(5))
     assert torch.equal(rows(conditions)[3:4], rows(conditions[3:4]))
 
@@ -208,3 +209,38 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"step": 1}')
     with pytest.raises(errors.Error, match="cannot resume from"):
         state.restore(tmp_path)
+
+
+def test_shipped_weights_come_back(tmp_path: Path, trained: Generator) -> None:
+    plain = quantize.fold(trained)
+    ranges = quantize.observe(plain, [condition(**batch(8))])
+    weights.write(tmp_path, plain, ranges, step=3)
+    shipped = weights.read(tmp_path)
+    assert shipped.ranges == ranges
+    for name, value in shipped.generator.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name].half().float()), name
+
+
+def test_a_range_ignores_the_few_that_lose_nothing_when_cut(trained: Generator) -> None:
+    ranges = quantize.observe(quantize.fold(trained), [condition(**batch(4))])
+    assert set(ranges) == set(quantize.STAGES)
+    assert all(low <= 0 < high for low, high in ranges.values())
+    assert ranges["input"][1] <= 6 and ranges["map"][0] == 0
+
+
+def test_the_report_finds_what_is_drawn_perfectly() -> None:
+    dataset = tiny_dataset()
+
+    class Perfect(torch.nn.Module):
+        def forward(self, conditions: Tensor) -> Tensor:
+            text = conditions[:, :TEXT] / TEXT**0.5
+            concept = torch.cdist(text, dataset.text).argmin(1) // 3
+            return dataset.pictures[concept * 2].float() / 255
+
+    told = evaluate.report(Perfect(), dataset)
+    assert told["found_label"] == 1 and told["psnr_label"] > 60
+
+
+def test_tiles_lie_in_reading_order() -> None:
+    pictures = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 2, 2, 3).numpy().astype("uint8")
+    assert evaluate.tile(pictures, 2)[::2, ::2, 0].tolist() == [[0, 1], [2, 3]]
