@@ -94,7 +94,8 @@ class DirBlobs:
         for _ in range(RACES):
             with contextlib.suppress(FileNotFoundError):
                 return self._link_once(new, draft)
-            _make_folder(self._path(new.key).parent)
+            with contextlib.suppress(FileNotFoundError):
+                _make_folder(self._path(new.key).parent)
         return self._link_once(new, draft)
 
     def _link_once(self, new: New, draft: Path) -> Stored:
