@@ -228,6 +228,20 @@ def test_a_range_ignores_the_few_that_lose_nothing_when_cut(trained: Generator) 
     assert ranges["input"][1] <= 6 and ranges["map"][0] == 0
 
 
+def test_adapting_makes_up_for_narrow_ranges(trained: Generator) -> None:
+    plain = quantize.fold(trained)
+    batches = [condition(**batch(4, seed)) for seed in range(6)]
+    wide = quantize.observe(plain, batches[:1])
+    narrow = {stage: (low, high / 2) for stage, (low, high) in wide.items()}
+
+    def error(network: Generator) -> float:
+        made = quantize.clipped(network, narrow)(batches[0]).clamp(0, 1)
+        return (made - plain(batches[0]).clamp(0, 1)).abs().mean().item()
+
+    adapted = quantize.adapt(plain, narrow, batches)
+    assert error(adapted) < error(plain)
+
+
 def test_the_report_finds_what_is_drawn_perfectly() -> None:
     dataset = tiny_dataset()
 

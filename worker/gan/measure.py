@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     shipped = weights.read(options.weights)
     small = quantize.Int8Generator(shipped.generator, shipped.ranges)
-    whole = quantize.FloatGenerator(shipped.generator, rows=32)
+    whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
     given = conditions(evaluate.PROMPTS)
     drawn = small(given)
     told: dict[str, float] = {"psnr_int8_to_float": closeness(drawn, whole(given))}
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         speed = milliseconds({"int8": small, "float": whole}, given[:size])
         told |= {f"{name}_ms_at_{size}": value for name, value in speed.items()}
     if options.data:
-        told |= evaluate.report(shipped.generator, data.load(options.data), sample=1000)
+        told |= evaluate.report(whole.network, data.load(options.data), sample=1000)
     if options.sheet:
         pictures = drawn.permute(0, 2, 3, 1).contiguous().numpy()
         Image.fromarray(evaluate.tile(pictures, 8)).save(options.sheet, optimize=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
+from torch import Tensor
 
 from promptmill import errors
 from worker.gan import data, quantize, train
@@ -24,6 +25,7 @@ from worker.gan.networks import Generator, Widths, condition
 NETWORK = "generator.safetensors"
 FACTS = "generator.json"
 FORMAT = 1
+UNSEEN = 10**7  # the first step of batches that no training run reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def read(folder: Path) -> Shipped:
 
 
 def write(folder: Path, generator: Generator, ranges: quantize.Ranges, *, step: int) -> None:
-    """Saves a folded generator whose weights are already float16 values."""
+    """Saves a folded generator, its weights rounded to float16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.half().contiguous() for name, value in generator.state_dict().items()}
     save_file(tensors, folder / NETWORK)
@@ -74,8 +76,8 @@ def write(folder: Path, generator: Generator, ranges: quantize.Ranges, *, step: 
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def export(run: Path, dataset: data.Dataset, folder: Path) -> Shipped:
-    """A run's averaged generator as shipped weights: fold, round to float16, observe."""
+def export(run: Path, dataset: data.Dataset, folder: Path, *, steps: int) -> Shipped:
+    """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`."""
     tensors = load_file(run / TENSORS)
     step = int(json.loads((run / "state.json").read_text())["step"])
     average = Generator().eval()
@@ -84,11 +86,16 @@ def export(run: Path, dataset: data.Dataset, folder: Path) -> Shipped:
         {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
     )
     plain = quantize.fold(average)
-    plain.load_state_dict({k: v.half().float() for k, v in plain.state_dict().items()})
-    drawn = (train.draw(dataset, train.Plan(jitter=0.0), 10**7 + k) for k in range(8))
-    batches = [condition(one.text, one.vendor, one.noise) for one in drawn]
-    write(folder, plain, quantize.observe(plain, batches), step=step)
+    ranges = quantize.observe(plain, _conditions(dataset, range(4)))
+    adapted = quantize.adapt(plain, ranges, _conditions(dataset, range(4, 4 + steps)))
+    write(folder, adapted, ranges, step=step)
     return read(folder)
+
+
+def _conditions(dataset: data.Dataset, numbers: range) -> list[Tensor]:
+    """Conditions [32, 416] of drawn batches that training never saw."""
+    drawn = (train.draw(dataset, train.Plan(jitter=0.1), UNSEEN + k) for k in numbers)
+    return [condition(one.text, one.vendor, one.noise) for one in drawn]
 
 
 def _bytes(path: Path) -> bytes:
@@ -113,9 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--run", type=Path, default=Path("data/run"))
     parser.add_argument("--out", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--adapt", type=int, default=250, help="steps of adapting to int8")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    shipped = export(given.run, data.load(given.data), given.out)
+    shipped = export(given.run, data.load(given.data), given.out, steps=given.adapt)
     print(f"{given.out}: digest {shipped.digest}")
 
 

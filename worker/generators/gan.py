@@ -83,7 +83,7 @@ class EmojiGan:
         self._render = (
             quantize.Int8Generator(shipped.generator, shipped.ranges)
             if quantization == "int8"
-            else quantize.FloatGenerator(shipped.generator)
+            else quantize.FloatGenerator(shipped.generator, shipped.ranges)
         )
         parts = [self.name, quantization, shipped.digest, self._conditioner.fingerprint()]
         self._fingerprint = _hash(parts + _platform())
