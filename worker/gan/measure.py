@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told |= evaluate.report(whole.network, data.load(options.data), sample=1000)
     if options.sheet:
         pictures = drawn.permute(0, 2, 3, 1).contiguous().numpy()
-        Image.fromarray(evaluate.tile(pictures, 8)).save(options.sheet, optimize=True)
+        sheet = Image.fromarray(evaluate.tile(pictures, 8)).quantize(256)
+        sheet.save(options.sheet, optimize=True)
     print(json.dumps({name: round(value, 3) for name, value in told.items()}, indent=1))
 
 
