@@ -233,7 +233,7 @@ class Result:
     seed: int
     worker: str
     fingerprint: str
-    render_ms: float
+    render_ms: float = 0.0
     key: str | None = None  # object key; of the tar part when `length` is set
     offset: int | None = None
     length: int | None = None
@@ -242,6 +242,23 @@ class Result:
     score: float | None = None
     error_code: str | None = None
     error_text: str | None = None
+
+    @staticmethod
+    def of(work: Work, state: ImageState, *, worker: str, fingerprint: str, **facts: Any) -> Result:
+        """What became of `work`; `facts` are the fields beyond those it has."""
+        return Result(
+            job_id=work.job_id,
+            lane=work.lane,
+            position=work.position,
+            index=work.item.index,
+            generation=work.generation,
+            state=state,
+            attempt=work.attempt,
+            seed=work.item.seed,
+            worker=worker,
+            fingerprint=fingerprint,
+            **facts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,16 +154,9 @@ def keep(made: Bundle, there: Stored) -> list[Kept]:
 
 
 def done(kept: Kept, worker: str) -> Result:
-    work = kept.file.work
-    return Result(
-        job_id=work.job_id,
-        lane=work.lane,
-        position=work.position,
-        index=work.item.index,
-        generation=work.generation,
-        state=ImageState.DONE,
-        attempt=work.attempt,
-        seed=work.item.seed,
+    return Result.of(
+        kept.file.work,
+        ImageState.DONE,
         worker=worker,
         fingerprint=kept.fingerprint,
         render_ms=kept.file.picture.milliseconds,
@@ -176,19 +169,11 @@ def done(kept: Kept, worker: str) -> Result:
 
 
 def failed(refused: Refused, worker: str, *, fingerprint: str) -> Result:
-    work = refused.work
-    return Result(
-        job_id=work.job_id,
-        lane=work.lane,
-        position=work.position,
-        index=work.item.index,
-        generation=work.generation,
-        state=ImageState.FAILED,
-        attempt=work.attempt,
-        seed=work.item.seed,
+    return Result.of(
+        refused.work,
+        ImageState.FAILED,
         worker=worker,
         fingerprint=fingerprint,
-        render_ms=0.0,
         error_code=refused.fault.code,
         error_text=refused.fault.text[:ERROR_TEXT],
     )

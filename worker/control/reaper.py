@@ -143,18 +143,11 @@ def incidents(expired: Expired) -> Sequence[Incident]:
 
 def crash_result(work: Work, worker: str) -> Result:
     """The terminal row of an image whose rendering kept ending its worker."""
-    return Result(
-        job_id=work.job_id,
-        lane=work.lane,
-        position=work.position,
-        index=work.item.index,
-        generation=work.generation,
-        state=ImageState.FAILED,
-        attempt=work.attempt,
-        seed=work.item.seed,
+    return Result.of(
+        work,
+        ImageState.FAILED,
         worker=worker,
         fingerprint=work.pinned or "",
-        render_ms=0.0,
         error_code="worker_crashed",
         error_text=f"rendering this image alone ended its worker {CRASHES_ALLOWED} times",
     )
