@@ -42,6 +42,9 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
         ("twemoji", "twemoji", 1),
         ("", "", 0),
         ("annotopia", "annotopia", 0),
+        ("🚀", "rocket", 0),
+        ("a ❤️, twemoji", "a heavy black heart", 1),
+        ("two  spaces", "two  spaces", 0),
     ],
 )
 def test_a_style_cue_is_taken_out_of_the_prompt(prompt: str, plain: str, vendor: int) -> None:

@@ -4,6 +4,7 @@ from a typed prompt to its plain text and vendor. Pure functions of strings."""
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from worker.gan.networks import VENDORS
@@ -73,9 +74,24 @@ def captions(
     return list(dict.fromkeys(found))
 
 
+def spell(prompt: str) -> str:
+    """The prompt with its pictographs as their Unicode names, which the text encoder's
+    vocabulary lacks: a rocket's character reads "rocket"."""
+    if not any(unicodedata.category(sign) == "So" for sign in prompt):
+        return prompt
+    return " ".join("".join(map(_spelled, prompt)).split())
+
+
+def _spelled(sign: str) -> str:
+    if unicodedata.category(sign) == "So":
+        return f" {unicodedata.name(sign, sign).lower()} "
+    return "" if sign in "\N{VARIATION SELECTOR-16}\N{ZERO WIDTH JOINER}" else sign
+
+
 def parse(prompt: str) -> tuple[str, int]:
     """The prompt without its style cue, and the vendor's index: the last vendor named, or
     0 (noto). "rocket, twemoji style" is ("rocket", 1)."""
+    prompt = spell(prompt)
     cues = [match["vendor"].lower() for match in _CUE.finditer(prompt)]
     if not cues:
         return prompt, 0

@@ -136,8 +136,10 @@ def _sample(number: int) -> Item:
 
 
 def _platform() -> list[str]:
-    """What beside the weights can change a bit: the kernels (processor, library) and the
-    tokenizer."""
+    """What beside the weights can change a bit: the kernels (processor, library), the
+    tokenizer and the names of characters."""
+    import unicodedata
+
     import tokenizers
     import torch
     import transformers
@@ -147,6 +149,7 @@ def _platform() -> list[str]:
         torch.__version__,
         transformers.__version__,
         tokenizers.__version__,
+        unicodedata.unidata_version,
     ]
 
 
