@@ -12,8 +12,8 @@ import uvicorn
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from api import deps, metrics
 from api import errors as api_errors
+from api import metrics
 from api.farm import Farm
 from api.feed import Feeds
 from api.routes import (
@@ -37,12 +37,7 @@ DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
 def create_app(settings: Settings) -> FastAPI:
     """The API over what `settings` name; it connects when it starts. Raises
     `errors.SettingInvalid` for an open farm that others could reach."""
-    if settings.auth == "off" and not deps.is_loopback(settings.host):
-        raise errors.SettingInvalid(
-            f"PROMPTMILL_AUTH=off would open the farm to everyone who reaches {settings.host}: "
-            "set PROMPTMILL_AUTH=keys, or PROMPTMILL_HOST=127.0.0.1",
-            param="PROMPTMILL_AUTH",
-        )
+    settings.refuse_open_farm()
     app = FastAPI(
         title="promptmill",
         version=__version__,

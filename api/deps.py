@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api import schemas
 from api.farm import Farm
 from promptmill import errors, records
+from promptmill.settings import is_loopback
 from promptmill.store import tenants
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -25,17 +25,6 @@ async def farm_of(request: Request) -> Farm:
 
 
 FarmDep = Annotated[Farm, Depends(farm_of)]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, means this machine only."""
-    name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _guard_open_farm(request: Request) -> None:

@@ -87,6 +87,7 @@ class Farm:
 
     def start(self) -> None:
         """Returns when the API is ready; workers may still load. Raises `errors.Error`."""
+        self.settings.refuse_open_farm()
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             self._take_folder()

@@ -3,6 +3,7 @@ start with its name; nothing else in the tree reads the environment for configur
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -50,6 +51,15 @@ class Settings:
     log_level: str = "INFO"
     failpoints: str = ""
 
+    def refuse_open_farm(self) -> None:
+        """Raises `errors.SettingInvalid` for an API without keys that others could reach."""
+        if self.auth == "off" and not is_loopback(self.host):
+            raise errors.SettingInvalid(
+                f"PROMPTMILL_AUTH=off would open the farm to everyone who reaches {self.host}: "
+                "set PROMPTMILL_AUTH=keys, or PROMPTMILL_HOST=127.0.0.1",
+                param="PROMPTMILL_AUTH",
+            )
+
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'promptmill.db'}"
@@ -61,6 +71,17 @@ class Settings:
     @property
     def storage(self) -> str:
         return self.storage_url or f"file://{self.data_dir.resolve() / 'objects'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, means this machine only."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _check(settings: Settings) -> Settings:
@@ -100,6 +121,6 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         try:
             given[short.lower()] = _PARSERS[known[short]](text)
         except ValueError:
-            kind = known[short].__name__
-            raise errors.SettingInvalid(f"{name}={text!r} is not a {kind}", param=name) from None
+            kind = {int: "a whole number", float: "a number"}.get(known[short], "a path")
+            raise errors.SettingInvalid(f"{name}={text!r} is not {kind}", param=name) from None
     return _check(Settings(**given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,12 +21,14 @@ TEMPLATE = ("variables", "wildcards", "sampling", "count")
 @dataclass(frozen=True, slots=True)
 class Document:
     """params: for `head.parse`. recipe: the template as given. rows: makes the rows, given
-    the job's seed. named: whether the rows have columns that `map` may rename."""
+    the job's seed. named: whether the rows have columns that `map` may rename. least: how
+    many rows there are at the least, as far as is known before they are made."""
 
     params: Mapping[str, Any]
     recipe: Mapping[str, Any] | None
     rows: Callable[[int], Iterator[Row]]
     named: bool
+    least: int = 0
 
 
 def read(chunks: Iterable[bytes], *, limit: int) -> Document:
@@ -62,7 +65,9 @@ def _open(document: dict[str, Any], *, strings_may_hold_nul: bool) -> Document:
         recipe = {k: document[k] for k in ("template", *TEMPLATE) if k in document}
         refuse_nul(recipe, line=None)
         template = templates.parse(document)
-        return Document(params, recipe, lambda seed: templates.rows(template, seed=seed), False)
+        least = templates.at_least(template)
+        make_rows = partial(templates.rows, template)
+        return Document(params, recipe, lambda seed: make_rows(seed=seed), False, least)
     rows = [document["prompt"]] if source == "prompt" else document[source]
     if not isinstance(rows, list):
         raise errors.BadRequest(f"{source} must be a list", param=source)

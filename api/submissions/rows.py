@@ -123,6 +123,9 @@ class Rows:
                 if metadata is _NOTHING:
                     metadata = {}
                 metadata[column] = value
+                if column == "model" and value not in (None, "", self.head.model.name):
+                    told = f"kept as metadata: all rows of a job run {self.head.model.name}"
+                    self.warnings.add("model", told, line=line)
         if "prompt" not in values:
             raise errors.BadRow(f"the row has no {self._prompt_column}", param="prompt")
         return values, _checked(metadata) if metadata else metadata

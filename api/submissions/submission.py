@@ -132,6 +132,12 @@ def _document(
     for name in query:
         if name != "dry_run":
             raise errors.BadRequest(f"give {name[:100]} in the JSON document", param=name[:100])
+    if found.least > limits.max_rows:
+        raise errors.TooLarge(
+            f"the template makes {found.least:,} prompts or more; a submission may have "
+            f"{limits.max_rows:,} (PROMPTMILL_MAX_ROWS)",
+            param="template",
+        )
     params = {**found.params, **query}
     parsed = head.parse(params, textual=False, recipe=found.recipe, **context)
     if not found.named:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 import re
 import time
@@ -13,7 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from dynamicprompts.commands import Command, LiteralCommand, SequenceCommand, WildcardCommand
+from dynamicprompts.commands import (
+    Command,
+    LiteralCommand,
+    SequenceCommand,
+    VariantCommand,
+    WildcardCommand,
+)
 from dynamicprompts.commands.variable_commands import VariableAccessCommand
 from dynamicprompts.enums import SamplingMethod
 from dynamicprompts.sampling_context import SamplingContext
@@ -95,6 +102,31 @@ def rows(template: Template, *, seed: int) -> Iterator[Row]:
         for prompt, chosen in itertools.islice(expansions, template.count):
             number += 1
             yield number, {"prompt": prompt, "variables": chosen} if chosen else {"prompt": prompt}
+
+
+def at_least(template: Template) -> int:
+    """How many prompts the template makes at the least: one that is far too large is refused
+    by this before it is expanded."""
+    if template.count is not None:
+        return 0
+    variables = math.prod(len(values) for values in template.variables.values())
+    if _is_plain(template):
+        return variables
+    with grammar.refusing():
+        return variables * _least(grammar.parse(template.text), template.wildcards)
+
+
+def _least(command: Command, wildcards: Mapping[str, tuple[str, ...]]) -> int:
+    if isinstance(command, SequenceCommand):
+        return math.prod(_least(token, wildcards) for token in command.tokens)
+    if isinstance(command, VariantCommand):
+        single = command.min_bound <= 1 <= command.max_bound
+        if not single or command.sampling_method is SamplingMethod.RANDOM:
+            return 1
+        return sum(_least(option.value, wildcards) for option in command.variants)
+    if isinstance(command, WildcardCommand) and isinstance(command.wildcard, str):
+        return max(1, len(wildcards.get(command.wildcard, ())))
+    return 1
 
 
 def _lists(

@@ -139,7 +139,8 @@ def submit(
 
 def _announce(job: Job) -> None:
     total, model = job.counts.total, job.data.get("model")
-    click.echo(f"{job.id}: {total:,} images of {model}, {job.state}", err=True)
+    images = "image" if total == 1 else "images"
+    click.echo(f"{job.id}: {total:,} {images} of {model}, {job.state}", err=True)
     found = (job.data.get("warnings") or {}).get("data", [])
     for warning in found[:5]:
         click.echo(f"warning: {_remark(warning)}", err=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptmill import errors, jobs
 from promptmill.client.archives import Archive
+from promptmill.client.printing import Printed
 
 if TYPE_CHECKING:
     from promptmill.client.downloads import Download, Progress
@@ -113,18 +114,20 @@ class Job:
 
     def wait(
         self,
-        progress: Callable[[Job], None] | None = None,
+        progress: Callable[[Job], None] | bool | None = None,
         *,
         timeout: float | None = None,
         every: float = 1.0,
     ) -> Job:
         """Returns when the job is finished. progress: called with the job as it moves, at
-        most every `every` seconds. Raises `TimeoutError` after `timeout` seconds."""
+        most every `every` seconds; True prints it. Raises `TimeoutError` after `timeout`
+        seconds."""
+        told = Printed() if progress is True else progress
         started, pause = time.monotonic(), 0.05
         while True:
             self.refresh()
-            if progress is not None:
-                progress(self)
+            if told:
+                told(self)
             if self.finished:
                 return self
             left = None if timeout is None else started + timeout - time.monotonic()

@@ -75,7 +75,7 @@ def test_submit_prints_the_job_and_sends_the_options(
         *("--idempotency-key", "k1"),
     )
     assert (code, out) == (0, "job_1\n")
-    assert "1 images of stub" in err
+    assert "1 image of stub" in err
     [sent] = farm.seen("POST", "/v1/jobs")
     assert sent.headers["idempotency-key"] == "k1"
     assert sent.query == {

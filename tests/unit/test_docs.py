@@ -6,7 +6,10 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
+
 from promptmill import jobs, settings
+from tests.unit.client_stub import serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -24,6 +27,18 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
     for document in documents:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_python_of_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [snippet] = re.findall(r"```python\n(.*?)```", README, re.S)
+    with serving() as farm:
+        monkeypatch.setenv("PROMPTMILL_URL", farm.url)
+        exec(compile(snippet, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "images" in printed
+    assert "red heart" in printed
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

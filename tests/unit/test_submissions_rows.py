@@ -238,3 +238,10 @@ def test_metadata_too_deep_or_too_large() -> None:
     error = refusal(lambda: drafts(opened(lines({"prompt": "a", "deep": deep}))))
     assert (error.line, error.param) == (1, "deep")
     assert one([], prompt="a", note="x" * 8000).metadata == {"note": "x" * 8000}
+
+
+def test_a_row_that_names_another_model_is_told_that_it_cannot() -> None:
+    submission = opened(lines({"prompt": "a", "model": "stub"}, {"prompt": "b", "model": "rich"}))
+    assert [d.metadata for d in drafts(submission)] == [{"model": "stub"}, {"model": "rich"}]
+    (warning,) = submission.head.warnings.first
+    assert (warning.line, warning.field) == (2, "model")

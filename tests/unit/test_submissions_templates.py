@@ -202,3 +202,21 @@ def test_any_template_gives_prompts_or_an_error(text: str, sampling: str) -> Non
         assert error.status == 400
     else:
         assert all(isinstance(row["prompt"], str) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("document", "least"),
+    [
+        ({"template": "{a|b|c|d|e|f|g|h|i|j}" * 9}, 10**9),
+        ({"template": "a {c} {x|y} __w__", "variables": {"c": ["r", "g"]},
+          "wildcards": {"w": ["1", "2", "3"]}}, 12),
+        ({"template": "{a|{b|c}} x"}, 3),
+        ({"template": "{2$$a|b|c}"}, 1),
+        ({"template": "{x}", "variables": {"x": [str(i) for i in range(1000)]}}, 1000),
+        ({"template": "{a|b}", "sampling": "random", "count": 5}, 0),
+    ],
+)  # fmt: skip
+def test_the_least_number_of_prompts_is_known_before_they_are_made(
+    document: dict[str, object], least: int
+) -> None:
+    assert templates.at_least(templates.parse(document)) == least
