@@ -3,6 +3,7 @@ it, find out what ails it."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -44,10 +45,13 @@ def up(port: int | None, data: Path | None, *, workers: int, model: str | None) 
         farm.wait(stop)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @output.as_json
-def models(json_: bool) -> None:
-    """List the models that the farm knows."""
+@click.pass_context
+def models(context: click.Context, json_: bool) -> None:
+    """List the models that the farm knows; `probe` and `pull` work on this machine."""
+    if context.invoked_subcommand is not None:
+        return
     with Client() as client:
         found = client.models()
     if json_:
@@ -56,6 +60,37 @@ def models(json_: bool) -> None:
         return
     heads = ("model", "workers", "sizes", "tasks", "parameters", "fingerprint")
     output.print_table(heads, map(_model_row, found))
+
+
+@models.command()
+@click.argument("name", required=False)
+@output.as_json
+def probe(name: str | None, json_: bool) -> None:
+    """Measure each batch shape of a model on this machine: images a second and memory."""
+    chosen = serve.chosen()
+    measure = serve.part("worker.probe:probe", extra="worker")
+    rows = []
+    options = {"device": chosen.device, "quantization": chosen.quantization}
+    for shape in measure(name or chosen.model, **options):
+        if json_:
+            output.print_json(dataclasses.asdict(shape))
+        rows.append(
+            (shape.batch, f"{shape.images_per_second:,.1f}", f"{shape.memory_bytes / 1e6:,.0f} MB")
+        )
+    if not json_:
+        output.print_table(("batch", "images/s", "memory"), rows)
+
+
+@models.command()
+@click.argument("name", required=False)
+def pull(name: str | None) -> None:
+    """Make sure that a model's weights are here and whole, so that a worker can start
+    offline. The models that ship bring theirs along."""
+    chosen = serve.chosen()
+    load = serve.part("worker.probe:pull", extra="worker")
+    wanted = name or chosen.model
+    options = {"device": chosen.device, "quantization": chosen.quantization}
+    click.echo(f"{wanted} is here, fingerprint {load(wanted, **options)}")
 
 
 def _model_row(model: Mapping[str, Any]) -> Sequence[object]:
