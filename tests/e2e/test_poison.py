@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Stack
+from tests.e2e.farm import Farm
 from tests.servers import wait_until
 from worker.heart import HUNG
 
@@ -57,18 +58,23 @@ def test_a_generator_that_hangs_ends_its_worker(embedded: Stack) -> None:
     farm.http.delete(f"/v1/jobs/{job}")
 
 
+def told_caps(farm: Farm) -> list[set[int]]:
+    """The caps that each live worker's last heartbeat told."""
+    workers = farm.http.get("/v1/workers").json()["data"]
+    return [set(worker["caps"].values()) for worker in workers]
+
+
 def test_out_of_memory_lowers_the_batch_for_good(embedded: Stack) -> None:
     farm = embedded.make().start()
     job = farm.submit([f"!oom4 number {i}" for i in range(100)])["id"]
     farm.wait(job)
     assert farm.check(job) == {"done": 100}
-    caps = farm.http.get("/v1/workers").json()["data"][0]["caps"]
-    assert set(caps.values()) == {4}
+    wait_until(lambda: told_caps(farm) == [{4}], seconds=30, what="the worker tells its cap")
     farm.workers[-1].stop()
     farm.redis().flushall()
     farm.add_worker()
     wait_until(lambda: farm.serving() == 1, seconds=20, what="the new worker serves")
-    assert set(farm.http.get("/v1/workers").json()["data"][0]["caps"].values()) == {4}
+    wait_until(lambda: told_caps(farm) == [{4}], seconds=30, what="the new worker knows the cap")
     again = farm.submit([f"!oom4 again {i}" for i in range(64)])["id"]
     farm.wait(again)
     assert farm.check(again) == {"done": 64}
