@@ -238,12 +238,12 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("job_id", Id, nullable=False, index=True),
+    Column("job_id", Id, index=True),  # null: of something that never became a job
     Column("event", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("payload", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("detail", Text),
     Column("due_at", Double),  # null: sent, or given up
     Column("sent_at", Double),
     Index(
@@ -253,4 +253,23 @@ outbox = Table(
         sqlite_where=text("due_at IS NOT NULL"),
     ),
     sqlite_autoincrement=True,
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("event_id", Id, primary_key=True, autoincrement=False),  # outbox.id
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("status", Integer),  # of the answer; null: there was none
+    Column("error", Text),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
 )

@@ -1,11 +1,11 @@
 """What the control process reads and decides: jobs that are complete, cancelled or expired,
-incidents, webhooks that are due, what may be swept, what is too old to keep."""
+incidents, what may be swept, what is too old to keep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, update
 
@@ -15,24 +15,12 @@ from promptmill.records import Incident, Job
 from promptmill.store import erasing, insert_ignore, rows
 from promptmill.store import jobs as job_store
 from promptmill.store.database import Database
-from promptmill.tables import images, incidents, job_counters, lanes, outbox
+from promptmill.tables import images, incidents, job_counters, lanes
 from promptmill.tables import jobs as table
 
 _OPEN: Final = [JobState.QUEUED.value, JobState.PAUSED.value]
 _SECOND_SWEEP: Final = 86_400.0  # seconds after a deletion
 _AT_ONCE: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A webhook to send. `attempts`: how often it failed so far."""
-
-    id: int
-    job_id: int
-    event: str
-    url: str
-    payload: dict[str, Any]
-    attempts: int
 
 
 def open_jobs(db: Database, model: str | None = None) -> list[Job]:
@@ -170,33 +158,6 @@ def crashes(db: Database, lane: int, position: int) -> int:
         i.lane == lane, i.start <= position, i.start + i.count > position, i.kind == "crash"
     )
     return db.read(lambda conn: conn.scalar(query)) or 0
-
-
-def outbox_due(db: Database, limit: int) -> list[Delivery]:
-    """Webhooks that are due now, the longest due first."""
-    o = outbox.c
-    query = (
-        select(o.id, o.job_id, o.event, o.url, o.payload, o.attempts)
-        .where(o.due_at <= db.now())
-        .order_by(o.due_at, o.id)
-        .limit(limit)
-    )
-    return [Delivery(*row) for row in db.read(lambda conn: conn.execute(query).all())]
-
-
-def outbox_sent(db: Database, id: int) -> None:
-    sent = update(outbox).where(outbox.c.id == id).values(due_at=None, sent_at=db.now())
-    db.write(lambda conn: conn.execute(sent))
-
-
-def outbox_failed(db: Database, id: int, due_at: float | None, detail: str) -> None:
-    """Due again at `due_at`; None gives it up."""
-    failed = (
-        update(outbox)
-        .where(outbox.c.id == id)
-        .values(due_at=due_at, detail=detail[:500], attempts=outbox.c.attempts + 1)
-    )
-    db.write(lambda conn: conn.execute(failed))
 
 
 def sweepable(db: Database, *, settled: float = 0.0) -> list[Job]:

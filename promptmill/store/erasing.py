@@ -9,8 +9,9 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, delete, select
 
+from promptmill.store import outbox
 from promptmill.store.database import Database
-from promptmill.tables import images, incidents, job_counters, lanes, outbox, row_map, segments
+from promptmill.tables import images, incidents, job_counters, lanes, row_map, segments
 
 _IMAGES: Final = 1000
 _SEGMENTS: Final = 32
@@ -45,7 +46,8 @@ def _map_chunk(conn: Connection, job_id: int) -> int:
 
 
 def _rest(conn: Connection, job_id: int) -> int:
-    small: tuple[Table, ...] = (incidents, outbox, job_counters)
+    outbox.forget(conn, job_id)
+    small: tuple[Table, ...] = (incidents, job_counters)
     for table in small:
         conn.execute(delete(table).where(table.c.job_id == job_id))
     return 0

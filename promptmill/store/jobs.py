@@ -11,9 +11,9 @@ from sqlalchemy import delete as sql_delete
 from promptmill import errors
 from promptmill.jobs import FINAL, LIVE, JobState
 from promptmill.records import Job, Lane, QueueLane
-from promptmill.store import erasing, rows
+from promptmill.store import erasing, outbox, rows
 from promptmill.store.database import Database
-from promptmill.tables import images, incidents, job_counters, outbox
+from promptmill.tables import images, incidents, job_counters
 from promptmill.tables import jobs as table
 from promptmill.tables import lanes as lane_table
 from promptmill.tables import tenants as tenant_table
@@ -239,7 +239,7 @@ def entomb(conn: Connection, job: Job, now: float) -> None:
     )
     rows.close_counters(conn, job.id)
     conn.execute(update(lane_table).where(lane_table.c.job_id == job.id).values(bucket=""))
-    conn.execute(sql_delete(outbox).where(outbox.c.job_id == job.id))
+    outbox.forget(conn, job.id)
 
 
 def delete(db: Database, tenant_id: int | None, public_id: str) -> Job:

@@ -12,7 +12,6 @@ from sqlalchemy import (
     Row,
     Select,
     func,
-    insert,
     literal_column,
     select,
     update,
@@ -20,7 +19,8 @@ from sqlalchemy import (
 
 from promptmill import errors, jobs
 from promptmill.records import Counts, Job, Lane, Output
-from promptmill.tables import FAILED, LIVE, lanes, outbox
+from promptmill.store import outbox
+from promptmill.tables import FAILED, LIVE, lanes
 from promptmill.tables import job_counters as counters
 from promptmill.tables import jobs as table
 
@@ -157,9 +157,11 @@ def tell(conn: Connection, job: Job, now: float) -> None:
         },
         "at": now,
     }
-    event = f"job.{job.state.value}"
-    conn.execute(
-        insert(outbox).values(
-            job_id=job.id, event=event, url=job.webhook, payload=payload, due_at=now
-        )
+    outbox.enqueue_event(
+        conn,
+        job_id=job.id,
+        url=job.webhook or "",
+        type=f"job.{job.state.value}",
+        payload=payload,
+        now=now,
     )

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, event, text
 
 from promptmill import errors, tables
 from promptmill.jobs import ImageState
-from promptmill.store import control, images, jobs, submissions, tenants
+from promptmill.store import control, images, jobs, outbox, submissions, tenants
 from promptmill.store import database as database_module
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
@@ -241,7 +241,7 @@ def test_what_is_asked_often_is_found_by_an_index(sqlite_db: Database) -> None:
     control.finish_ready(sqlite_db)
     control.open_jobs(sqlite_db, "stub")
     control.expire(sqlite_db)
-    control.outbox_due(sqlite_db, 3)
+    outbox.due(sqlite_db, 3)
     control.tombstones(sqlite_db)
     control.sweepable(sqlite_db)
     control.crashes(sqlite_db, 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from promptmill import errors
 from promptmill.jobs import ImageState, JobState
 from promptmill.records import Incident, Job, Span
-from promptmill.store import control, images, jobs, tenants
+from promptmill.store import control, images, jobs, outbox, tenants
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
@@ -169,16 +170,17 @@ def test_webhooks_hear_of_every_state(db: Database) -> None:
     jobs.resume(db, 1, job.public_id)
     kit.commit(db, [kit.done(work) for work in kit.fetch(db, job)])
     control.finish_ready(db)
-    due = control.outbox_due(db, 10)
+    due = outbox.due(db, 10)
     assert [d.event for d in due] == ["job.queued", "job.paused", "job.queued", "job.completed"]
     assert due[-1].url == "http://hook" and due[-1].payload["id"] == job.public_id
     assert due[-1].payload["counts"] == {"total": 1, "done": 1, "failed": 0}
     assert SECRET not in repr(due)
-    control.outbox_sent(db, due[0].id)
-    control.outbox_failed(db, due[1].id, db.now() + 60, "x" * 900)
-    control.outbox_failed(db, due[2].id, db.now() - 1, "again")
-    control.outbox_failed(db, due[3].id, None, "given up")
-    (left,) = control.outbox_due(db, 10)
+    tried = outbox.Attempt(db.now(), 0.1, 503, "HTTP 503")
+    outbox.sent(db, due[0].id, replace(tried, status=200, error=None))
+    outbox.failed(db, due[1].id, db.now() + 60, replace(tried, error="x" * 900))
+    outbox.failed(db, due[2].id, db.now() - 1, tried)
+    outbox.failed(db, due[3].id, None, tried)
+    (left,) = outbox.due(db, 10)
     assert (left.id, left.attempts) == (due[2].id, 1)
 
 

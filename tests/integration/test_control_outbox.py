@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from promptmill import errors
-from promptmill.store import control
+from promptmill.store import outbox as stored
 from tests.integration.control_bench import Bench, Clock, bench
 from worker.control import webhook
 from worker.control.finaliser import Finaliser
@@ -166,7 +166,7 @@ def test_a_receiver_that_is_gone_for_good_is_not_asked_again(
     receiver.statuses = [410]
     assert outbox.step() == 0
     assert outbox.given_up == 1
-    assert control.outbox_due(farm.db, 10) == []
+    assert stored.due(farm.db, 10) == []
 
 
 def test_private_addresses_are_refused_at_every_attempt(
@@ -208,7 +208,7 @@ def test_a_dead_receiver_delays_no_other(farm: Bench, outbox: Outbox, receiver: 
         farm.submit(1, webhook="http://127.0.0.2:9/dead")
     farm.submit(1, webhook=receiver.url)
     assert outbox.step() == 1
-    waiting = control.outbox_due(farm.db, 10)
+    waiting = stored.due(farm.db, 10)
     assert len(waiting) == 2, "after its first failure a host's others wait their turn"
     assert all(event.attempts == 0 for event in waiting)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import httpx
 
 from promptmill.settings import Settings
-from promptmill.store import control
-from promptmill.store.control import Delivery
+from promptmill.store import outbox
 from promptmill.store.database import Database
+from promptmill.store.outbox import Attempt, Delivery
 from worker.control import webhook
 
 log = logging.getLogger("promptmill.control")
@@ -68,43 +68,46 @@ class Outbox:
         events wait for the next round. Returns the events sent."""
         failed_hosts: set[str] = set()
         sent = 0
-        for event in control.outbox_due(self._db, AT_ONCE):
+        for event in outbox.due(self._db, AT_ONCE):
             host = host_of(event.url)
             if not self._share.has(host) or host in failed_hosts:
                 continue
-            failure = self._attempt(event)
-            if failure is None:
-                control.outbox_sent(self._db, event.id)
+            attempt = self._attempt(event)
+            if attempt.error is None:
+                outbox.sent(self._db, event.id, attempt)
                 sent += 1
             else:
                 failed_hosts.add(host)
-                self._postpone(event, failure)
+                self._postpone(event, attempt)
         self.sent += sent
         return sent
 
-    def _attempt(self, event: Delivery) -> str | None:
-        """None when the receiver took it, else what went wrong."""
+    def _attempt(self, event: Delivery) -> Attempt:
+        now, began = self._clock(), time.monotonic()
+        status, error = None, None
         try:
             status = webhook.post(
                 self._client,
                 webhook.Event(f"evt_{event.id}", event.url, body_of(event)),
                 key=self._key,
-                now=self._clock(),
+                now=now,
                 find=self._find,
                 any_network=self._any_network,
             )
-        except (webhook.Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-            return f"{type(error).__name__}: {error}"
-        return None if 200 <= status < 300 else f"HTTP {status}"
+        except (webhook.Refused, OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as exc:
+            error = f"{type(exc).__name__}: {exc}"
+        if status is not None and not 200 <= status < 300:
+            error = f"HTTP {status}"
+        return Attempt(now, round(time.monotonic() - began, 3), status, error)
 
-    def _postpone(self, event: Delivery, failure: str) -> None:
-        over = event.attempts >= len(BACKOFF) or failure == f"HTTP {GONE}"
+    def _postpone(self, event: Delivery, attempt: Attempt) -> None:
+        over = event.attempts >= len(BACKOFF) or attempt.status == GONE
         due_at = None if over else self._clock() + BACKOFF[event.attempts]
-        control.outbox_failed(self._db, event.id, due_at, failure[:500])
+        outbox.failed(self._db, event.id, due_at, attempt)
         self.given_up += over
         log.warning(
             "webhook.given_up" if over else "webhook.postponed",
-            extra={"webhook": event.id, "attempts": event.attempts + 1, "error": failure[:500]},
+            extra={"webhook": event.id, "attempts": event.attempts + 1, "error": attempt.error},
         )
 
 
@@ -116,12 +119,13 @@ def host_of(url: str) -> str:
 
 
 def body_of(event: Delivery) -> bytes:
-    """The event as it is sent. Its data are those of the outbox: ids, state, counts."""
+    """The event as it is sent. Its data are those of the outbox: ids, state, counts;
+    no prompt."""
     body = {
         "id": f"evt_{event.id}",
         "object": "event",
         "type": event.event,
-        "created_at": int(event.payload["at"]),
+        "created_at": int(event.created_at),
         "data": event.payload,
     }
     return json.dumps(body, separators=(",", ":")).encode()

@@ -20,6 +20,8 @@ TABLES = [
     "lanes",
     "models",
     "outbox",
+    "webhook_attempts",
+    "secrets",
     "row_map",
     "segments",
     "api_keys",
@@ -157,12 +159,12 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", Id, nullable=False),
-        sa.Column("job_id", Id, nullable=False),
+        sa.Column("job_id", Id, nullable=True),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("due_at", sa.Double(), nullable=True),
         sa.Column("sent_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
@@ -170,6 +172,23 @@ def upgrade() -> None:
     )
     op.create_index("ix_outbox_due", "outbox", ["due_at"], **where("due_at IS NOT NULL"))
     op.create_index("ix_outbox_job_id", "outbox", ["job_id"])
+    op.create_table(
+        "webhook_attempts",
+        sa.Column("event_id", Id, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("event_id", "number", name="pk_webhook_attempts"),
+    )
+    op.create_table(
+        "secrets",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_secrets"),
+    )
     op.create_table(
         "row_map",
         sa.Column("job_id", Id, autoincrement=False, nullable=False),
