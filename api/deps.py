@@ -15,7 +15,7 @@ from promptmill.settings import is_loopback
 from promptmill.store import tenants
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
+bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
 
 
 async def farm_of(request: Request) -> Farm:
@@ -40,7 +40,7 @@ def _guard_open_farm(request: Request) -> None:
 def tenant_of(
     request: Request,
     farm: FarmDep,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> records.Tenant:
     """The caller. Raises `errors.Unauthorized`."""
     if farm.settings.auth == "off":

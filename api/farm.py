@@ -5,6 +5,7 @@ control repairs it from the database."""
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from promptmill.settings import Settings
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 from promptmill.store import models as stored_models
-from promptmill.store import tenants
+from promptmill.store import secrets, tenants
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.api")
@@ -39,6 +40,7 @@ class Farm:
         self.rates = Rates()
         self.celery: Celery = wakeups.celery_app(settings)
         self._default: records.Tenant | None = None
+        self._link_key: bytes | None = None
         self._queues: dict[str, RedisQueue] = {}
         self._workers: dict[str, tuple[float, list[dict[str, Any]] | None]] = {}
         self._lock = threading.Lock()
@@ -79,6 +81,12 @@ class Farm:
         """How many unfinished images the tenant may have."""
         own = tenants.get(self.db, tenant_id).max_queued
         return self.settings.max_queued_images_per_tenant if own is None else own
+
+    def link_key(self) -> bytes:
+        """What signs links to the content of images: the same in every process."""
+        if self._link_key is None:
+            self._link_key = secrets.get(self.db, secrets.LINKS, lambda: os.urandom(32))
+        return self._link_key
 
     def pace(self, job: records.Job) -> Pace:
         return self.rates.observe(job, wall=time.time())

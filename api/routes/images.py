@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import present, schemas
+from api import contents, present, schemas
 from api.deps import FarmDep, Limit, TenantDep
-from api.links import CONTENT_TYPES, filename, links, signed
+from api.links import CONTENT_TYPES, ReaderDep, filename, links, signed
 from promptmill import errors, jobs
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
@@ -74,29 +74,33 @@ def show(job_id: str, index: Index, request: Request, farm: FarmDep, tenant: Ten
     response_class=Response,
     responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}},
 )
+@router.head("/{index}/content", include_in_schema=False)
 def content(
     *,
     job_id: str,
     index: Index,
     request: Request,
     farm: FarmDep,
-    tenant: TenantDep,
+    reader: ReaderDep,
     redirect: Annotated[bool, Query(description="to the store's signed link, if any")] = False,
 ) -> Response:
-    """The bytes of a done image."""
-    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    """The bytes of a done image, or a range of them. An image's `url` may carry a signature
+    that opens this without a key, for about an hour."""
+    job = stored_jobs.get(farm.db, reader, job_id)
     image = stored_images.get(farm.db, job, index, cache=farm.segments)
     if image.state is not jobs.ImageState.DONE or image.key is None or image.sha256 is None:
         raise errors.NotFound(f"image {index} is {image.state}: it has no bytes")
     if redirect and (link := signed(farm, job, image)):
         return RedirectResponse(link, 307)
-    headers = {
-        "etag": f'"{image.sha256.hex()}"',
-        "cache-control": "private, max-age=31536000, immutable",
-        "content-disposition": f'inline; filename="{filename(job, image)}"',
-        "x-content-type-options": "nosniff",
-    }
-    if headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    data = farm.blobs.read(image.key, offset=image.offset or 0, length=image.length)
-    return Response(data, media_type=CONTENT_TYPES[job.output.format], headers=headers)
+    return contents.answer(
+        farm.blobs,
+        contents.Content(
+            key=image.key,
+            offset=image.offset or 0,
+            bytes=image.bytes,
+            sha256=image.sha256.hex(),
+            media_type=CONTENT_TYPES[job.output.format],
+            filename=filename(job, image),
+        ),
+        request,
+    )

@@ -13,7 +13,7 @@ from api import present, schemas, submissions
 from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
-from promptmill import failpoints, jobs, records
+from promptmill import addresses, failpoints, jobs, records
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 from promptmill.store import models as stored_models
@@ -95,6 +95,9 @@ def _take(
         default_model=settings.model,
         idempotency_key=key,
         output_prefixes=prefixes,
+    )
+    addresses.check_webhook(
+        submission.head.job.webhook, any_network=settings.webhook_networks == "any"
     )
     model = submission.model.name
     costs = stored_models.costs(farm.db, model)

@@ -208,3 +208,16 @@ def test_a_large_upload_is_streamed(farm: ApiFarm) -> None:
     assert answer.status_code == 202, answer.text
     assert answer.json()["counts"]["total"] == 20_000
     assert queued(farm, answer.json()["id"]) == 20_000
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "[::1]", "10.0.0.7:8080", "169.254.169.254", "127.1", "2130706433", "localhost"],
+)
+def test_a_webhook_that_says_it_leads_inside_is_refused_at_once(farm: ApiFarm, host: str) -> None:
+    before = farm.footprint()
+    answer = farm.post_rows(["a heart"], webhook=f"http://{host}/hook")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "webhook"
+    assert "PROMPTMILL_WEBHOOK_NETWORKS" in answer.json()["error"]["message"]
+    assert farm.footprint() == before

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from promptmill import errors
+from promptmill import addresses, errors
 from promptmill.store import outbox as stored
 from tests.integration.control_bench import Bench, Clock, bench
 from worker.control import webhook
@@ -242,12 +242,12 @@ def test_every_host_has_one_share() -> None:
     ],
 )
 def test_addresses_inside_are_not_public(address: str) -> None:
-    assert not webhook.is_public(address)
+    assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
 def test_addresses_outside_are_public(address: str) -> None:
-    assert webhook.is_public(address)
+    assert addresses.is_public(address)
 
 
 def test_only_http_is_called() -> None:

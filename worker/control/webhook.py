@@ -7,7 +7,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 import httpx
 
 from promptmill import errors
+from promptmill.addresses import is_public
 
 TIMEOUT = httpx.Timeout(5.0)
-WELL_KNOWN_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -69,18 +68,6 @@ def resolve(host: str, port: int) -> list[str]:
     """The addresses of `host`, by the system's resolver. Raises `OSError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def is_public(address: str) -> bool:
-    """False for loopback, private, link-local, multicast, reserved, and for IPv6 forms
-    that carry an IPv4 address of which the same holds."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour is not None or ip.teredo is not None or ip in WELL_KNOWN_NAT64:
-            return False
-    return ip.is_global and not ip.is_multicast
 
 
 def check(url: httpx.URL, find: Resolve, *, any_network: bool) -> str:
