@@ -23,9 +23,11 @@ from api.routes import (
     health,
     images,
     jobs,
+    manifests,
     models,
     provenance,
     verify,
+    webhooks,
 )
 from promptmill import __version__, errors, failpoints, telemetry
 from promptmill.settings import Settings
@@ -56,7 +58,19 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered)
-    for part in (jobs, images, archives, events, verify, models, provenance, health, dashboard):
+    for part in (
+        jobs,
+        images,
+        archives,
+        events,
+        verify,
+        webhooks,
+        manifests,
+        models,
+        provenance,
+        health,
+        dashboard,
+    ):
         app.include_router(part.router)
     return app
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from api import schemas
 from api.rates import Pace
 from promptmill import jobs, models, records
+from promptmill.store import outbox
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -154,6 +155,28 @@ def model_of(model: models.Model, workers: int | None) -> schemas.Model:
 def worker_of(model: str, status: Mapping[str, Any]) -> schemas.Worker:
     name = str(status.get("worker") or status.get("id") or status.get("name") or "")
     return schemas.Worker.model_validate({**status, "id": name, "model": model})
+
+
+def event_of(job: records.Job, event: outbox.Logged) -> schemas.WebhookEvent:
+    delivered = event.sent_at is not None
+    undelivered = "given_up" if event.due_at is None else "pending"
+    return schemas.WebhookEvent.model_construct(
+        id=f"evt_{event.id}",
+        object="webhook_event",
+        job_id=job.public_id,
+        type=event.event,
+        url=event.url,
+        state="delivered" if delivered else undelivered,
+        created_at=event.created_at,
+        delivered_at=event.sent_at,
+        due_at=event.due_at,
+        attempts=[
+            schemas.Attempt(
+                at=tried.at, seconds=tried.seconds, status=tried.status, error=tried.error
+            )
+            for tried in event.attempts
+        ],
+    )
 
 
 def page_of(data: Iterable[T], *, has_more: bool) -> schemas.Page[T]:

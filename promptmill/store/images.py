@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, func, select, tuple_, update
 
 from promptmill import errors, jobs
 from promptmill.jobs import JobState
@@ -171,8 +171,16 @@ def existing(db: Database, job_id: int, generation: int) -> Iterator[str]:
             after = found[-1].position
 
 
-def by_sha256(db: Database, tenant_id: int, sha: bytes) -> list[tuple[str, int]]:
-    """(public job id, index) of the tenant's images with these bytes."""
+def by_sha256(
+    db: Database,
+    tenant_id: int,
+    sha: bytes,
+    *,
+    after: tuple[int, int] | None = None,
+    limit: int = 100,
+) -> list[tuple[str, int]]:
+    """(public job id, index) of the tenant's images with these bytes, oldest job first, from
+    behind `after`: (job, index)."""
     query = (
         select(job_table.c.public_id, images.c.index)
         .join(job_table, job_table.c.id == images.c.job_id)
@@ -182,7 +190,10 @@ def by_sha256(db: Database, tenant_id: int, sha: bytes) -> list[tuple[str, int]]
             job_table.c.deleted_at.is_(None),
         )
         .order_by(job_table.c.id, images.c.index)
+        .limit(limit)
     )
+    if after is not None:
+        query = query.where(tuple_(job_table.c.id, images.c.index) > tuple_(*after))
     return [(job, index) for job, index in db.read(lambda conn: conn.execute(query).all())]
 
 

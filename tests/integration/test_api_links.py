@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -18,7 +17,6 @@ from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 from promptmill.store import tenants
 from tests.integration.api_farm import ApiFarm
-from tests.servers import Bucket
 
 pytestmark = pytest.mark.servers
 
@@ -151,29 +149,3 @@ def test_head_tells_and_sends_nothing(farm: ApiFarm, job: str, picture: bytes) -
     stored = stored_jobs.get(farm.db, None, job)
     farm.blobs.delete([keys.image(stored.output, job, generation=0, index=1)])
     assert farm.http.head(path(job, 1)).status_code == 404
-
-
-def test_links_to_s3_are_signed_for_the_public_name(
-    tmp_path: Path, valkey_url: str, s3: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env = s3.fresh().env()
-    inside = env["PROMPTMILL_S3_ENDPOINT_URL"]
-    outside = inside.replace("127.0.0.1", "localhost")
-    assert outside != inside
-    for name, value in env.items():
-        if name.startswith("AWS_"):
-            monkeypatch.setenv(name, value)
-    options = {"s3_endpoint_url": inside, "s3_public_endpoint_url": outside, "auth": "keys"}
-    storage = env["PROMPTMILL_STORAGE_URL"]
-    with ApiFarm(tmp_path, valkey_url, storage_url=storage, **options) as farm:
-        _, secret = tenants.create_key(farm.db, "me")
-        farm.http.headers["authorization"] = f"Bearer {secret}"
-        id = farm.submit(["a heart"])["id"]
-        farm.worker.drain()
-        image = farm.images(id)[0]
-        assert image["url"].startswith(outside + "/")
-        got = httpx.get(image["url"])
-        assert got.status_code == 200
-        assert hashlib.sha256(got.content).hexdigest() == image["sha256"]
-        renamed = httpx.get(image["url"].replace(outside, inside))
-        assert renamed.status_code == 403, "the signature is the public name's"

@@ -24,9 +24,16 @@ def farm(
         "database_url": new_postgres_db(),
         "storage_url": bucket.storage_url,
         "s3_endpoint_url": bucket.endpoint_url,
+        "s3_public_endpoint_url": outside(bucket.endpoint_url),
     }
     with ApiFarm(tmp_path, redis7_url, **options) as served:
         yield served
+
+
+def outside(url: str) -> str:
+    """The same server by the name that only others use."""
+    assert "127.0.0.1" in url
+    return url.replace("127.0.0.1", "localhost")
 
 
 def test_images_are_links_that_open_without_credentials(farm: ApiFarm) -> None:
@@ -34,7 +41,10 @@ def test_images_are_links_that_open_without_credentials(farm: ApiFarm) -> None:
     id = farm.submit([f"prompt {n}" for n in range(20)])["id"]
     assert farm.worker.drain() == 20
     image = farm.images(id)[7]
-    assert not image["url"].startswith(farm.url)
+    inside = farm.settings.s3_endpoint_url
+    assert image["url"].startswith(f"{outside(inside)}/")
+    renamed = image["url"].replace(outside(inside), inside)
+    assert httpx.get(renamed).status_code == 403, "it is signed for the public name"
     data = httpx.get(image["url"]).content
     assert hashlib.sha256(data).hexdigest() == image["sha256"]
 

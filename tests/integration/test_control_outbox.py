@@ -7,11 +7,9 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,6 +18,7 @@ import pytest
 from promptmill import addresses, errors
 from promptmill.store import outbox as stored
 from tests.integration.control_bench import Bench, Clock, bench
+from tests.integration.receiver import Receiver, receiving
 from worker.control import webhook
 from worker.control.finaliser import Finaliser
 from worker.control.outbox import BACKOFF, Outbox, Share
@@ -27,41 +26,10 @@ from worker.control.outbox import BACKOFF, Outbox, Share
 pytestmark = pytest.mark.servers
 
 
-@dataclass
-class Receiver:
-    """An HTTP server that keeps what it gets and answers with the next status."""
-
-    url: str = ""
-    statuses: list[int] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    received = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            received.got.append((headers, body))
-            status = received.statuses.pop(0) if received.statuses else 200
-            self.send_response(status)
-            self.send_header("location", "http://127.0.0.1:1/elsewhere")
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received.url = f"http://127.0.0.1:{server.server_port}/hook?x=1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield received
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with receiving() as received:
+        yield received
 
 
 @pytest.fixture
