@@ -3,7 +3,8 @@ httpx only; knows nothing of the servers behind the API."""
 
 from promptmill.client.client import Client
 from promptmill.client.downloads import Download
-from promptmill.client.job import Counts, Image, Job
+from promptmill.client.image import Image
+from promptmill.client.job import Counts, Job
 from promptmill.client.sources import Body, Rows, body
 from promptmill.client.verification import Verification
 

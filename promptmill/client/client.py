@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from promptmill import errors
+from promptmill.client.image import Image
 from promptmill.client.job import PAGE, Job
+from promptmill.client.manifests import hash_of
 from promptmill.client.sources import Body, Rows, body
 from promptmill.client.transport import Transport
 
@@ -50,12 +55,17 @@ class Client:
         sent: Callable[[int], None] | None = None,
         **defaults: Default | Sequence[Default] | None,
     ) -> Job:
-        """Makes a job of `rows`: a path, a binary file object, a list or iterator of prompts
-        and dictionaries (kind: jsonl, csv, txt, parquet or json, where neither suffix nor
-        first bytes tell). `defaults` are what the API's query takes (model, size, seed, n,
-        priority, name, ...); a list makes the job the product. The body is streamed, and
-        sent again from its start under one idempotency key if it breaks: nothing doubles.
-        sent: told the bytes sent so far."""
+        """Makes a job of `rows`: a list or iterator of prompts and dictionaries, a DataFrame
+        whose columns are fields, a path, a binary file object (kind: jsonl, csv, txt, parquet
+        or json, where neither suffix nor first bytes tell), or one dictionary with a
+        template. `defaults` are what the API's query takes (model, size, seed, n, priority,
+        name, webhook, ...); a list makes the job the product. The body is streamed, and sent
+        again from its start under one idempotency key if it breaks or the farm is busy
+        (429, 503, Retry-After): nothing doubles. sent: told the bytes sent so far.
+
+            job = client.submit(["red heart", {"prompt": "a cat", "seed": 7}], n=4)
+            job = client.submit(frame, map="prompt=caption")
+        """
         key = idempotency_key or uuid.uuid4().hex
         return Job(self._transport, self._submit(rows, kind, defaults, key, sent))
 
@@ -100,15 +110,40 @@ class Client:
     def jobs(self, *, state: str | None = None) -> Iterator[Job]:
         """The jobs of this key, newest first, page by page."""
         params: dict[str, str | int] = {"limit": PAGE} | ({"state": state} if state else {})
-        while True:
-            page = self._transport.get("/v1/jobs", params=params)
-            yield from (Job(self._transport, data) for data in page["data"])
-            if not page["has_more"] or not page["data"]:
-                return
-            params["after"] = str(page["last_id"])
+        found = self._transport.pages("/v1/jobs", params=params)
+        return (Job(self._transport, data) for data in found)
+
+    def provenance(self, picture: str | Path | bytes) -> Iterator[Image]:
+        """The images of this key's jobs that are this picture, byte for byte, oldest first:
+        each tells its job, row, prompt, seed, model and fingerprint. picture: its bytes, its
+        file, or its SHA-256 in hex."""
+        params: dict[str, str | int] = {"sha256": _sha256(picture), "limit": 20}
+        jobs: dict[str, Job] = {}
+        for data in self._transport.pages("/v1/provenance", params=params):
+            name = str(data["job_id"])
+            if name not in jobs:
+                jobs[name] = self.job(name)
+            yield Image.of(data, jobs[name])
+
+    def provenance_key(self) -> Mapping[str, Any]:
+        """The public key of this farm's manifests: `id`, `public_key` (base64) and `pem`."""
+        key: Mapping[str, Any] = self._transport.get("/v1/provenance/key")
+        return key
+
+    def webhooks(self, job_id: str) -> Iterator[Mapping[str, Any]]:
+        """See `Job.webhooks`."""
+        return self.job(job_id).webhooks()
 
     def models(self) -> list[Mapping[str, Any]]:
         return list(self._transport.get("/v1/models")["data"])
 
     def workers(self) -> list[Mapping[str, Any]]:
         return list(self._transport.get("/v1/workers")["data"])
+
+
+def _sha256(picture: str | Path | bytes) -> str:
+    if isinstance(picture, bytes):
+        return hashlib.sha256(picture).hexdigest()
+    if isinstance(picture, str) and re.fullmatch("[0-9a-fA-F]{64}", picture):
+        return picture
+    return hash_of(Path(picture))

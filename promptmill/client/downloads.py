@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from promptmill import errors, jobs
-from promptmill.client.job import Image, Job
+from promptmill.client.image import Image
+from promptmill.client.job import Job
 from promptmill.client.pictures import Brought, Pictures
 from promptmill.client.sources import ERROR_FIELD
 

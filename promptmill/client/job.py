@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors, jobs
 from promptmill.client.archives import Archive
+from promptmill.client.image import Image
 from promptmill.client.printing import Printed
 
 if TYPE_CHECKING:
@@ -36,29 +38,6 @@ class Counts:
         return self.total - self.queued
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """One image of a job. `data`: all that the farm said of it."""
-
-    index: int
-    state: str
-    prompt: str
-    url: str | None = None
-    sha256: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @staticmethod
-    def of(data: Mapping[str, Any]) -> Image:
-        return Image(
-            index=int(data["index"]),
-            state=str(data["state"]),
-            prompt=str(data.get("expanded_prompt") or data.get("prompt") or ""),
-            url=data.get("url"),
-            sha256=data.get("sha256"),
-            data=data,
-        )
-
-
 class Job:
     """A job of a farm, as it was when last asked about: `refresh` asks again. Every method
     raises `errors.Error` subclasses."""
@@ -69,6 +48,12 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.state} {self.counts.done}/{self.counts.total}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the job as a line and its first pictures as a grid."""
+        from promptmill.client import notebook
+
+        return notebook.grid(self)
 
     @property
     def id(self) -> str:
@@ -142,28 +127,23 @@ class Job:
         state: str | Sequence[str] | None = None,
         code: str | None = None,
         after: int | None = None,
+        limit: int | None = None,
     ) -> Iterator[Image]:
         """Its images in row order, page by page; only those of `state` (or one of several)
-        and error `code`, behind index `after`."""
-        params: dict[str, str | int | Sequence[str]] = {"limit": PAGE}
+        and error `code`, behind index `after`, at most `limit`."""
+        params: dict[str, str | int | Sequence[str]] = {"limit": min(limit or PAGE, PAGE)}
         params |= {"state": state} if state else {}
         params |= {"code": code} if code else {}
-        cursor = None if after is None else str(after)
-        while True:
-            page = self._transport.get(
-                f"{self.path}/images", params=params | ({} if cursor is None else {"after": cursor})
-            )
-            yield from map(Image.of, page["data"])
-            if not page["has_more"] or not page["data"]:
-                return
-            cursor = str(page["last_id"])
+        params |= {} if after is None else {"after": after}
+        found = self._transport.pages(f"{self.path}/images", params=params)
+        return (Image.of(data, self) for data in itertools.islice(found, limit))
 
     def image(self, index: int) -> Image:
-        return Image.of(self._transport.get(f"{self.path}/images/{index}"))
+        return Image.of(self._transport.get(f"{self.path}/images/{index}"), self)
 
     def content(self, index: int) -> bytes:
-        """The bytes of image `index`."""
-        return self.fetch(f"{self.path}/images/{index}/content")
+        """The bytes of image `index`. Raises `errors.NotFound` while it has none."""
+        return self._transport.call("GET", f"{self.path}/images/{index}/content").content
 
     def fetch(self, link: str) -> bytes:
         """What lies behind a link of one of its images, here or in the object store."""
@@ -225,6 +205,30 @@ class Job:
         from promptmill.client import verification
 
         return verification.verify(self, sample=sample, repair=repair, progress=progress)
+
+    def manifest(self, path: str | Path | None = None, *, prompts: bool = False) -> Path:
+        """Writes the job's signed manifest to `path` (default: `JOB-manifest.jsonl` here), whole
+        or not at all, and returns where it is. prompts: their text instead of their hash
+        only. Check it with `promptmill.client.manifests.check`."""
+        from promptmill.client import manifests
+
+        return manifests.save(self, Path(path or f"{self.id}-manifest.jsonl"), prompts=prompts)
+
+    def webhooks(self) -> Iterator[Mapping[str, Any]]:
+        """The events that its webhook was told or should have been, newest first, each with
+        its `attempts`."""
+        return self._transport.pages(f"{self.path}/webhooks")
+
+    def redeliver(self, event: str | None = None) -> int:
+        """Has an event sent again, or all that were given up. Returns how many."""
+        params = {} if event is None else {"event": event}
+        path = f"{self.path}/webhooks/redeliver"
+        return int(self._transport.call("POST", path, params=params).json()["events"])
+
+    def stream(self, path: str, *, params: Params | None = None) -> Iterator[bytes]:
+        """The bytes of a GET below this job, as they come."""
+        with self._transport.stream(f"{self.path}/{path}", params=params) as response:
+            yield from response.iter_bytes()
 
     def get(self, path: str, *, params: Params | None = None) -> Any:
         """The JSON answer of a GET below this job."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptmill import errors
-from promptmill.client.job import Image, Job
+from promptmill.client.image import Image
+from promptmill.client.job import Job
 
 TRIES = 4
 FEW = 8  # images that need no archive

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from promptmill import errors
+from promptmill.client import frames
 
-Rows = str | Path | IO[bytes] | Iterable[str | Mapping[str, Any]]
+Rows = str | Path | IO[bytes] | Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | frames.Table
 
 CHUNK = 256 * 1024
 ERROR_FIELD = "_error"  # of a row of failures.jsonl: what went wrong; never sent
@@ -70,16 +71,25 @@ def format_of(name: str) -> tuple[str | None, bool]:
 
 
 def body(rows: Rows, *, format: str | None = None) -> Body:
-    """A body of `rows`: a path, a binary file object, or prompts and dictionaries (a list,
-    or an iterator that is spooled to disk as it is sent). Raises `errors.BadRequest`."""
+    """A body of `rows`: a path, a binary file object, prompts and dictionaries (a list, or an
+    iterator that is spooled to disk as it is sent), a table of pandas, polars or pyarrow
+    whose columns are fields, or one dictionary: a document like `{"template": …}`. Raises
+    `errors.BadRequest`."""
     if isinstance(rows, (str, Path)):
         return from_path(Path(rows), format=format)
     if hasattr(rows, "read"):
         file = cast("IO[bytes]", rows)
         return from_stream(file, format=format, name=str(getattr(rows, "name", "")))
-    if isinstance(rows, Sequence):
-        return Body(lambda: _chunks(map(_line, rows)), "jsonl")
-    return Body(Spool(_chunks(map(_line, rows))).open, "jsonl")
+    table = frames.records(rows)
+    if table is not None:
+        return Body(lambda: _chunks(map(_line, table())), "jsonl")
+    if isinstance(rows, Mapping):
+        document = json.dumps(rows, ensure_ascii=False, default=frames.plain).encode()
+        return Body(lambda: iter((document,)), "json", size=len(document))
+    prompts = cast("Iterable[str | Mapping[str, Any]]", rows)
+    if isinstance(prompts, Sequence):
+        return Body(lambda: _chunks(map(_line, prompts)), "jsonl")
+    return Body(Spool(_chunks(map(_line, prompts))).open, "jsonl")
 
 
 def from_path(path: Path, *, format: str | None = None) -> Body:
@@ -161,8 +171,11 @@ def _read(file: IO[bytes]) -> Iterator[bytes]:
 def _line(row: str | Mapping[str, Any]) -> bytes:
     if isinstance(row, str):
         row = {"prompt": row}
+    if not isinstance(row, Mapping):
+        raise errors.BadRequest(f"a row is a prompt or a dictionary, not {type(row).__name__}")
     kept = {name: value for name, value in row.items() if name != ERROR_FIELD}
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=frames.plain)
+    return text.encode() + b"\n"
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -129,6 +129,16 @@ class Transport:
         """The JSON answer of a GET."""
         return self.call("GET", path, params=params).json()
 
+    def pages(self, path: str, *, params: Params | None = None) -> Iterator[Mapping[str, Any]]:
+        """The things of a list, page by page."""
+        query = dict(params or {})
+        while True:
+            page = self.get(path, params=query)
+            yield from page["data"]
+            if not page["has_more"] or not page["data"]:
+                return
+            query["after"] = str(page["last_id"])
+
     def post(self, path: str, *, json: Any = None, repeatable: bool = True) -> Any:
         """The JSON answer of a POST. repeatable: sent again after a lost reply."""
         return self.call("POST", path, json=json, repeatable=repeatable).json()
