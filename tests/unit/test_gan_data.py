@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from promptmill import errors
-from worker.gan import captions, data
+from worker.gan import captions, corpus, data
 
 
 def png(colour: tuple[int, int, int, int], side: int = 64) -> bytes:
@@ -33,21 +34,23 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("prompt", "plain", "vendor"),
     [
-        ("rocket", "rocket", 0),
+        ("rocket", "rocket", None),
         ("rocket, twemoji style", "rocket", 1),
         ("Twemoji rocket", "rocket", 1),
         ("a rocket in noto style", "a rocket", 0),
         ("a rocket in the Twemoji emoji style, please", "a rocket , please", 1),
         ("noto or twemoji rocket", "or rocket", 1),
         ("twemoji", "twemoji", 1),
-        ("", "", 0),
-        ("annotopia", "annotopia", 0),
-        ("🚀", "rocket", 0),
-        ("a ❤️, twemoji", "a heavy black heart", 1),
-        ("two  spaces", "two  spaces", 0),
+        ("", "", None),
+        ("annotopia", "annotopia", None),
+        ("🚀", "🚀", None),
+        ("a ❤️, fluent", "a ❤️", 2),
+        ("two  spaces", "two  spaces", None),
     ],
 )
-def test_a_style_cue_is_taken_out_of_the_prompt(prompt: str, plain: str, vendor: int) -> None:
+def test_a_style_cue_is_taken_out_of_the_prompt(
+    prompt: str, plain: str, vendor: int | None
+) -> None:
     assert captions.parse(prompt) == (plain, vendor)
 
 
@@ -67,7 +70,6 @@ def test_captions_start_with_the_label_and_keep_common_tags_in_company() -> None
     assert found[0] == "dog face"
     assert "puppy" in found and "face" not in found and "dog face, face" in found
     assert len(found) == len(set(found))
-    assert captions.PARAPHRASE.format("dog face") not in found
 
 
 def entry(label: str, hexcode: str, **more: object) -> dict[str, object]:
@@ -99,39 +101,83 @@ def test_a_sprite_is_composited_on_white_and_scaled() -> None:
     assert half[0].min() == 255 and abs(int(half[1, 5, 5]) - 127) <= 1
 
 
+CIRCLE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">
+<circle cx="4" cy="4" r="4" fill="#00ff00"/></svg>"""
+
+
 def test_only_the_vendors_own_folder_is_read(tmp_path: Path) -> None:
     archive = tmp_path / "pictures.tgz"
     red = png((255, 0, 0, 255))
     pack(
         archive,
-        {"img/google/64/1.png": red, "img/other/64/2.png": red, "img/google/sheet.png": red},
+        {
+            "img/google/64/00a9-fe0f.png": red,
+            "img/other/64/2a.png": red,
+            "img/google/sheet.png": red,
+            "img/google/64/logo.png": red,
+        },
     )
-    assert list(data.sprites(archive, "noto")) == ["1.png"]
+    assert list(data.sprites(archive, "img/google/64")) == [(0xA9,)]
 
 
-def test_build_from_made_up_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        def encode(self, texts: list[str]) -> torch.Tensor:
-            return torch.ones(len(texts), 384)
+def test_a_drawing_is_rendered_on_white(tmp_path: Path) -> None:
+    archive = tmp_path / "drawings.tgz"
+    pack(archive, {"assets/1f600.svg": CIRCLE})
+    picture = data.sprites(archive, "assets")[(0x1F600,)]
+    assert picture.shape == (3, 64, 64)
+    assert picture[:, 32, 32].tolist() == [0, 255, 0] and picture[:, 0, 0].tolist() == [255] * 3
 
-    monkeypatch.setattr(data, "Conditioner", Fake)
+
+@pytest.fixture
+def built(tmp_path: Path) -> data.Dataset:
     folder = tmp_path / "packages"
     folder.mkdir()
-    index = json.dumps([shot("1"), shot("2")]).encode()
+    index = json.dumps([shot("1F1"), shot("1F2")]).encode()
     red, blue = png((255, 0, 0, 255)), png((0, 0, 255, 255))
     pack(
         folder / "emoji-datasource-google-16.0.0.tgz",
-        {"emoji.json": index, "img/google/64/1.png": red, "img/google/64/2.png": blue},
+        {"emoji.json": index, "img/google/64/1f1.png": red, "img/google/64/1f2.png": blue},
     )
-    pack(folder / "emoji-datasource-twitter-16.0.0.tgz", {"img/twitter/64/1.png": red})
-    names = json.dumps([entry("one", "1"), entry("two", "2")]).encode()
-    pack(folder / "emojibase-data-17.0.0.tgz", {"en/data.json": names})
-    made = data.build(tmp_path)
-    assert made.labels == ("one", "two")
-    assert made.pictures.shape == (3, 3, 64, 64) and made.pictures.dtype == torch.uint8
-    assert made.concept.tolist() == [0, 0, 1] and made.vendor.tolist() == [0, 1, 0]
-    assert int(made.spans[-1].sum()) == len(made.text)
-    assert np.array_equal(made.pictures[2, :, 0, 0], [0, 0, 255])
+    pack(folder / "emoji-datasource-twitter-16.0.0.tgz", {"img/twitter/64/1f1.png": red})
+    pack(folder / "lobehub-fluent-emoji-flat-1.1.0.tgz", {"assets/1f2.svg": CIRCLE})
+    names = json.dumps([entry("one", "1F1"), entry("two", "1F2")]).encode()
+    german = json.dumps([{**entry("eins", "1F1"), "tags": ["erste"]}]).encode()
+    pack(folder / "emojibase-data-17.0.0.tgz", {"en/data.json": names, "de/data.json": german})
+    return data.build(tmp_path)
+
+
+def test_build_from_made_up_packages(built: data.Dataset, tmp_path: Path) -> None:
+    assert [one.label for one in built.concepts] == ["one", "two"]
+    assert built.pictures.shape == (4, 3, 64, 64) and built.pictures.dtype == torch.uint8
+    assert built.concept.tolist() == [0, 0, 1, 1] and built.vendor.tolist() == [0, 1, 0, 2]
+    assert np.array_equal(built.pictures[2, :, 0, 0], [0, 0, 255])
+    assert [e["label"] for e in data.languages_of(tmp_path)["de"]] == ["eins"]
+
+
+def test_held_out_concepts_are_never_drawn() -> None:
+    chosen = [data.Concept(str(n), f"1F{n:03X}", (str(n),), 1.0) for n in range(80)]
+    concept = torch.arange(80)
+    weight = data.weights(chosen, concept, torch.zeros(80, dtype=torch.int64))
+    assert concept[weight == 0].tolist() == [25, 75]
+
+
+def test_names_of_other_languages_mean_the_english_one(built: data.Dataset, tmp_path: Path) -> None:
+    texts = list(corpus.foreign(built.concepts, data.languages_of(tmp_path)))
+    assert [(t.text, t.concept, t.pull) for t in texts] == [
+        ("eins", 0, 1.0),
+        ("erste", 0, 1.0),
+        ("eins, erste", 0, 1.0),
+    ]
+
+
+def test_english_texts_mean_their_concept_and_no_held_frame_is_taught(
+    built: data.Dataset,
+) -> None:
+    texts = list(corpus.english(built.concepts, random.Random(0)))
+    sentences = [t for t in texts if t.concept is not None and t.pull == 1.0]
+    assert len(sentences) == 24 and all("one" in t.text or "two" in t.text for t in sentences)
+    asked = corpus.held(built.concepts, random.Random(0))
+    assert not {text for text, _ in asked} & {t.text for t in texts}
 
 
 def test_a_missing_training_set_says_how_to_make_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from promptmill import errors
 from promptmill.jobs import Item
 from worker.gan import conditioner, quantize
+from worker.gan.networks import VENDORS
 from worker.generators import gan
 
 PROMPTS = (
@@ -25,7 +26,8 @@ PROMPTS = (
     "a very long prompt " * 60,
     "größer Hund, Привет, 犬",
     "🚀 rocket 🍕",
-    "rocket, twemoji style",
+    "rocket, fluent style",
+    "火箭",
     "pizza " * 30,
     "\ud800 lone surrogate \x00",
 )
@@ -49,12 +51,6 @@ def alone(model: gan.EmojiGan) -> list[gan.Pixels]:
     return [model.generate([item(number)])[0] for number in range(32)]
 
 
-def forget(model: gan.EmojiGan) -> None:
-    """The prompt cache must not be what makes batches agree."""
-    assert model._conditioner is not None
-    model._conditioner._known.clear()
-
-
 def test_importing_the_adapter_imports_no_torch() -> None:
     code = "import sys, worker.generators.gan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -65,13 +61,11 @@ def test_an_image_is_the_same_in_any_batch(
     model: gan.EmojiGan, alone: list[gan.Pixels], size: int
 ) -> None:
     for start in range(0, 32, size):
-        forget(model)
         made = model.generate([item(number) for number in range(start, start + size)])
         assert np.array_equal(made, np.stack(alone[start : start + size]))
 
 
 def test_seven_padded_to_eight(model: gan.EmojiGan, alone: list[gan.Pixels]) -> None:
-    forget(model)
     items = [item(number) for number in range(7)]
     made = model.generate([*items, items[-1]])
     assert np.array_equal(made[:7], np.stack(alone[:7]))
@@ -81,7 +75,6 @@ def test_neighbours_and_position_change_nothing(
     model: gan.EmojiGan, alone: list[gan.Pixels]
 ) -> None:
     order = np.random.default_rng(0).permutation(32)
-    forget(model)
     made = model.generate([item(int(number)) for number in order])
     assert np.array_equal(made, np.stack([alone[number] for number in order]))
     strangers = [item(0), *(item(9, f"stranger {n}", n) for n in range(7))]
@@ -110,7 +103,11 @@ def test_pixels_have_the_promised_form(model: gan.EmojiGan) -> None:
 
 def test_seed_matters_a_little_and_prompt_decides(model: gan.EmojiGan) -> None:
     heart, sibling, tree = model.generate(
-        [item(0, "red heart", 1), item(0, "red heart", 2), item(0, "christmas tree", 1)]
+        [
+            item(0, "red heart, noto", 1),
+            item(0, "red heart, noto", 2),
+            item(0, "christmas tree, noto", 1),
+        ]
     ).astype(float)
     by_seed, by_prompt = np.abs(heart - sibling).mean(), np.abs(heart - tree).mean()
     assert 0.5 < by_seed < by_prompt / 2
@@ -123,11 +120,21 @@ def test_a_red_heart_is_red_on_white(model: gan.EmojiGan) -> None:
     assert picture[:3, :3].min() > 230
 
 
-def test_the_style_cue_picks_the_vendor(model: gan.EmojiGan) -> None:
-    plain, noto, twemoji = model.generate(
-        [item(0, text, 3) for text in ("rocket", "rocket, noto style", "rocket, twemoji style")]
-    )
-    assert np.array_equal(plain, noto) and not np.array_equal(plain, twemoji)
+def test_the_style_cue_picks_the_vendor_and_without_one_the_seed_does(
+    model: gan.EmojiGan,
+) -> None:
+    texts = ("rocket", *(f"rocket, {vendor} style" for vendor in VENDORS))
+    styles = set()
+    for seed in range(8):
+        plain, *styled = model.generate([item(0, text, seed) for text in texts])
+        same = [
+            vendor
+            for vendor, one in zip(VENDORS, styled, strict=True)
+            if np.array_equal(plain, one)
+        ]
+        assert len(same) == 1
+        styles |= set(same)
+    assert styles == set(VENDORS)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**53 - 1, -(2**70), 2**80 + 3])
@@ -138,16 +145,6 @@ def test_any_integer_is_a_seed(model: gan.EmojiGan, seed: int) -> None:
 def test_seeds_apart_by_the_period_are_one(model: gan.EmojiGan) -> None:
     one, other = model.generate([item(0, "sun", 5), item(0, "sun", 5 + 2**64)])
     assert np.array_equal(one, other)
-
-
-def test_the_cache_forgets_the_oldest_and_stays_exact(
-    model: gan.EmojiGan, alone: list[gan.Pixels], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conditioner, "KEEP", 2)
-    items = [item(number) for number in range(4)]
-    for _ in range(2):
-        assert np.array_equal(model.generate(items), np.stack(alone[:4]))
-    assert model._conditioner is not None and len(model._conditioner._known) == 2
 
 
 def test_warmup_runs_each_shape(model: gan.EmojiGan) -> None:

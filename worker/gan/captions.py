@@ -4,7 +4,6 @@ from a typed prompt to its plain text and vendor. Pure functions of strings."""
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from worker.gan.networks import VENDORS
@@ -19,7 +18,6 @@ TEMPLATES = (
     "{} on a white background",
     "a cute {}",
 )
-PARAPHRASE = "a drawing of a {}"  # never trained on: it measures unseen wording
 
 PEOPLES = {
     "Argentina": "Argentinian", "Australia": "Australian", "Austria": "Austrian",
@@ -40,7 +38,7 @@ PEOPLES = {
 }  # fmt: skip
 
 _CUE = re.compile(
-    r"[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>noto|twemoji)\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
+    rf"[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>{'|'.join(VENDORS)})\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
     re.IGNORECASE,
 )
 
@@ -74,26 +72,11 @@ def captions(
     return list(dict.fromkeys(found))
 
 
-def spell(prompt: str) -> str:
-    """The prompt with its pictographs as their Unicode names, which the text encoder's
-    vocabulary lacks: a rocket's character reads "rocket"."""
-    if not any(unicodedata.category(sign) == "So" for sign in prompt):
-        return prompt
-    return " ".join("".join(map(_spelled, prompt)).split())
-
-
-def _spelled(sign: str) -> str:
-    if unicodedata.category(sign) == "So":
-        return f" {unicodedata.name(sign, sign).lower()} "
-    return "" if sign in "\N{VARIATION SELECTOR-16}\N{ZERO WIDTH JOINER}" else sign
-
-
-def parse(prompt: str) -> tuple[str, int]:
+def parse(prompt: str) -> tuple[str, int | None]:
     """The prompt without its style cue, and the vendor's index: the last vendor named, or
-    0 (noto). "rocket, twemoji style" is ("rocket", 1)."""
-    prompt = spell(prompt)
+    None. "rocket, twemoji style" is ("rocket", 1)."""
     cues = [match["vendor"].lower() for match in _CUE.finditer(prompt)]
     if not cues:
-        return prompt, 0
+        return prompt, None
     plain = " ".join(_CUE.sub(" ", prompt).split()).strip(" ,;")
     return plain or prompt, VENDORS.index(cues[-1])

@@ -42,9 +42,12 @@ class Checkpoint:
         critic_rate: float,
         widths: Widths | None = None,
         critic_width: int = 48,
+        start: Generator | None = None,
     ) -> Checkpoint:
         torch.manual_seed(seed)
-        generator = Generator(widths)
+        generator = (
+            copy.deepcopy(start).requires_grad_(True).train() if start else Generator(widths)
+        )
         generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         critic = Discriminator(critic_width)
         critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

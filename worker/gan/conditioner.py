@@ -77,6 +77,10 @@ class Conditioner:
         self._remember({text: found[text] for text in fresh})
         return torch.stack([found[text] for text in prompts])
 
+    def vocabulary(self) -> list[str]:
+        """The words and pieces of words that its tokenizer knows."""
+        return sorted(self._tokenizer.get_vocab())
+
     def _by_length(self, prompts: Sequence[str]) -> dict[int, list[tuple[str, list[int]]]]:
         groups: dict[int, list[tuple[str, list[int]]]] = {}
         for text in prompts:

@@ -1,6 +1,6 @@
-"""Builds the training set: `python -m worker.gan.data --out data/emoji`. Two published
-picture packages (Noto, Twemoji) and one of names, fetched by name and version; cached as
-safetensors and JSON. The pictures are never part of this tree."""
+"""Builds the training set: `python -m worker.gan.data --out data/emoji`. Published picture
+packages (Noto, Twemoji, Fluent) and one of names in many languages, fetched by name and
+version; cached as safetensors and JSON. The pictures are never part of this tree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import subprocess
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,50 +25,52 @@ from torch import Tensor
 
 from promptmill import errors
 from worker.gan import captions
-from worker.gan.conditioner import Conditioner
 from worker.gan.networks import SIDE, VENDORS
 
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
 PICTURE_PACKAGE = "emoji-datasource-{}@16.0.0"
+FLUENT_PACKAGE = "@lobehub/fluent-emoji-flat@1.1.0"  # Microsoft's flat drawings, as SVG
+JUDGE_PACKAGE = "openmoji@17.0.0"  # for evaluation alone: the generator never sees it
 NAMES_PACKAGE = "emojibase-data@17.0.0"
 SELDOM = (1, 8, 9)  # groups of the names package: people, symbols, flags
-SHARE = {"noto": 1.0, "twemoji": 0.5}  # noto is what a prompt without a style gets
+SHARE = {"noto": 1.0, "twemoji": 0.7, "fluent": 0.7}
+HELD_EVERY, HELD_FIRST = 50, 25  # concepts that training never sees: 25, 75, 125, ...
 COMMON_TAG = 3  # a tag that more emoji share says too little on its own
 _VARIANT = re.compile(r"facing right|^(?:family|kiss|couple with heart): |regional indicator")
 _GENDER = re.compile(r"^(?:man|woman|men|women) (?P<rest>.+)$")
+_VARIATION = 0xFE0F
+
+Shots = Mapping[tuple[int, ...], NDArray[np.uint8]]  # code points -> picture
 
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One emoji: its label, the captions that mean it, its picture file's name and how
-    often it is drawn in training, beside 1 for the most wanted."""
+    """One emoji: its label, its code points in hexadecimal ("1F1EB-1F1F7"), the English
+    captions that mean it and how often it is drawn in training, beside 1 for the most
+    wanted."""
 
     label: str
+    code: str
     captions: tuple[str, ...]
-    file: str
     weight: float
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """pictures uint8 [N, 3, 64, 64]; concept and vendor int64 [N]; text [M, 384] with one
-    row for each caption; spans int64 [C, 2]: first row and count of each concept's
-    captions; unseen [C, 384]: one wording of each that is never trained on; weight [N]:
-    how often each picture is drawn."""
+    """pictures uint8 [N, 3, 64, 64]; concept and vendor int64 [N]; weight [N]: how often
+    each picture is drawn, 0 for the concepts that training never sees."""
 
     pictures: Tensor
     concept: Tensor
     vendor: Tensor
-    text: Tensor
-    spans: Tensor
-    unseen: Tensor
     weight: Tensor
-    labels: tuple[str, ...]
+    concepts: tuple[Concept, ...]
 
 
 def fetch(package: str, folder: Path) -> Path:
     """Downloads a package's archive with the ordinary client, once, and returns its path."""
-    archive = folder / (package.replace("@", "-") + ".tgz")
+    name, _, version = package.rpartition("@")
+    archive = folder / f"{name.strip('@').replace('/', '-')}-{version}.tgz"
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -102,7 +104,7 @@ def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -
             continue
         aliases = source.get("short_names", [])
         texts = captions.captions(entry["label"], aliases, entry.get("tags", []), rare=rare)
-        found.append(Concept(entry["label"], tuple(texts), source["image"], weight(entry)))
+        found.append(Concept(entry["label"], entry["hexcode"], tuple(texts), weight(entry)))
     return found
 
 
@@ -140,77 +142,138 @@ def sprite(data: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(flat, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def sprites(archive: Path, vendor: str) -> dict[str, NDArray[np.uint8]]:
-    """The vendor's own pictures by file name. Only that vendor's folder is opened."""
-    folder = f"package/img/{PICTURES[vendor]}/64/"
+def points(code: str) -> tuple[int, ...]:
+    """Code points of a name like "1F1EB-1F1F7", without variation selectors, which
+    packages add or leave out as they like."""
+    return tuple(p for p in (int(part, 16) for part in code.split("-")) if p != _VARIATION)
+
+
+def sprites(archive: Path, folder: str) -> dict[tuple[int, ...], NDArray[np.uint8]]:
+    """The pictures of one folder of a package, PNG or SVG, by code points."""
     found = {}
     with tarfile.open(archive) as bundle:
         for member in bundle:
-            if member.name.startswith(folder) and member.name.endswith(".png"):
-                file = bundle.extractfile(member)
-                if file is not None:
-                    found[member.name.removeprefix(folder)] = sprite(file.read())
+            path = Path(member.name)
+            if str(path.parent) != f"package/{folder}" or not _CODED.fullmatch(path.name):
+                continue
+            file = bundle.extractfile(member)
+            if file is not None:
+                data = file.read()
+                png = drawn(data) if path.suffix == ".svg" else data
+                found[points(path.stem)] = sprite(png)
     return found
 
 
+_CODED = re.compile(r"[0-9a-fA-F]{2,6}(?:-[0-9a-fA-F]{2,6})*\.(?:png|svg)")
+
+
+def drawn(svg: bytes) -> bytes:
+    """An SVG file as a PNG of 64x64."""
+    import resvg_py
+
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=SIDE, height=SIDE))
+
+
+def shots(packages: Path) -> dict[str, Shots]:
+    """Every vendor's pictures by code points. Only those vendors' folders are opened."""
+    found: dict[str, Shots] = {
+        vendor: sprites(fetch(PICTURE_PACKAGE.format(name), packages), f"img/{name}/64")
+        for vendor, name in PICTURES.items()
+    }
+    return found | {"fluent": sprites(fetch(FLUENT_PACKAGE, packages), "assets")}
+
+
+def judged(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:
+    """Pictures [N, 3, 64, 64] of the vendor that only judges, and the concept of each."""
+    found = sprites(fetch(JUDGE_PACKAGE, folder / "packages"), "color/svg")
+    rows = [(found[points(c.code)], n) for n, c in enumerate(chosen) if points(c.code) in found]
+    pictures, concept = zip(*rows, strict=True)
+    return torch.from_numpy(np.stack(pictures)), torch.tensor(concept)
+
+
 def assemble(
-    chosen: Sequence[Concept], pictures: dict[str, dict[str, NDArray[np.uint8]]]
+    chosen: Sequence[Concept], pictures: Mapping[str, Shots]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures [N, 3, 64, 64], concept [N] and vendor [N]; `pictures` is vendor -> file
-    name -> picture. A concept that a vendor has not drawn has one picture less."""
+    """Pictures [N, 3, 64, 64], concept [N] and vendor [N]. A concept that a vendor has not
+    drawn has one picture less."""
     rows = [
-        (pictures[vendor][concept.file], number, VENDORS.index(vendor))
+        (pictures[vendor][points(concept.code)], number, VENDORS.index(vendor))
         for number, concept in enumerate(chosen)
         for vendor in VENDORS
-        if concept.file in pictures[vendor]
+        if points(concept.code) in pictures[vendor]
     ]
     stack, concept, vendor = zip(*rows, strict=True)
     return torch.from_numpy(np.stack(stack)), torch.tensor(concept), torch.tensor(vendor)
 
 
 def weights(chosen: Sequence[Concept], concept: Tensor, vendor: Tensor) -> Tensor:
-    """How often each picture [N] is drawn: its concept's weight times its vendor's share."""
+    """How often each picture [N] is drawn: its concept's weight times its vendor's share,
+    never for a held-out concept."""
     wanted = torch.tensor([one.weight for one in chosen])
+    wanted[HELD_FIRST::HELD_EVERY] = 0
     return wanted[concept] * torch.tensor([SHARE[name] for name in VENDORS])[vendor]
 
 
 def build(out: Path) -> Dataset:
-    """Fetches, cuts, words, embeds and saves; returns what `load` reads back."""
-    archives = {v: fetch(PICTURE_PACKAGE.format(n), out / "packages") for v, n in PICTURES.items()}
-    emoji = json.loads(read(fetch(NAMES_PACKAGE, out / "packages"), "en/data.json"))
-    chosen = concepts(emoji, json.loads(read(archives["noto"], "emoji.json")))
-    shots = {vendor: sprites(archive, vendor) for vendor, archive in archives.items()}
-    pictures, concept, vendor = assemble(chosen, shots)
-    encoder = Conditioner()
-    counts = torch.tensor([len(one.captions) for one in chosen])
-    texts = [text for one in chosen for text in one.captions]
-    unseen = [captions.PARAPHRASE.format(captions.names(one.label, ())[0]) for one in chosen]
-    save_file(
-        {
-            "pictures": pictures,
-            "concept": concept,
-            "vendor": vendor,
-            "text": encoder.encode(texts),
-            "spans": torch.stack([counts.cumsum(0) - counts, counts], 1),
-            "unseen": encoder.encode(unseen),
-            "weight": weights(chosen, concept, vendor),
-        },
-        out / "emoji.safetensors",
-    )
+    """Fetches, cuts, words and saves; returns what `load` reads back."""
+    packages = out / "packages"
+    names = fetch(NAMES_PACKAGE, packages)
+    index = json.loads(read(fetch(PICTURE_PACKAGE.format("google"), packages), "emoji.json"))
+    chosen = concepts(json.loads(read(names, "en/data.json")), index)
+    pictures, concept, vendor = assemble(chosen, shots(packages))
+    tensors = {
+        "pictures": pictures,
+        "concept": concept,
+        "vendor": vendor,
+        "weight": weights(chosen, concept, vendor),
+    }
+    save_file(tensors, out / "emoji.safetensors")
     (out / "emoji.json").write_text(json.dumps([asdict(one) for one in chosen], indent=1))
+    (out / "languages.json").write_text(json.dumps(dict(languages(names)), ensure_ascii=False))
     return load(out)
+
+
+def languages(archive: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The names package's languages other than English: code points, name and tags."""
+    with tarfile.open(archive) as bundle:
+        for member in bundle:
+            path = Path(member.name)
+            if path.name != "data.json" or path.parent.name == "en":
+                continue
+            file = bundle.extractfile(member)
+            if file is not None:
+                entries = json.loads(file.read())
+                kept = ("hexcode", "label", "tags")
+                yield path.parent.name, [{k: e.get(k) for k in kept} for e in entries]
 
 
 def load(folder: Path) -> Dataset:
     """What `build` saved in `folder`; raises `errors.Error` when it is not there."""
     try:
-        tensors = load_file(folder / "emoji.safetensors")
+        return Dataset(**load_file(folder / "emoji.safetensors"), concepts=concepts_of(folder))
+    except OSError as problem:
+        raise _missing(folder) from problem
+
+
+def concepts_of(folder: Path) -> tuple[Concept, ...]:
+    """The concepts that `build` saved; raises `errors.Error` when they are not there."""
+    try:
         listed = json.loads((folder / "emoji.json").read_text())
     except OSError as problem:
-        raise errors.Error(
-            f"no training set in {folder}: run python -m worker.gan.data --out {folder}"
-        ) from problem
-    return Dataset(**tensors, labels=tuple(entry["label"] for entry in listed))
+        raise _missing(folder) from problem
+    return tuple(Concept(**{**entry, "captions": tuple(entry["captions"])}) for entry in listed)
+
+
+def languages_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The other languages that `build` saved: language -> entries."""
+    found: dict[str, list[dict[str, Any]]] = json.loads((folder / "languages.json").read_text())
+    return found
+
+
+def _missing(folder: Path) -> errors.Error:
+    return errors.Error(
+        f"no training set in {folder}: run python -m worker.gan.data --out {folder}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder to fill")
     torch.set_num_threads(1)
     made = build(parser.parse_args(arguments).out)
-    print(f"{len(made.labels)} concepts, {len(made.pictures)} pictures, {len(made.text)} captions")
+    print(f"{len(made.concepts)} concepts, {len(made.pictures)} pictures")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""How well a generator draws: a figure for each claim, and a sheet of fixed prompts to
-look at."""
+"""How well a generator draws: `python -m worker.gan.evaluate` prints the judge's figures
+for the shipped weights as one JSON line; training looks at the shorter `report` and at a
+sheet of fixed prompts."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from functools import cache
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from worker.gan import captions, data, views
-from worker.gan.conditioner import Conditioner
-from worker.gan.networks import NOISE, condition
+from worker.gan import agreement, captions, corpus, data, judge, lexicon, quantize, views, weights
+from worker.gan.encoder import TextEncoder
+from worker.gan.lexicon import Lessons
+from worker.gan.networks import NOISE, VENDORS, condition
 
 PROMPTS = (
     "red heart", "grinning face", "french flag", "soccer ball",
@@ -26,7 +31,9 @@ PROMPTS = (
     "a red car", "airplane", "house", "penguin",
     "flag of Japan", "rainbow", "skull", "ghost",
     "an apple", "guitar", "birthday cake", "snowman",
-    "a yellow star", "unicorn", "robot, twemoji style", "rocket, twemoji style",
+    "a yellow star", "unicorn", "robot, twemoji style", "rocket, fluent style",
+    "a cat and a dog", "an apple and a rocket", "ein rotes Auto", "perro",
+    "火箭", "りんご", "gâteau d'anniversaire", "🐳",
 )  # fmt: skip
 
 
@@ -37,41 +44,55 @@ def draw(model: nn.Module, text: Tensor, vendor: Tensor, *, noise: Tensor) -> Te
     return torch.cat([model(part).clamp(0, 1) for part in torch.split(conditions, 32)])
 
 
-def report(model: nn.Module, dataset: data.Dataset, sample: int = 256) -> dict[str, float]:
-    """On noto pictures of `sample` concepts spread over the set, for the label and for a
-    wording never trained on: PSNR in decibel, and how often the nearest true picture of
-    all (16x16 pixels, Euclidean) is the right one."""
-    noto = (dataset.vendor == 0).nonzero().squeeze(1)
-    rows = noto[torch.linspace(0, len(noto) - 1, min(sample, len(noto))).long()]
-    concept, vendor = dataset.concept[rows], dataset.vendor[rows]
-    noise = torch.zeros(len(rows), NOISE)
-    truth = views.view(dataset.pictures[rows].float() / 255, noise)
-    shelf = _small(dataset.pictures[noto].float() / 255)
-    told: dict[str, float] = {}
-    wordings = {"label": dataset.text[dataset.spans[concept, 0]], "unseen": dataset.unseen[concept]}
-    for name, text in wordings.items():
-        made = draw(model, text, vendor, noise=noise)
-        told[f"psnr_{name}"] = -10 * math.log10(F.mse_loss(made, truth).item())
-        nearest = noto[torch.cdist(_small(made), shelf).argmin(1)]
-        told[f"found_{name}"] = (dataset.concept[nearest] == concept).float().mean().item()
+def report(model: nn.Module, given: Lessons, sample: int = 256) -> dict[str, float]:
+    """For `sample` concepts spread over the set: PSNR in decibel of the plain name drawn as
+    noto, and how often the nearest true picture of that vendor (16x16 pixels, Euclidean) is
+    the right one, for the name in each style, and for sentences in a wording that
+    training never saw."""
+    shown = given.pictures
+    known = torch.arange(len(shown.concepts))
+    known = known[known % data.HELD_EVERY != data.HELD_FIRST]
+    concept = known[torch.linspace(0, len(known) - 1, min(sample, len(known))).long()]
+    noise = torch.zeros(len(shown.pictures), NOISE)
+    shelf = _small(views.view(shown.pictures.float() / 255, noise))
+
+    def found(text: Tensor, wanted: Tensor, vendor: int = 0) -> float:
+        made = draw(model, text, torch.full_like(wanted, vendor), noise=noise[: len(wanted)])
+        drawn = (shown.vendor == vendor).nonzero().flatten()
+        nearest = drawn[torch.cdist(_small(made), shelf[drawn]).argmin(1)]
+        return (shown.concept[nearest] == wanted).float().mean().item()
+
+    told = {"psnr": _closeness(model, given, concept)}
+    for number, vendor in enumerate(VENDORS):
+        told[f"found_{vendor}"] = found(given.texts.named[concept], concept, number)
+    held = {number: text for text, number in corpus.held(shown.concepts, random.Random(1))}
+    sentences = [held[number] for number in concept.tolist()]
+    told["found_sentence"] = found(lexicon.embed(given.encoder, sentences), concept)
     return told
+
+
+def _closeness(model: nn.Module, given: Lessons, concept: Tensor) -> float:
+    shown = given.pictures
+    noto = (shown.vendor == 0).nonzero().flatten()
+    rows = noto[torch.isin(shown.concept[noto], concept)]
+    noise = torch.zeros(len(rows), NOISE)
+    text = given.texts.named[shown.concept[rows]]
+    made = draw(model, text, shown.vendor[rows], noise=noise)
+    truth = views.view(shown.pictures[rows].float() / 255, noise)
+    return -10 * math.log10(F.mse_loss(made, truth).item())
 
 
 def _small(pictures: Tensor) -> Tensor:
     return F.avg_pool2d(pictures, pictures.shape[-1] // 16).flatten(1)
 
 
-@cache
-def _prompts() -> tuple[Tensor, Tensor]:
+def sheet(model: nn.Module, encoder: TextEncoder, path: Path, columns: int = 8) -> None:
+    """Saves `PROMPTS` in reading order, drawn with one fixed noise; a prompt without a
+    style is drawn in the first."""
     plain, vendors = zip(*(captions.parse(prompt) for prompt in PROMPTS), strict=True)
-    return Conditioner().encode(plain), torch.tensor(vendors)
-
-
-def sheet(model: nn.Module, path: Path, columns: int = 8) -> None:
-    """Saves `PROMPTS` in reading order, drawn with one fixed noise."""
-    text, vendor = _prompts()
-    noise = torch.randn(len(text), NOISE, generator=torch.Generator().manual_seed(0))
-    tiles = to_pixels(draw(model, text, vendor, noise=noise))
+    noise = torch.randn(len(plain), NOISE, generator=torch.Generator().manual_seed(0))
+    vendor = torch.tensor([number or 0 for number in vendors])
+    tiles = to_pixels(draw(model, lexicon.embed(encoder, plain), vendor, noise=noise))
     Image.fromarray(tile(tiles, columns)).save(path, optimize=True)
 
 
@@ -86,3 +107,29 @@ def tile(pictures: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     starts = range(0, len(pictures), columns)
     rows = [np.concatenate(list(pictures[at : at + columns]), axis=1) for at in starts]
     return np.concatenate(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Evaluate the shipped emoji GAN.")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--judge", type=Path, default=Path("data/judge"))
+    parser.add_argument("--weights", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--grid", type=Path, help="where to save the sheet of fixed prompts")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    shipped = weights.read(options.weights)
+    given = lexicon.lessons(options.data, TextEncoder(options.weights), seed=1)
+    small = quantize.Int8Generator(shipped.generator, shipped.ranges)
+
+    def drawn(conditions: Tensor) -> Tensor:
+        return torch.cat([small(part) for part in torch.split(conditions, 32)]).float() / 255
+
+    languages = data.languages_of(options.data)
+    told = agreement.figures(drawn, judge.load(options.judge), given, languages)
+    if options.grid:
+        sheet(shipped.generator, given.encoder, options.grid)
+    print(json.dumps({name: round(value, 4) for name, value in told.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worker.gan import captions, data, evaluate, quantize, weights
-from worker.gan.conditioner import Conditioner
+from worker.gan import captions, evaluate, lexicon, quantize, weights
+from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, condition
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
@@ -24,12 +24,13 @@ ROUNDS = 15
 Renderer = Callable[[Tensor], Tensor]
 
 
-def conditions(prompts: Sequence[str]) -> Tensor:
+def conditions(encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
     """Conditions [N, 416] of the prompts, each with its own fixed noise."""
     plain, vendors = zip(*(captions.parse(prompt) for prompt in prompts), strict=True)
     chance = torch.Generator().manual_seed(0)
     noise = torch.randn(len(prompts), NOISE, generator=chance)
-    return condition(Conditioner().encode(plain), torch.tensor(vendors), noise)
+    vendor = torch.tensor([number or 0 for number in vendors])
+    return condition(lexicon.embed(encoder, plain), vendor, noise)
 
 
 def milliseconds(renderers: dict[str, Renderer], given: Tensor) -> dict[str, float]:
@@ -59,14 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shipped = weights.read(options.weights)
     small = quantize.Int8Generator(shipped.generator, shipped.ranges)
     whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
-    given = conditions(evaluate.PROMPTS)
+    encoder = TextEncoder(options.weights)
+    given = conditions(encoder, evaluate.PROMPTS)
     drawn = small(given)
     told: dict[str, float] = {"psnr_int8_to_float": closeness(drawn, whole(given))}
     for size in (1, 8, 32):
         speed = milliseconds({"int8": small, "float": whole}, given[:size])
         told |= {f"{name}_ms_at_{size}": value for name, value in speed.items()}
     if options.data:
-        told |= evaluate.report(whole.network, data.load(options.data), sample=1000)
+        lessons = lexicon.lessons(options.data, encoder, seed=1)
+        told |= evaluate.report(whole.network, lessons, sample=1000)
     if options.sheet:
         pictures = drawn.permute(0, 2, 3, 1).contiguous().numpy()
         sheet = Image.fromarray(evaluate.tile(pictures, 8)).quantize(256)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TEXT = 384  # components of a sentence embedding
-VENDORS = ("noto", "twemoji")
+VENDORS = ("noto", "twemoji", "fluent")
 VENDOR_CODE = 16  # components of the vendor code, so that 384 + 16 + 16 is a multiple of 32
 NOISE = 16
 SIDE = 64  # pixels
@@ -44,11 +44,11 @@ def condition(text: Tensor, vendor: Tensor, noise: Tensor) -> Tensor:
 
 
 def vendor_code(vendor: Tensor) -> Tensor:
-    """A fixed code [B, 16] of +1 where the vendor is, -1 elsewhere. The first linear layer
-    turns it into what a learned embedding would be."""
+    """A fixed code [B, 16] of +1 where the vendor is, -1 where the others are, 0 where
+    nobody is. The first linear layer turns it into what a learned embedding would be."""
     reach = VENDOR_CODE // len(VENDORS)
     hot = F.one_hot(vendor, len(VENDORS)).repeat_interleave(reach, dim=1)
-    return hot.float() * 2 - 1
+    return F.pad(hot.float() * 2 - 1, (0, VENDOR_CODE - hot.shape[1]))
 
 
 def block(inputs: int, outputs: int, *, normed: bool) -> nn.Sequential:

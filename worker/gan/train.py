@@ -14,9 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import data, evaluate, losses, views
+from worker.gan import data, evaluate, lexicon, losses, views, weights
 from worker.gan.checkpoint import Checkpoint
-from worker.gan.networks import NOISE, TEXT, condition
+from worker.gan.encoder import TextEncoder
+from worker.gan.lexicon import HELD_PAIRS, Lessons, Lexicon
+from worker.gan.networks import NOISE, SIDE, TEXT, Generator, condition
+
+JOIN = 400  # steps over which the critic's say grows to its full weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,14 @@ class Plan:
     batch: int = 32
     rate: float = 1.5e-3
     critic_rate: float = 3e-4
-    anchor: float = 10.0  # weight of the reconstruction beside the adversarial loss
+    anchor: float = 6.0  # weight of the reconstruction beside the adversarial loss
     penalty: float = 1.0  # R1's gamma
     penalty_every: int = 16
-    jitter: float = 0.25  # text noise, in units of a component's own spread
+    jitter: float = 0.12  # text noise, in units of a component's own spread
+    pairs: float = 0.12  # share of pictures that show two subjects
     decay: float = 0.998
     seed: int = 1
-    save_every: int = 500
+    save_every: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +54,49 @@ class Batch:
     dice: Tensor
 
 
-def draw(dataset: data.Dataset, plan: Plan, step: int) -> Batch:
-    """The batch of a step: a function of the plan's seed and the step alone. Half of the
-    captions are the label in one of its templates, half any caption of the concept."""
+def draw(given: Lessons, plan: Plan, step: int) -> Batch:
+    """The batch of a step: a function of the plan's seed and the step alone."""
     chance = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
-    rows = torch.multinomial(dataset.weight, plan.batch, replacement=True, generator=chance)
-    first, count = dataset.spans[dataset.concept[rows]].unbind(1)
-    reach = torch.where(torch.rand(plan.batch, generator=chance) < 0.5, count.clamp(max=8), count)
-    pick = first + (torch.rand(plan.batch, generator=chance) * reach).long()
+    shown, texts = given.pictures, given.texts
+    rows = torch.multinomial(shown.weight, plan.batch, replacement=True, generator=chance)
+    pictures = shown.pictures[rows].float() / 255
+    text = torch.stack([_wording(texts, c, chance) for c in shown.concept[rows].tolist()])
+    for place in (torch.rand(plan.batch, generator=chance) < plan.pairs).nonzero().flatten():
+        pair = int(torch.randint(len(texts.pairs) - HELD_PAIRS, (1,), generator=chance))
+        both = beside(shown, texts.pairs[pair], int(shown.vendor[rows[place]]))
+        if both is not None:
+            pictures[place], text[place] = both, texts.pair_text[pair]
     shake = torch.randn(plan.batch, TEXT, generator=chance) * plan.jitter / TEXT**0.5
     noise = torch.randn(plan.batch, NOISE, generator=chance)
     return Batch(
-        views.view(dataset.pictures[rows].float() / 255, noise),
-        torch.nn.functional.normalize(dataset.text[pick] + shake, dim=1),
-        dataset.vendor[rows],
+        views.view(pictures, noise),
+        torch.nn.functional.normalize(text + shake, dim=1),
+        shown.vendor[rows],
         noise,
         torch.rand(plan.batch, 4, generator=chance),
     )
+
+
+def _wording(texts: Lexicon, concept: int, chance: torch.Generator) -> Tensor:
+    first, count = texts.spans[concept].tolist()
+    odds = texts.odds[first : first + count]
+    return texts.text[first + int(torch.multinomial(odds, 1, generator=chance))].float()
+
+
+def beside(shown: data.Dataset, pair: Tensor, vendor: int) -> Tensor | None:
+    """One picture [3, 64, 64] of two concepts, half as large, side by side; None where the
+    vendor has not drawn both."""
+    rows = [
+        ((shown.concept == concept) & (shown.vendor == vendor)).nonzero().flatten()
+        for concept in pair
+    ]
+    if not all(len(row) for row in rows):
+        return None
+    halves = torch.stack([shown.pictures[row[0]] for row in rows]).float() / 255
+    canvas = torch.ones(3, SIDE, SIDE)
+    middle = slice(SIDE // 4, SIDE - SIDE // 4)
+    canvas[:, middle] = torch.cat(list(torch.nn.functional.avg_pool2d(halves, 2)), dim=2)
+    return canvas
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -105,7 +136,8 @@ def compete(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
     state.critic.requires_grad_(False)
     fooled = losses.generator_loss(critic, batch.pictures, made, **known)
     anchor = losses.reconstruction(made, batch.pictures)
-    _descend(state.generator_optimizer, fooled + plan.anchor * anchor)
+    join = min(1.0, (state.step - plan.adversarial) / JOIN)
+    _descend(state.generator_optimizer, join * fooled + plan.anchor * anchor)
     return {"l1": anchor.item(), "critic": judged.item(), "fooled": fooled.item()}
 
 
@@ -121,16 +153,17 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def train(dataset: data.Dataset, plan: Plan, out: Path) -> Checkpoint:
-    """Runs to `plan.steps`, from the checkpoint in `out` if one is there."""
-    state = Checkpoint.fresh(plan.seed, rate=plan.rate, critic_rate=plan.critic_rate)
+def train(given: Lessons, plan: Plan, out: Path, *, start: Generator | None = None) -> Checkpoint:
+    """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
+    generator `start`, else from nothing."""
+    state = Checkpoint.fresh(plan.seed, rate=plan.rate, critic_rate=plan.critic_rate, start=start)
     if (out / "state.json").exists():
         state.restore(out)
     began, seen = time.monotonic(), state.step
     while state.step < plan.steps:
         for group in state.generator_optimizer.param_groups:
             group["lr"] = rate_at(plan, state.step)
-        batch = draw(dataset, plan, state.step)
+        batch = draw(given, plan, state.step)
         adversarial = state.step >= plan.adversarial
         told = compete(state, batch, plan) if adversarial else regress(state, batch)
         state.step += 1
@@ -140,8 +173,8 @@ def train(dataset: data.Dataset, plan: Plan, out: Path) -> Checkpoint:
             _log(out, {"step": state.step, **told})
         if state.step % plan.save_every == 0 or state.step == plan.steps:
             state.save(out)
-            _log(out, {"step": state.step, **evaluate.report(state.average, dataset)})
-            evaluate.sheet(state.average, out / f"sheet-{state.step:06d}.png")
+            _log(out, {"step": state.step, **evaluate.report(state.average, given)})
+            evaluate.sheet(state.average, given.encoder, out / f"sheet-{state.step:06d}.png")
     return state
 
 
@@ -159,14 +192,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("steps", "adversarial", "batch", "seed", "save_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=getattr(Plan(), name))
-    for name in ("rate", "critic_rate", "anchor", "jitter"):
+    for name in ("rate", "critic_rate", "anchor", "jitter", "pairs"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(Plan(), name))
+    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--start", type=Path, help="shipped weights to go on from")
     given = vars(parser.parse_args(arguments))
-    dataset, out = data.load(given.pop("data")), given.pop("out")
-    out.mkdir(parents=True, exist_ok=True)
+    folder, out, start = given.pop("data"), given.pop("out"), given.pop("start")
     torch.set_num_threads(1)
-    train(dataset, Plan(**given), out)
+    lessons = lexicon.lessons(folder, TextEncoder(given.pop("encoder")), seed=given["seed"])
+    out.mkdir(parents=True, exist_ok=True)
+    train(lessons, Plan(**given), out, start=weights.read(start).generator if start else None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from worker.generators.base import OutOfMemory, Pixels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.gan.conditioner import Conditioner
+    from worker.gan.encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 
 class EmojiGan:
     """The adapter between items and the network.
 
-    The bytes of an image depend on its own item because the text encoder runs fixed
-    shapes, the noise comes from the item's own stream, and the network is either exact
-    (int8) or run one row at a time (none).
+    The bytes of an image depend on its own item because the text encoder sums integers,
+    the noise comes from the item's own stream, and the network is either exact (int8) or
+    run one row at a time (none). A prompt that names no style is drawn in one that its
+    seed picks.
     """
 
     name = "emoji-gan"
@@ -46,7 +47,7 @@ class EmojiGan:
     def __init__(self, weights: Path | None = None) -> None:
         self.weights = weights or WEIGHTS
         self._fingerprint = ""
-        self._conditioner: Conditioner | None = None
+        self._encoder: TextEncoder | None = None
         self._render: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -55,7 +56,7 @@ class EmojiGan:
         return self._fingerprint
 
     def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
-        """Reads the weights (two seconds) and keeps torch on one thread, where small
+        """Reads the weights (a second) and keeps torch on one thread, where small
         pictures are fastest. "auto" is the CPU and int8. On a processor without VNNI int8
         becomes "none", with a warning and another fingerprint."""
         device = "cpu" if device == "auto" else device
@@ -72,20 +73,20 @@ class EmojiGan:
         import torch
 
         from worker.gan import quantize, weights
-        from worker.gan.conditioner import Conditioner
+        from worker.gan.encoder import TextEncoder
 
         torch.set_num_threads(1)
         if quantization == "int8" and not quantize.supported():
             log.warning("this processor has no VNNI: %s runs without int8", self.name)
             quantization = "none"
         shipped = weights.read(self.weights)
-        self._conditioner = Conditioner()
+        self._encoder = TextEncoder(self.weights)
         self._render = (
             quantize.Int8Generator(shipped.generator, shipped.ranges)
             if quantization == "int8"
             else quantize.FloatGenerator(shipped.generator, shipped.ranges)
         )
-        parts = [self.name, quantization, shipped.digest, self._conditioner.fingerprint()]
+        parts = [self.name, quantization, shipped.digest, self._encoder.digest]
         self._fingerprint = _hash(parts + _platform())
 
     def warmup(self, shapes: Sequence[int]) -> None:
@@ -94,10 +95,10 @@ class EmojiGan:
 
     def generate(self, items: Sequence[Item]) -> Pixels:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
-        if self._conditioner is None or self._render is None:
+        if self._encoder is None or self._render is None:
             raise errors.Error(f"{self.name} is not loaded")
         try:
-            made = self._render(self._conditions(self._conditioner, items))
+            made = self._render(self._conditions(self._encoder, items))
         except RuntimeError as problem:
             if "can't allocate memory" in str(problem):
                 raise OutOfMemory(str(problem)) from problem
@@ -106,28 +107,28 @@ class EmojiGan:
         return pixels
 
     def close(self) -> None:
-        self._conditioner = self._render = None
+        self._encoder = self._render = None
 
-    def _conditions(self, conditioner: Conditioner, items: Sequence[Item]) -> Tensor:
+    def _conditions(self, encoder: TextEncoder, items: Sequence[Item]) -> Tensor:
         """Conditions [B, 416]: each row from its item's prompt, style cue and seed."""
         import torch
 
         from worker.gan import captions, networks
 
-        plain, vendors = zip(*(captions.parse(_clean(item.prompt)) for item in items), strict=True)
-        noise = [
-            torch.randn(
-                networks.NOISE, generator=torch.Generator().manual_seed(item.seed & SEED_MASK)
-            )
-            for item in items
-        ]
-        return networks.condition(
-            conditioner.encode(plain), torch.tensor(vendors), torch.stack(noise)
-        )
+        prompts, noise, vendors = [], [], []
+        for item in items:
+            plain, vendor = captions.parse(_clean(item.prompt))
+            chance = torch.Generator().manual_seed(item.seed & SEED_MASK)
+            noise.append(torch.randn(networks.NOISE, generator=chance))
+            own = int(torch.randint(len(networks.VENDORS), (), generator=chance))
+            prompts.append(plain)
+            vendors.append(own if vendor is None else vendor)
+        text = torch.from_numpy(encoder.encode(prompts))
+        return networks.condition(text, torch.tensor(vendors), torch.stack(noise))
 
 
 def _clean(prompt: str) -> str:
-    """The prompt with lone surrogates, which no tokenizer takes, as question marks."""
+    """The prompt with lone surrogates, which have no bytes to hash, as question marks."""
     return prompt.encode("utf-8", "replace").decode()
 
 
@@ -136,19 +137,17 @@ def _sample(number: int) -> Item:
 
 
 def _platform() -> list[str]:
-    """What beside the weights can change a bit: the kernels (processor, library), the
-    tokenizer and the names of characters."""
+    """What beside the weights can change a bit: the kernels (processor, libraries) and the
+    tables that fold letters."""
     import unicodedata
 
-    import tokenizers
+    import numpy
     import torch
-    import transformers
 
     return [
         torch.backends.cpu.get_cpu_capability(),
         torch.__version__,
-        transformers.__version__,
-        tokenizers.__version__,
+        numpy.__version__,
         unicodedata.unidata_version,
     ]
 

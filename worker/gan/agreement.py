@@ -1,0 +1,121 @@
+"""What the judge says of a generator's pictures: do they show what the text says, how close
+are they to real ones as a set, how much do seeds differ. Figures only; draws nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.gan import corpus, data, judge, lexicon
+from worker.gan.judge import Judge
+from worker.gan.lexicon import HELD_PAIRS, Lessons
+from worker.gan.networks import NOISE, VENDORS, condition
+
+Draw = Callable[[Tensor], Tensor]  # conditions [N, 416] -> pictures [N, 3, 64, 64]
+LANGUAGES = ("zh", "es", "de", "fr", "ja")
+SEEDS = 8
+COPY = 0.0015  # mean squared error to a training picture below which one is a near-copy
+
+
+def figures(
+    draw: Draw, seen: Judge, given: Lessons, languages: dict[str, list[dict[str, Any]]]
+) -> dict[str, float]:
+    """All figures by name. rank1, rank5: share of pictures whose right name is the nearest,
+    or among the five nearest, of all names; `real_…` the same of the vendors' own pictures."""
+    shown, texts = given.pictures, given.texts
+    held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
+    taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
+    made = _made(draw, texts.named[taught])
+    told = _ranks("seen", judge.vectors(seen, made), texts.named, taught)
+    real = torch.isin(shown.concept, taught)
+    told |= _ranks(
+        "real", judge.vectors(seen, shown.pictures[real]), texts.named, shown.concept[real]
+    )
+    told |= _ranks("held", _judged(draw, seen, texts.named[held]), texts.named, held)
+    wording = {number: text for text, number in corpus.held(shown.concepts, random.Random(1))}
+    asked = lexicon.embed(given.encoder, [wording[n] for n in taught.tolist()])
+    told |= _ranks("sentence", _judged(draw, seen, asked), texts.named, taught)
+    for language in LANGUAGES:
+        named = _names(shown.concepts, languages[language])
+        wanted = torch.tensor([n for n in taught.tolist() if n in named])
+        asked = lexicon.embed(given.encoder, [named[n] for n in wanted.tolist()])
+        told |= _ranks(language, _judged(draw, seen, asked), texts.named, wanted)
+    told["pairs_both_of_10"] = _both(draw, seen, given)
+    told["frechet"] = frechet(
+        judge.features(seen, made), judge.features(seen, shown.pictures[real])
+    )
+    told |= _spread(draw, seen, given, taught)
+    told["near_copies"] = near_copies(made, shown.pictures)
+    return told
+
+
+def _made(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
+    """One picture for each text [N, 384], in a style that chance picks."""
+    chance = torch.Generator().manual_seed(seed)
+    vendor = torch.randint(len(VENDORS), (len(text),), generator=chance)
+    return draw(condition(text, vendor, torch.randn(len(text), NOISE, generator=chance)))
+
+
+def _judged(draw: Draw, seen: Judge, text: Tensor) -> Tensor:
+    return judge.vectors(seen, _made(draw, text))
+
+
+def _ranks(name: str, seen: Tensor, named: Tensor, wanted: Tensor) -> dict[str, float]:
+    rank = judge.ranks(seen, named, wanted)
+    return {
+        f"{name}_rank1": (rank < 1).float().mean().item(),
+        f"{name}_rank5": (rank < 5).float().mean().item(),
+    }
+
+
+def _names(chosen: Sequence[data.Concept], entries: list[dict[str, Any]]) -> dict[int, str]:
+    numbers = {concept.code: number for number, concept in enumerate(chosen)}
+    return {numbers[e["hexcode"]]: e["label"] for e in entries if e["hexcode"] in numbers}
+
+
+def _both(draw: Draw, seen: Judge, given: Lessons) -> float:
+    """Of texts of two subjects never trained on, the share whose picture has both names
+    among the ten nearest."""
+    texts = given.texts
+    pairs, text = texts.pairs[-HELD_PAIRS:], texts.pair_text[-HELD_PAIRS:]
+    close = _judged(draw, seen, text) @ texts.named.T
+    near = close.topk(10, dim=1).indices
+    both = (near[:, :, None] == pairs[:, None]).any(1).all(1)
+    return both.float().mean().item()
+
+
+def _spread(draw: Draw, seen: Judge, given: Lessons, taught: Tensor) -> dict[str, float]:
+    """Mean distance of features between `SEEDS` seeds of one text, and between the vendors'
+    own pictures of one concept."""
+    sample = taught[:: max(1, len(taught) // 200)]
+    text = given.texts.named[sample]
+    shots = torch.stack([judge.features(seen, _made(draw, text, n)) for n in range(SEEDS)], 1)
+    shown, between = given.pictures, []
+    for concept in sample.tolist():
+        own = judge.features(seen, shown.pictures[shown.concept == concept])
+        if len(own) > 1:
+            between.append(torch.pdist(own).mean())
+    seeds = torch.stack([torch.pdist(one).mean() for one in shots]).mean().item()
+    return {"seed_distance": seeds, "vendor_distance": torch.stack(between).mean().item()}
+
+
+def frechet(one: Tensor, other: Tensor) -> float:
+    """Fréchet distance between two sets of features [N, D] taken as normal (Heusel et al.
+    2017, section 4): |m - n|^2 + tr(S + T - 2 (S T)^1/2)."""
+    first, second = one.double().T.cov(), other.double().T.cov()
+    roots = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
+    means = (one.mean(0) - other.mean(0)).square().sum()
+    distance: float = (means + first.trace() + second.trace() - 2 * roots).item()
+    return distance
+
+
+def near_copies(made: Tensor, real: Tensor) -> float:
+    """Share of pictures whose mean squared error to some training picture is below `COPY`."""
+    small = torch.nn.functional.avg_pool2d
+    own, shelf = small(made, 2).flatten(1), small(real.float() / 255, 2).flatten(1)
+    error = torch.cat([torch.cdist(part, shelf).amin(1) for part in torch.split(own, 256)])
+    return (error.square() / own.shape[1] < COPY).float().mean().item()

@@ -1,0 +1,136 @@
+"""What the text encoder learns from: published names and tags in every language of the
+names package, English captions, sentences around them, and common words. Pure functions
+of strings and chance; embeds nothing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.gan import captions
+from worker.gan.data import COMMON_TAG, Concept
+
+OPENINGS = (
+    "", "", "", "a photo of ", "please draw ", "a picture of ", "an image of ", "I want ",
+    "I would like to see ", "a simple drawing showing ", "can you make ", "look at ",
+    "the best ", "my favourite ", "a sticker of ", "a close-up of ", "an illustration of ",
+    "draw me ", "show me ", "give me ", "this is ", "there is ", "a beautiful ", "a cute ",
+    "one ", "some ", "a small icon of ", "we need ", "a sketch of ", "a painting of ",
+)  # fmt: skip
+ENDINGS = (
+    "", "", "", " on a table", " in the snow", " at night", " under a blue sky",
+    " for my website", ", highly detailed", ", cartoon style", " for a birthday card",
+    " ever", " standing in a green field", " for children", " with a plain background",
+    " please", " in the street", " by the sea", ", digital art", ", 4k", " on a white background",
+    " in the morning", " with a shadow", ", flat design", " for a poster", " near a house",
+    ", very colorful", " in the garden", " as an icon", " that looks great",
+)  # fmt: skip
+HELD_FRAMES = (
+    "here we see {} in the middle of the page", "paint me {}, thank you",
+    "{} as a tiny logo", "a nice little {} next to a river", "someone asked for {} today",
+)  # fmt: skip  # never trained on
+PAIRS = ("{} and {}", "{} next to {}", "{} with {}", "{}, {}")
+ATTRIBUTES = (
+    "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
+    "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
+    "old", "young", "smiling", "sleeping", "shiny", "dark", "bright", "round", "flying",
+    "running", "cool", "funny", "wooden", "fresh", "hot", "cold",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to learn. concept: the one whose name it should mean, or None for a text that
+    means itself; pull: how far from its own teacher vector (0) to that name's (1); weight:
+    how often it is drawn, beside 1."""
+
+    text: str
+    concept: int | None
+    pull: float
+    weight: float
+
+
+def article(name: str, chance: random.Random) -> str:
+    """Half the time with its article."""
+    if chance.random() < 0.5:
+        return name
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def english(chosen: Sequence[Concept], chance: random.Random) -> Iterator[Text]:
+    """Captions, twelve sentences each, and attributes that a concept may or may not have."""
+    for number, concept in enumerate(chosen):
+        name = captions.names(concept.label, ())[0]
+        for caption in concept.captions:
+            yield Text(caption, number, 0.0, 2.0)
+        for _ in range(12):
+            around = chance.choice(OPENINGS), chance.choice(ENDINGS)
+            yield Text(article(name, chance).join(around), number, 1.0, 2.0)
+        for attribute in chance.sample(ATTRIBUTES, 7):
+            yield Text(f"{attribute} {name}", None, 0.0, 1.0)
+
+
+def held(chosen: Sequence[Concept], chance: random.Random) -> list[tuple[str, int]]:
+    """A sentence for each concept in a frame that training never sees."""
+    return [
+        (
+            chance.choice(HELD_FRAMES).format(article(captions.names(c.label, ())[0], chance)),
+            number,
+        )
+        for number, c in enumerate(chosen)
+    ]
+
+
+def pairs(
+    chosen: Sequence[Concept], count: int, chance: random.Random
+) -> list[tuple[str, int, int]]:
+    """Texts of two subjects, and which: drawn by the concepts' weights."""
+    weights = [concept.weight for concept in chosen]
+    names = [captions.names(concept.label, ())[0] for concept in chosen]
+    found = []
+    for _ in range(count):
+        one, other = chance.choices(range(len(chosen)), weights, k=2)
+        text = chance.choice(PAIRS).format(
+            article(names[one], chance), article(names[other], chance)
+        )
+        found.append((text, one, other))
+    return found
+
+
+def foreign(
+    chosen: Sequence[Concept], languages: Mapping[str, Sequence[dict[str, Any]]]
+) -> Iterator[Text]:
+    """Names and tags of other languages, each to mean the English name. A tag that many
+    emoji of its language share says too little alone."""
+    numbers = {concept.code: number for number, concept in enumerate(chosen)}
+    for entries in languages.values():
+        counts = Counter(tag for entry in entries for tag in entry.get("tags") or ())
+        for entry in entries:
+            number = numbers.get(entry["hexcode"])
+            if number is None:
+                continue
+            yield Text(entry["label"], number, 1.0, 2.0)
+            for tag in entry.get("tags") or ():
+                if counts[tag] <= COMMON_TAG and len(tag) > 1:
+                    yield Text(tag, number, 1.0, 0.5)
+                yield Text(f"{entry['label']}, {tag}", number, 1.0, 0.5)
+
+
+def pictographs(chosen: Sequence[Concept]) -> Iterator[Text]:
+    """Each emoji's own characters."""
+    for number, concept in enumerate(chosen):
+        signs = "".join(chr(int(part, 16)) for part in concept.code.split("-"))
+        yield Text(signs, number, 1.0, 6.0)
+
+
+def common(vocabulary: Sequence[str], count: int, chance: random.Random) -> Iterator[Text]:
+    """Words of the teacher's own vocabulary, alone and by two, each meaning itself."""
+    known = [word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2]
+    for word in known:
+        yield Text(word, None, 0.0, 1.0)
+    for _ in range(count):
+        text = chance.choice(("{} {}", "{} and {}", "{} with {}", "{} of {}"))
+        yield Text(text.format(*chance.sample(known, 2)), None, 0.0, 1.0)

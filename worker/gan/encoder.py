@@ -1,0 +1,95 @@
+"""The text encoder that ships: a prompt in any language to a unit vector, from one int8
+table of hashed word pieces and two small dense layers. All sums run over integers that
+float32 holds exactly, so a vector's bits depend on its prompt alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from promptmill import errors
+from worker.gan import words
+
+FILE = "encoder.safetensors"
+FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
+
+Floats = NDArray[np.float32]
+
+
+class TextEncoder:
+    """Prompts to unit-length vectors [N, 384].
+
+    A word is the sum of its pieces' rows over the root of their number; a prompt is the
+    mean of its words, each weighted by a learned say of its own (so that "please" weighs
+    less than "rocket"), beside their greatest value in each component; two dense layers
+    make the vector. It was distilled from a sentence encoder (`worker.gan.distil`).
+
+    Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
+    neither the batch nor the number of threads can change them; what follows is done
+    component by component.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged."""
+        path = folder / FILE
+        try:
+            data = path.read_bytes()
+            t = load(data)
+            self._table, self._table_scale = t["table"], t["table_scale"]
+            self._say = t["say"]
+            self._say_scale = np.float32(t["say_scale"][0])
+            self._layers = [
+                (
+                    t[f"{name}.weight"].astype(np.float32).T.copy(),
+                    t[f"{name}.scale"],
+                    t[f"{name}.bias"],
+                )
+                for name in ("hidden", "out")
+            ]
+            self._steps = [np.float32(step) for step in t["ranges"]]
+        except OSError as problem:
+            raise errors.Error(
+                f"{path} cannot be read ({problem.strerror}): reinstall promptmill, or make it "
+                "with python -m worker.gan.distil"
+            ) from problem
+        except (SafetensorError, KeyError, ValueError) as problem:
+            raise errors.Error(
+                f"{path} is damaged: reinstall promptmill, or make it with "
+                "python -m worker.gan.distil"
+            ) from problem
+        self.digest = hashlib.sha256(data).hexdigest()
+
+    def encode(self, prompts: Sequence[str]) -> Floats:
+        """Vectors float32 [N, 384] of the prompts, in order."""
+        pooled = np.stack([self._pool(prompt) for prompt in prompts])
+        (inner, inner_scale, inner_bias), (outer, outer_scale, outer_bias) = self._layers
+        step, inner_step = self._steps
+        codes = np.rint(pooled / step).clip(-127, 127)
+        hidden = (codes @ inner) * (step * inner_scale) + inner_bias
+        codes = np.rint(hidden / inner_step).clip(0, 255)
+        found = (codes @ outer) * (inner_step * outer_scale) + outer_bias
+        length = np.sqrt(np.square(found).sum(1, keepdims=True))
+        unit: Floats = found / length
+        return unit
+
+    def _pool(self, prompt: str) -> Floats:
+        """The prompt's words as one vector [2 * width]: weighted mean, then greatest."""
+        pieces = [words.pieces(word) for word in words.words(prompt) or ["\0"]]
+        rows = np.fromiter((row for piece in pieces for row in piece), np.intp)
+        counts = np.array([len(piece) for piece in pieces])
+        starts = counts.cumsum() - counts
+        root = np.sqrt(counts.astype(np.float32))[:, None]
+        sums = np.add.reduceat(self._table[rows], starts, axis=0, dtype=np.int32)
+        said = np.add.reduceat(self._say[rows], starts, dtype=np.int32)[:, None]
+        word = sums * self._table_scale / root
+        u = said * self._say_scale / root
+        say = np.float32(0.5) + np.float32(0.5) * u / (1 + np.abs(u))
+        mean = (word * say).sum(0) / (np.sqrt(np.square(say).sum()) + np.float32(FLOOR))
+        pooled: Floats = np.concatenate([mean, word.max(0)]).astype(np.float32)
+        return pooled

@@ -1,0 +1,65 @@
+"""Turns a training run into the weights that ship: `python -m worker.gan.export`. Folds the
+norms, observes the ranges of int8, adapts the weights to them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from worker.gan import lexicon, quantize, train, weights
+from worker.gan.checkpoint import TENSORS
+from worker.gan.encoder import TextEncoder
+from worker.gan.lexicon import Lessons
+from worker.gan.networks import Generator, condition
+
+UNSEEN = 10**7  # the first step of batches that no training run reaches
+AVERAGE = "average."
+
+
+def export(run: Path, given: Lessons, folder: Path, *, steps: int) -> weights.Shipped:
+    """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`."""
+    step = int(json.loads((run / "state.json").read_text())["step"])
+    plain = folded(run)
+    ranges = quantize.observe(plain, _conditions(given, range(4)))
+    adapted = quantize.adapt(plain, ranges, _conditions(given, range(4, 4 + steps)))
+    weights.write(folder, adapted, ranges, step=step)
+    return weights.read(folder)
+
+
+def folded(run: Path) -> Generator:
+    """The averaged generator of a run without batch norms; one that started from shipped
+    weights has none."""
+    tensors = load_file(run / TENSORS)
+    state = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
+    average = Generator(normed="at4.1.running_mean" in state).eval().requires_grad_(False)
+    average.load_state_dict(state)
+    return quantize.fold(average) if "at4.1.running_mean" in state else average
+
+
+def _conditions(given: Lessons, numbers: range) -> list[Tensor]:
+    """Conditions [32, 416] of drawn batches that training never saw."""
+    drawn = (train.draw(given, train.Plan(jitter=0.05), UNSEEN + k) for k in numbers)
+    return [condition(one.text, one.vendor, one.noise) for one in drawn]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Turn a training run into shipped weights.")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--run", type=Path, default=Path("data/run"))
+    parser.add_argument("--out", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--adapt", type=int, default=250, help="steps of adapting to int8")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    given = lexicon.lessons(options.data, TextEncoder(options.out), seed=train.Plan().seed)
+    shipped = export(options.run, given, options.out, steps=options.adapt)
+    print(f"{options.out}: digest {shipped.digest}")
+
+
+if __name__ == "__main__":
+    main()

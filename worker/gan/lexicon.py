@@ -1,0 +1,90 @@
+"""The texts of training as vectors: every caption, sentence and foreign name of a concept,
+and texts of two subjects, embedded once by the encoder that ships."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from worker.gan import captions, corpus, data
+from worker.gan.encoder import TextEncoder
+
+PAIRS, HELD_PAIRS = 24_000, 100
+CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """text [M, 384] float16, a run of rows for each concept; spans int64 [C, 2]: first row
+    and count; odds [M]: how often a row is drawn within its concept; named [C, 384]: the
+    plain names; pairs int64 [P, 2] and pair_text [P, 384]: two subjects, the last
+    `HELD_PAIRS` of them never trained on."""
+
+    text: Tensor
+    spans: Tensor
+    odds: Tensor
+    named: Tensor
+    pairs: Tensor
+    pair_text: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Pictures, the texts that mean them, and the encoder that read those."""
+
+    pictures: data.Dataset
+    texts: Lexicon
+    encoder: TextEncoder
+
+
+def lessons(folder: Path, encoder: TextEncoder, *, seed: int) -> Lessons:
+    """What `worker.gan.data` built in `folder`, read by `encoder`."""
+    dataset = data.load(folder)
+    return Lessons(dataset, read(folder, dataset, encoder, seed=seed), encoder)
+
+
+def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:
+    """The texts of `dataset`, which `folder` holds, in an order that the seed decides."""
+    chance = random.Random(seed)
+    chosen = dataset.concepts
+    given = [
+        *corpus.english(chosen, chance),
+        *corpus.foreign(chosen, data.languages_of(folder)),
+        *corpus.pictographs(chosen),
+    ]
+    mine: list[list[corpus.Text]] = [[] for _ in chosen]
+    for text in given:
+        if text.concept is not None:
+            mine[text.concept].append(text)
+    counts = torch.tensor([len(texts) for texts in mine])
+    two = [entry for entry in corpus.pairs(chosen, PAIRS, chance) if not _held(entry[1:])]
+    return Lexicon(
+        embed(encoder, [text.text for texts in mine for text in texts]).half(),
+        torch.stack([counts.cumsum(0) - counts, counts], 1),
+        torch.cat([_odds(texts) for texts in mine]),
+        embed(encoder, [captions.names(concept.label, ())[0] for concept in chosen]),
+        torch.tensor([[one, other] for _, one, other in two]),
+        embed(encoder, [text for text, _, _ in two]),
+    )
+
+
+def embed(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
+    """Vectors [N, 384] of the texts, in order."""
+    parts = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+    return torch.cat([torch.from_numpy(encoder.encode(part)) for part in parts])
+
+
+def _odds(texts: Sequence[corpus.Text]) -> Tensor:
+    """The plain name, which comes first, a fifth of the time; else as texts are weighted."""
+    weights = torch.tensor([text.weight for text in texts])
+    weights[0] += weights.sum() / 4
+    return weights
+
+
+def _held(pair: tuple[int, int]) -> bool:
+    return any(number % data.HELD_EVERY == data.HELD_FIRST for number in pair)

@@ -1,0 +1,45 @@
+"""From text to the features that the text encoder looks up: words, and the pieces of words
+hashed into one table. Works for any script; knows no network."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+import zlib
+
+BUCKETS = 1 << 15
+MOST = 64  # words of a prompt that are read
+
+_MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
+_SIGNS = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
+_WORD = re.compile(
+    rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]"  # words, flags, pictographs
+)
+_MODIFIER = re.compile("[\ufe0f\u200d\U0001f3fb-\U0001f3ff]")  # variants, joiners, skin tones
+_UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, at most `MOST`, letter case and compatibility forms folded
+    (Unicode NFKC); a pictograph is a word, and so is a flag. Empty for a text without any.
+    """
+    folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text)).casefold()
+    return _WORD.findall(folded)[:MOST]
+
+
+@functools.lru_cache(maxsize=65_536)
+def pieces(word: str) -> tuple[int, ...]:
+    """Table rows of a word: the word itself and its pieces of 3 to 5 letters (Bojanowski et
+    al. 2017, section 3.2), or of 1 to 3 signs in scripts that put no spaces between words.
+    """
+    whole = f"<{word}>"
+    if _UNSPACED.search(word):
+        found = [whole, *_runs(word, (1, 2, 3))]
+    else:
+        found = [whole, *_runs(whole, (3, 4, 5))]
+    return tuple(dict.fromkeys(zlib.crc32(piece.encode()) % BUCKETS for piece in found))
+
+
+def _runs(text: str, lengths: tuple[int, ...]) -> list[str]:
+    return [text[at : at + n] for n in lengths for at in range(len(text) - n + 1)]
