@@ -1,0 +1,81 @@
+"""Rows for the SDK out of tables and documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+
+from promptmill import errors
+from promptmill.client import body
+from promptmill.client.frames import plain
+
+
+def rows(given: Any) -> list[dict[str, Any]]:
+    found = body(given)
+    assert found.format == "jsonl"
+    first, again = (b"".join(found.open()) for _ in range(2))
+    assert first == again, "a body can be sent again"
+    return [json.loads(line) for line in first.splitlines()]
+
+
+def test_a_table_of_pyarrow_is_rows_without_empty_cells() -> None:
+    table = pyarrow.table({"prompt": ["a", "b"], "seed": [1, None], "tags": [["x"], []]})
+    assert rows(table) == [{"prompt": "a", "seed": 1, "tags": ["x"]}, {"prompt": "b", "tags": []}]
+
+
+def test_a_frame_of_pandas_is_rows_without_empty_cells() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "prompt": ["a", "b"],
+            "seed": pandas.array([1, None], dtype="Int64"),
+            "guidance": [np.float32(2.5), float("nan")],
+            "when": [pandas.Timestamp("2026-01-02"), pandas.NaT],
+            7: [True, False],
+        }
+    )
+    assert rows(frame) == [
+        {"prompt": "a", "seed": 1, "guidance": 2.5, "when": "2026-01-02T00:00:00", "7": True},
+        {"prompt": "b", "7": False},
+    ]
+
+
+class Polars:
+    """What a DataFrame of polars offers."""
+
+    columns = ("prompt", "seed")
+    shape = (2, 2)
+
+    def iter_rows(self, *, named: bool) -> Iterator[dict[str, Any]]:
+        assert named
+        yield {"prompt": "a", "seed": 1}
+        yield {"prompt": "b", "seed": None}
+
+
+def test_a_frame_of_polars_is_rows() -> None:
+    assert rows(Polars()) == [{"prompt": "a", "seed": 1}, {"prompt": "b"}]
+
+
+def test_values_of_numpy_and_dates_become_plain() -> None:
+    given = [{"prompt": "a", "seed": np.int64(5), "v": np.array([1, 2]), "d": date(2026, 1, 2)}]
+    assert rows(given) == [{"prompt": "a", "seed": 5, "v": [1, 2], "d": "2026-01-02"}]
+    with pytest.raises(TypeError, match="set"):
+        plain({1})
+
+
+def test_one_dictionary_is_a_document() -> None:
+    document = {"template": "a ${c} ball", "variables": {"c": ["red", "blue"]}}
+    found = body(document)
+    assert (found.format, json.loads(b"".join(found.open()))) == ("json", document)
+
+
+@pytest.mark.parametrize("given", [[1], [None], [["a"]]])
+def test_what_is_no_row_is_named(given: list[Any]) -> None:
+    with pytest.raises(errors.BadRequest, match=type(given[0]).__name__):
+        b"".join(body(given).open())
