@@ -53,7 +53,7 @@ def parameters(item: Item, model: str) -> str:
         "CFG scale": f"{item.guidance:g}",
         "Seed": item.seed,
         "Size": item.size,
-        "Model": model,
+        "Model": _quoted(model),
     }
     if item.task != "text2image":
         settings |= {"Task": item.task, "Denoising strength": f"{item.strength:g}"}
@@ -61,6 +61,11 @@ def parameters(item: Item, model: str) -> str:
     if item.negative_prompt:
         lines.append(f"Negative prompt: {item.negative_prompt}")
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
+
+
+def _quoted(text: str) -> str:
+    """As readers of that line expect text in which their separators occur."""
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
 
 
 def provenance(item: Item, model: str, fingerprint: str) -> str:

@@ -153,3 +153,16 @@ def test_encoders_have_names() -> None:
 def test_unknown_format_is_refused(pixels: Pixels) -> None:
     with pytest.raises(KeyError):
         encoded(pixels, format="bmp")
+
+
+def test_the_line_of_settings_reads_back_with_a_model_of_any_name() -> None:
+    """As the tools that show `parameters` read it: KEY: VALUE pairs, text with separators
+    in double quotes."""
+    for model in ("emoji-gan", "org/model", 'odd, name: "v2"'):
+        line = encode.parameters(ITEM, model).splitlines()[-1]
+        pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', line)
+        read = dict(pairs)
+        told = read["Model"]
+        assert (json.loads(told) if told.startswith('"') else told) == model
+        assert read["Seed"] == str(ITEM.seed)
+        assert [name for name, _ in pairs] == ["Steps", "CFG scale", "Seed", "Size", "Model"]
