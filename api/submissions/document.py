@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from api.submissions import head, templates
-from api.submissions.readers import Row, refuse_nul
+from api.submissions.readers import Row, refuse_doubles, refuse_nul
 from promptmill import errors
 
 SOURCES = ("prompt", "prompts", "items", "template")
@@ -48,15 +48,14 @@ def read(chunks: Iterable[bytes], *, limit: int) -> Document:
         ) from error
     if not isinstance(document, dict):
         raise errors.BadRequest("the body must be a JSON object", param="body")
+    refuse_doubles(body.removeprefix(b"\xef\xbb\xbf"), line=None, param="body")
     return _open(document, strings_may_hold_nul=b"\\u0000" in body)
 
 
 def _open(document: dict[str, Any], *, strings_may_hold_nul: bool) -> Document:
     given = [name for name in SOURCES if document.get(name) is not None]
     if len(given) != 1:
-        raise errors.BadRequest(
-            f"give exactly one of {', '.join(SOURCES)}", param=given[1] if given else "prompts"
-        )
+        raise _no_source(document, given)
     source = given[0]
     told = (*SOURCES, *(TEMPLATE if source == "template" else ()))
     params = head.flatten({k: v for k, v in document.items() if k not in told})
@@ -73,6 +72,18 @@ def _open(document: dict[str, Any], *, strings_may_hold_nul: bool) -> Document:
         raise errors.BadRequest(f"{source} must be a list", param=source)
     make = _items if source == "items" else _prompts
     return Document(params, None, lambda _: make(rows, strings_may_hold_nul), source == "items")
+
+
+def _no_source(document: Mapping[str, Any], given: Sequence[str]) -> errors.BadRequest:
+    """Names what was given instead: a field that is unknown is taken for the rows."""
+    wanted = f"give exactly one of {', '.join(SOURCES)}"
+    if given:
+        return errors.BadRequest(f"{wanted}, not {' and '.join(given)}", param=given[1])
+    known = {*head.KNOWN, *head.ALIASES, *TEMPLATE, *SOURCES, "defaults", "output"}
+    strange = next((name for name in document if name not in known), None)
+    if strange is None:
+        return errors.BadRequest(wanted, param="prompts")
+    return errors.BadRequest(f"unknown parameter {strange[:100]!r}: {wanted}", param=strange[:100])
 
 
 def _prompts(prompts: list[Any], strings_may_hold_nul: bool) -> Iterator[Row]:

@@ -4,6 +4,7 @@ syntax (JSON lines, CSV, plain text) and nothing of what the fields mean."""
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -34,6 +35,8 @@ def ndjson(chunks: Iterable[bytes], *, max_line: int) -> Iterator[Row]:
             raise errors.BadRow("a row must be a JSON object", line=number, param="line")
         if b"\\u0000" in line:
             refuse_nul(fields, line=number)
+        if line.count(b":") != len(fields):  # each key has one
+            refuse_doubles(line, line=number)
         yield number, fields
 
 
@@ -128,6 +131,25 @@ def _decode(line: bytes, number: int) -> str:
         raise errors.BadRow(
             f"the line is not UTF-8 (byte {error.start + 1})", line=number, param="line"
         ) from error
+
+
+def refuse_doubles(text: bytes | bytearray, *, line: int | None, param: str = "line") -> None:
+    """Raises `errors.BadRow` if an object in `text`, which is JSON, has a key twice: of the
+    two values one would be lost."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(found)
+        if len(fields) != len(found):
+            names = [name for name, _ in found]
+            twice = next(name for name in names if names.count(name) > 1)
+            place = twice[:100] if param == "line" else param
+            raise errors.BadRow(f"{twice[:100]!r} is given twice", line=line, param=place)
+        return fields
+
+    try:
+        json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise errors.BadRow(f"nested deeper than {MAX_DEPTH}", line=line, param=param) from None
 
 
 def refuse_nul(value: Any, *, line: int | None, param: str = "line") -> None:

@@ -143,6 +143,11 @@ def test_any_json_rows_give_items_or_an_error(rows: list[Any]) -> None:
         (NDJSON, b'{"prompt":"a"}\n{"seed":1}', 2, "prompt", "no prompt"),
         (NDJSON, b'{"prompt":"a","x":' + b"[" * 40 + b"]" * 40 + b"}", 1, "x", "deeper"),
         (NDJSON, b'{"prompt":"a","x":' + b"[" * 9000 + b"]" * 9000 + b"}", 1, "line", "JSON"),
+        (NDJSON, b'{"prompt":"a"}\n{"seed":1,"prompt":"a","seed":2}', 2, "seed", "given twice"),
+        (NDJSON, b'{"prompt":"a","x":[{"y" : 1,"y" : 2}]}', 1, "y", "given twice"),
+        (NDJSON, b'{"prompt":"a","\\u0070rompt":"b"}', 1, "prompt", "given twice"),
+        ("application/json", b'{"name":"a","name":"b","prompts":["c"]}', None, "body", "twice"),
+        ("application/json", b'{"items":[{"prompt":"a","prompt":"b"}]}', None, "body", "twice"),
         ("text/csv", b"caption,seed\na,1\n", 1, "prompt", "caption, seed"),
         ("text/csv", b"", 1, "prompt", "no header"),
         ("text/csv", b"prompt;seed\na;1\n", 1, "prompt", "commas"),
@@ -166,11 +171,17 @@ def test_any_json_rows_give_items_or_an_error(rows: list[Any]) -> None:
     ],
 )
 def test_errors_name_line_and_field(
-    kind: str, body: bytes, line: int, param: str, says: str
+    kind: str, body: bytes, line: int | None, param: str, says: str
 ) -> None:
     error = refusal(lambda: drafts(opened(body, kind)))
     assert (error.status, error.line, error.param) == (400, line, param)
     assert says in error.message
+
+
+def test_colons_are_no_doubles() -> None:
+    row = b'{"prompt":"a (best:1.2): b","url":"http://x:1","n":1}'
+    (draft,) = drafts(opened(row + b"\n", NDJSON))
+    assert draft.prompt == "a (best:1.2): b"
 
 
 def test_a_document_is_an_object_with_one_source_of_rows() -> None:
@@ -178,6 +189,9 @@ def test_a_document_is_an_object_with_one_source_of_rows() -> None:
     assert refusal(lambda: document(name="x")).param == "prompts"
     assert refusal(lambda: document(prompts=["a"], items=[])).param == "items"
     assert refusal(lambda: document(prompts="a")).param == "prompts"
+    strange = refusal(lambda: document(name="x", rows=["a"]))
+    assert strange.param == "rows" and "'rows'" in strange.message
+    assert "prompts" in strange.message
     assert refusal(lambda: document(prompts=["a"], variables={})).param == "variables"
     assert [d.prompt for d in drafts(document(prompt="one"))] == ["one"]
 
