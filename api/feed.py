@@ -22,7 +22,8 @@ from promptmill.store import jobs as stored_jobs
 log = logging.getLogger("promptmill.api")
 
 LOOK_EVERY = 1.0  # seconds, when nobody calls
-LEAST_PAUSE = 0.1  # seconds between two looks
+LEAST_PAUSE = 0.1  # seconds between two looks, after the first few
+FIRST_LOOKS = 5  # whoever waits for a single picture should not wait for the pause
 BACKLOG = 32  # sights a listener may lag behind
 
 
@@ -90,17 +91,19 @@ class Watch:
 
     async def run(self) -> None:
         """Looks until nobody listens or the job will not change any more."""
+        looks = 0
         while self.listeners:
             sight = await anyio.to_thread.run_sync(self._look)
+            looks += 1
             if sight is not None:
                 for listener in self.listeners:
                     listener.offer(sight)
                 if sight.last:
                     return
-            await self._pause()
+            await self._pause(LEAST_PAUSE if looks > FIRST_LOOKS else 0.0)
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(LEAST_PAUSE)
+    async def _pause(self, least: float) -> None:
+        await asyncio.sleep(least)
         try:
             async with asyncio.timeout(LOOK_EVERY):
                 await self.poke.wait()

@@ -137,6 +137,7 @@ def model_of(model: models.Model, workers: int | None) -> schemas.Model:
     bounds = ("least", "default", "most")
     return schemas.Model(
         id=model.name,
+        created=int(model.registered_at),
         description=model.description,
         fingerprint=model.fingerprint,
         cold=None if workers is None else workers == 0,

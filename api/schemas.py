@@ -115,6 +115,8 @@ class Model(Shape):
 
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(description="when a worker last registered it")
+    owned_by: Literal["promptmill"] = "promptmill"
     description: str
     fingerprint: str
     cold: bool | None = Field(description="no live worker serves it; null: not known")

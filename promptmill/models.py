@@ -62,12 +62,14 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A registered model: its name, capabilities and the fingerprint of its weights."""
+    """A registered model: its name, capabilities and the fingerprint of its weights.
+    registered_at: when a worker last told of it, Unix seconds."""
 
     name: str
     caps: Caps
     fingerprint: str
     description: str = ""
+    registered_at: float = 0.0
 
     def require_size(self, width: int, height: int) -> None:
         """Raises `errors.UnsupportedParameter` unless the size is one of `caps.sizes`."""

@@ -9,14 +9,13 @@ import orjson
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api import present, schemas, submissions
+from api import intake, present, schemas, submissions
 from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
-from promptmill import addresses, failpoints, jobs, records
+from promptmill import jobs, records
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
-from promptmill.store import models as stored_models
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -84,37 +83,14 @@ async def submit(
 def _take(
     farm: Farm, tenant: records.Tenant, body: submissions.Body, key: str | None
 ) -> tuple[schemas.Submitted | dict[str, Any], dict[str, str]]:
-    """In a thread of its own, from the first byte to the queue."""
-    settings = farm.settings
-    prefixes = [p.strip() for p in settings.output_prefixes.split(",") if p.strip()]
-    submission = submissions.open_submission(
-        body,
-        tenant_id=tenant.id,
-        find_model=lambda name: stored_models.get(farm.db, name),
-        limits=submissions.Limits.from_settings(settings),
-        default_model=settings.model,
-        idempotency_key=key,
-        output_prefixes=prefixes,
-    )
-    addresses.check_webhook(
-        submission.head.job.webhook, any_network=settings.webhook_networks == "any"
-    )
-    model = submission.model.name
-    costs = stored_models.costs(farm.db, model)
-    if submission.head.dry_run:
-        workers = len(farm.workers(model) or ())
-        return submissions.plan(submission, costs=costs, workers=workers).to_json(), {}
-    received = submissions.receive(
-        farm.db, submission, costs=costs, max_queued=farm.queue_limit(tenant.id)
-    )
-    failpoints.reach("submit.committed")
-    if not received.replay:
-        farm.enqueue(received.job, fresh=True)
+    received = intake.take(farm, tenant, body, key=key)
+    if isinstance(received, dict):
+        return received, {}
     job = received.job
     answer = present.submitted_of(
         job,
         pace=farm.pace(job),
-        cold=farm.cold(model),
+        cold=farm.cold(job.model),
         warnings=received.warnings.to_json(),
     )
     return answer, {"idempotent-replayed": "true"} if received.replay else {}

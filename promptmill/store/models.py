@@ -16,7 +16,8 @@ from promptmill.tables import models as table
 
 
 def _model(row: Row[Any]) -> Model:
-    return Model(row.name, Caps.from_json(row.caps), row.fingerprint, row.description)
+    caps = Caps.from_json(row.caps)
+    return Model(row.name, caps, row.fingerprint, row.description, row.updated_at)
 
 
 def register(db: Database, model: Model) -> None:

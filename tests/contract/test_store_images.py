@@ -188,8 +188,10 @@ def test_models_are_registered_and_remember(db: Database) -> None:
     stored_models.remember_cap(db, "stub", "cuda", "b2", 8)
     stored_models.remember_cost(db, "stub", "b1", 0.25)
     stored_models.register(db, replace(model, fingerprint="f2"))
-    assert stored_models.get(db, "stub") == replace(model, fingerprint="f2")
-    assert stored_models.all(db) == [replace(model, fingerprint="f2")]
+    kept = stored_models.get(db, "stub")
+    assert kept.registered_at > 1e9
+    assert kept == replace(model, fingerprint="f2", registered_at=kept.registered_at)
+    assert stored_models.all(db) == [kept]
     assert stored_models.caps(db, "stub", "cuda") == {"b1": 4, "b2": 8}
     assert stored_models.caps(db, "stub", "cpu") == {}
     assert stored_models.costs(db, "stub") == {"b1": 0.25}

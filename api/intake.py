@@ -1,0 +1,43 @@
+"""From a body to a queued job: the one way in, whichever endpoint the body came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api import submissions
+from api.farm import Farm
+from promptmill import addresses, failpoints, records
+from promptmill.store import models as stored_models
+
+
+def take(
+    farm: Farm, tenant: records.Tenant, body: submissions.Body, *, key: str | None
+) -> submissions.Received | dict[str, Any]:
+    """Runs in a thread of its own, from the first byte to the queue. A dry run answers its
+    plan as JSON. Raises `errors.Error`; nothing is then left behind."""
+    settings = farm.settings
+    prefixes = [p.strip() for p in settings.output_prefixes.split(",") if p.strip()]
+    submission = submissions.open_submission(
+        body,
+        tenant_id=tenant.id,
+        find_model=lambda name: stored_models.get(farm.db, name),
+        limits=submissions.Limits.from_settings(settings),
+        default_model=settings.model,
+        idempotency_key=key,
+        output_prefixes=prefixes,
+    )
+    addresses.check_webhook(
+        submission.head.job.webhook, any_network=settings.webhook_networks == "any"
+    )
+    model = submission.model.name
+    costs = stored_models.costs(farm.db, model)
+    if submission.head.dry_run:
+        workers = len(farm.workers(model) or ())
+        return submissions.plan(submission, costs=costs, workers=workers).to_json()
+    received = submissions.receive(
+        farm.db, submission, costs=costs, max_queued=farm.queue_limit(tenant.id)
+    )
+    failpoints.reach("submit.committed")
+    if not received.replay:
+        farm.enqueue(received.job, fresh=True)
+    return received

@@ -1,0 +1,180 @@
+"""One image request from start to end: submit a job, wait for its pictures, answer with
+them. A client that goes away, or waits too long, cancels what it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+
+import anyio.to_thread
+import orjson
+from fastapi import Request
+
+from api import intake, submissions
+from api.farm import Farm
+from api.feed import Feeds
+from api.links import links
+from api.openai.shapes import ImageData, ImageRequest, ImagesResponse
+from promptmill import errors, jobs, records
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+
+LONGEST = 300.0  # seconds that a client is kept waiting; its own limit is 600 by default
+COLD = 30.0  # seconds to wait for a model that nobody serves: a worker may be starting
+LISTEN = 1.0  # seconds between two looks whether the client is still there
+
+Url = Callable[[records.Image], str | None]
+
+
+class NotInTime(errors.Unavailable):
+    """The images were not ready in time."""
+
+    status = 504
+    code = "timeout"
+    retry = False
+
+
+class Refused(errors.BadRequest):
+    """The request was refused by a filter of this farm."""
+
+    type = "image_generation_user_error"
+    code = "moderation_blocked"
+
+    def body(self) -> dict[str, dict[str, object]]:
+        told = super().body()
+        details = {"moderation_stage": "input", "categories": []}
+        return {"error": {**told["error"], "moderation_details": details}}
+
+
+class NotRendered(errors.Error):
+    """The model could not render this prompt; sending it again changes nothing."""
+
+    code = "render_failed"
+
+
+async def make(
+    request: Request, farm: Farm, tenant: records.Tenant, asked: ImageRequest, *, key: str | None
+) -> ImagesResponse:
+    """Submits and waits. Raises `errors.Error`: of the submission, `Refused`, `NotRendered`,
+    `NotInTime`."""
+    body = submissions.Body([orjson.dumps(asked.submission())])
+    received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
+    job = await wait(request, farm, received.job)
+    if job.counts.done + job.counts.failed < job.counts.total:
+        raise errors.Conflict(f"job {job.public_id} was {job.state} before its images were done")
+    url = links(farm, request, job)
+    return await anyio.to_thread.run_sync(answer, farm, job, asked, url)
+
+
+def _take(
+    farm: Farm, tenant: records.Tenant, body: submissions.Body, key: str | None
+) -> submissions.Received:
+    received = intake.take(farm, tenant, body, key=key)
+    if isinstance(received, dict):
+        raise errors.BadRequest("an image request has no dry run", param="dry_run")
+    return received
+
+
+async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
+    """The job once all its images are terminal or it has ended otherwise. Cancels it and
+    raises `NotInTime` when that takes too long; cancels it when the client is gone."""
+    feeds: Feeds = request.app.state.feeds
+    cold = await anyio.to_thread.run_sync(farm.cold, job.model)
+    deadline = time.monotonic() + (COLD if cold else LONGEST)
+    try:
+        async with feeds.listen(job) as listener:
+            while not _over(job):
+                sight = await listener.next(LISTEN)
+                if sight is not None and sight.job is None:
+                    raise errors.NotFound(f"job {job.public_id} was deleted")
+                if sight is not None and sight.job is not None:
+                    job = sight.job
+                    continue
+                if await request.is_disconnected():
+                    raise asyncio.CancelledError
+                if time.monotonic() > deadline:
+                    raise _late(job, cold=bool(cold))
+    except (NotInTime, asyncio.CancelledError):
+        await asyncio.shield(asyncio.to_thread(_cancel, farm, job))
+        raise
+    return job
+
+
+def _over(job: records.Job) -> bool:
+    return job.counts.done + job.counts.failed >= job.counts.total or job.state in jobs.FINAL
+
+
+def _late(job: records.Job, *, cold: bool) -> NotInTime:
+    if cold:
+        return NotInTime(f"no worker serves the model {job.model}: nothing was rendered")
+    return NotInTime(f"job {job.public_id} was not done in {LONGEST:.0f} seconds and is cancelled")
+
+
+def _cancel(farm: Farm, job: records.Job) -> None:
+    try:
+        farm.withdraw(stored_jobs.cancel(farm.db, job.tenant_id, job.public_id))
+    except errors.Conflict:
+        return  # it ended by itself
+
+
+def answer(farm: Farm, job: records.Job, asked: ImageRequest, url: Url) -> ImagesResponse:
+    """The images of a job whose images are all terminal. Raises for the first that failed."""
+    found, _ = stored_images.page(
+        farm.db, job, after=None, limit=job.counts.total, cache=farm.segments
+    )
+    for image in found:
+        if image.state is jobs.ImageState.FAILED:
+            raise _failure(image)
+    inline = asked.response_format == "b64_json"
+    return ImagesResponse(
+        created=int(job.created_at),
+        data=[data_of(farm, image, job, url=None if inline else url) for image in found],
+        output_format=job.output.format,
+        size=found[0].item.size,
+        job_id=job.public_id,
+    )
+
+
+def data_of(farm: Farm, image: records.Image, job: records.Job, *, url: Url | None) -> ImageData:
+    """One image: with `url` where it is, without it its bytes."""
+    return ImageData(
+        b64_json=None if url else base64.b64encode(_bytes(farm, image)).decode(),
+        url=url(image) if url else None,
+        seed=image.item.seed,
+        id=jobs.image_id(job.public_id, image.item.index),
+        sha256=image.sha256.hex() if image.sha256 else None,
+    )
+
+
+def _bytes(farm: Farm, image: records.Image) -> bytes:
+    if image.key is None:
+        raise errors.NotFound(f"image {image.item.index} has no bytes")
+    return farm.blobs.read(image.key, offset=image.offset or 0, length=image.length)
+
+
+def _failure(image: records.Image) -> errors.Error:
+    told = f"image {image.item.index}: {image.error_text or image.error_code}"
+    if image.error_code == "rejected":
+        return Refused(told, param="prompt")
+    return NotRendered(told)
+
+
+def events(made: ImagesResponse) -> list[bytes]:
+    """The answer as server-sent events: one `image_generation.completed` an image."""
+    told = []
+    for data in made.data:
+        event = {
+            "type": "image_generation.completed",
+            "b64_json": data.b64_json,
+            "created_at": made.created,
+            "output_format": made.output_format,
+            "size": made.size,
+            "quality": made.quality,
+            "background": made.background,
+            "seed": data.seed,
+            "id": data.id,
+        }
+        told.append(b"event: image_generation.completed\ndata: " + orjson.dumps(event) + b"\n\n")
+    return told

@@ -1,0 +1,90 @@
+"""The shapes of the OpenAI image endpoints, as the official client (openai 3.x) sends and
+reads them; what is ours beside theirs is marked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from api.schemas import Shape
+
+MOST_IMAGES = 10
+
+
+class ImageRequest(BaseModel):
+    """A request for `n` images of one prompt. Unknown fields are refused by name; fields that
+    no generator here can honour are accepted only with the values that ask for nothing."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    prompt: Annotated[str, Field(max_length=32_000)]
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_IMAGES)] | None = None
+    size: Annotated[str, Field(max_length=20, description="WIDTHxHEIGHT, or auto")] | None = None
+    response_format: Literal["url", "b64_json"] | None = None
+    output_format: Literal["png", "webp", "jpeg"] | None = None
+    stream: bool | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    safety_identifier: Annotated[str, Field(max_length=512)] | None = None
+    # accepted where they ask for nothing
+    quality: Literal["auto", "standard"] | None = None
+    background: Literal["auto", "opaque"] | None = None
+    moderation: Literal["auto", "low"] | None = None
+    output_compression: Literal[100] | None = None
+    partial_images: Literal[0] | None = None
+    # ours, through `extra_body`
+    seed: int | None = None
+    negative_prompt: str | None = None
+    steps: Annotated[
+        int | None, Field(validation_alias=AliasChoices("steps", "num_inference_steps"))
+    ] = None
+    guidance: Annotated[
+        float | None, Field(validation_alias=AliasChoices("guidance", "guidance_scale"))
+    ] = None
+    metadata: dict[str, Any] | None = None
+
+    def submission(self) -> dict[str, Any]:
+        """The same as a document of `POST /v1/jobs`."""
+        row = {
+            "prompt": self.prompt,
+            "n": self.n,
+            "size": None if self.size == "auto" else self.size,
+            "seed": self.seed,
+            "negative_prompt": self.negative_prompt,
+            "steps": self.steps,
+            "guidance": self.guidance,
+        }
+        caller = self.safety_identifier or self.user
+        document = {
+            "model": self.model,
+            "name": self.prompt[:80],
+            "priority": "interactive",
+            "metadata": {**(self.metadata or {}), **({"user": caller} if caller else {})},
+            "output": {"format": self.output_format or "png"},
+            "items": [{name: value for name, value in row.items() if value is not None}],
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
+
+class ImageData(Shape):
+    """One image: its bytes in base64 or where they are."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+    seed: int = Field(description="ours: the seed that was used")
+    id: str = Field(description="ours: the image, as GET /v1/jobs/{id}/images shows it")
+    sha256: str | None = Field(description="ours: of the bytes")
+
+
+class ImagesResponse(Shape):
+    """The answer to an image request."""
+
+    created: int
+    data: list[ImageData]
+    output_format: str
+    size: str
+    quality: str = "auto"
+    background: str = "opaque"
+    job_id: str = Field(description="ours: the job that made them")
