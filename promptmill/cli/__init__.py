@@ -12,7 +12,7 @@ from contextlib import suppress
 import click
 
 from promptmill import __version__, errors
-from promptmill.cli import farm, images, jobs, serve, submit
+from promptmill.cli import completion, farm, images, jobs, provenance, serve, submit
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -27,9 +27,15 @@ def cli() -> None:
     """
 
 
-for command in (*submit.COMMANDS, *jobs.COMMANDS, *images.COMMANDS, *farm.COMMANDS):
+for command in (
+    *submit.COMMANDS,
+    *jobs.COMMANDS,
+    *images.COMMANDS,
+    *provenance.COMMANDS,
+    *farm.COMMANDS,
+):
     cli.add_command(command)
-for command in serve.COMMANDS:
+for command in (*serve.COMMANDS, *completion.COMMANDS):
     cli.add_command(command)
 
 
@@ -55,8 +61,9 @@ def run(args: Sequence[str]) -> int:
 
 
 def describe(error: errors.Error) -> str:
-    """One line; the field at fault is named where the message does not."""
-    text = " ".join(str(error).split())
+    """One line in the words of this command line; the field at fault is named where the
+    message does not."""
+    text = re.sub(r"\bmap=(\w+)=COLUMN", r"--map \1=COLUMN", " ".join(str(error).split()))
     known = not error.param or re.search(rf"\b{re.escape(error.param)}\b", text)
     return text if known else f"{text} (field {error.param})"
 

@@ -59,7 +59,7 @@ def models(context: click.Context, json_: bool) -> None:
             output.print_json(model)
         return
     heads = ("model", "workers", "sizes", "tasks", "parameters", "fingerprint")
-    output.print_table(heads, map(_model_row, found))
+    output.print_table(heads, map(_model_row, found), giving=("fingerprint", "parameters"))
 
 
 @models.command()
@@ -109,7 +109,7 @@ def workers(json_: bool) -> None:
             output.print_json(worker)
         return
     heads = ("worker", "model", "state", "batch", "images/s", "leases")
-    output.print_table(heads, map(_worker_row, found))
+    output.print_table(heads, map(_worker_row, found), giving=("worker",))
 
 
 def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:

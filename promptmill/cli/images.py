@@ -46,7 +46,7 @@ def images_(
                 output.print_json(image.data)
         else:
             heads = ("index", "row", "state", "seed", "bytes", "sha256", "prompt")
-            output.print_table(heads, map(_row, chosen))
+            output.print_table(heads, map(_row, chosen), giving=("prompt",))
 
 
 def _row(image: Image) -> tuple[object, ...]:

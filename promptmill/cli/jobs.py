@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
@@ -75,15 +75,16 @@ def jobs_(state: str | None, limit: int, json_: bool) -> None:
         for job in found:
             output.print_json(job.data)
         return
-    heads = ("id", "name", "model", "state", "total", "done", "failed", "created")
-    output.print_table(heads, map(_row, found))
+    heads = ("id", "name", "model", "state", "done", "failed", "age")
+    output.print_table(heads, map(_row, found), giving=("model", "name"))
 
 
 def _row(job: Job) -> Sequence[object]:
     counts, data = job.counts, job.data
-    name = output.shorten(str(data.get("name") or ""), 24)
-    numbers = (counts.total, counts.done, counts.failed)
-    return (job.id, name, data.get("model"), job.state, *numbers, _moment(data.get("created_at")))
+    name = output.shorten(str(data.get("name") or ""), 40)
+    done = f"{counts.done:,}/{counts.total:,}"
+    age = output.age(data.get("created_at"))
+    return (job.id, name, data.get("model"), job.state, done, counts.failed, age)
 
 
 @click.command()
@@ -145,6 +146,21 @@ def resume(job: str, json_: bool) -> None:
         _told(client.job(job).resume(), json_)
 
 
+def _nothing_to_retry(
+    job: Job, failed: Mapping[str, int], codes: Sequence[str], json_: bool
+) -> int:
+    """A code that no image failed with is a mistake; a job without failures is none."""
+    if json_:
+        output.print_json(job.data)
+    told = ", ".join(f"{count:,} {code}" for code, count in failed.items())
+    if not failed:
+        click.echo(f"{job.id}: no image failed, nothing to retry", err=True)
+        return 0
+    wanted = " or ".join(codes)
+    click.echo(f"{job.id}: no image failed with code {wanted}; failed: {told}", err=True)
+    return 1
+
+
 @click.command()
 @click.argument("job")
 @click.option("--code", "codes", multiple=True, help="Only images that failed with this code.")
@@ -153,7 +169,13 @@ def resume(job: str, json_: bool) -> None:
 def retry(job: str, codes: Sequence[str], watch: bool, json_: bool) -> int:
     """Render a job's failed images again, with the same seeds."""
     with Client() as client:
-        found = client.job(job).retry(codes)
+        found = client.job(job)
+        failed = found.failures()
+        found.retry(codes)
+        if not found.retried:
+            return _nothing_to_retry(found, failed, codes, json_)
+        if not json_:
+            click.echo(f"{job}: {found.retried:,} images queued again", err=True)
         if not watch:
             _told(found, json_)
             return 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptmill.client import Job
 
 EVERY = 5.0  # seconds between two plain lines
+NAMED = 100  # columns from which on a bar has room for its name
 
 
 class Meter(Protocol):
@@ -107,8 +108,9 @@ def _bar(label: str, unit: str) -> Iterator[Meter]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    named = [TextColumn("{task.description}")] if output.columns() >= NAMED else []
     columns = (
-        TextColumn("{task.description}"),
+        *named,
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[count]}"),

@@ -45,6 +45,7 @@ class Job:
     def __init__(self, transport: Transport, data: Mapping[str, Any]) -> None:
         self._transport = transport
         self.data: Mapping[str, Any] = data
+        self.retried = 0  # images that the last `retry` queued again
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.state} {self.counts.done}/{self.counts.total}>"
@@ -168,10 +169,15 @@ class Job:
 
     def retry(self, codes: Sequence[str] = ()) -> Job:
         """Queues its failed images again, with the same seeds; only those that failed with
-        one of the error `codes`, if given."""
+        one of the error `codes`, if given. `retried` tells how many."""
         wanted = {"codes": list(codes)} if codes else {}
         self.data = self._transport.post(f"{self.path}/retry", json=wanted, repeatable=False)
+        self.retried = int(self.data.get("retried") or 0)
         return self.refresh()
+
+    def failures(self) -> dict[str, int]:
+        """How many images failed, by error code: what `retry` takes."""
+        return dict(self._transport.get(f"{self.path}/failures")["codes"])
 
     def delete(self) -> None:
         """Deletes the job with its images; a live one is cancelled first. Done already is

@@ -205,7 +205,13 @@ class StubFarm:
                 ]
                 return 200, job
             case ["retry"]:
-                return 200, job
+                codes = json.loads(request.body).get("codes")
+                found = [i for i in images if i["error"]]
+                found = [i for i in found if codes is None or i["error"]["code"] in codes]
+                return 200, job | {"retried": len(found)}
+            case ["failures"]:
+                codes = [i["error"]["code"] for i in images if i["error"]]
+                return 200, {"codes": {code: codes.count(code) for code in set(codes)}}
         return 404, {}
 
     def _content(self, image: dict[str, Any]) -> bytes:
