@@ -43,6 +43,7 @@ class Farm:
         self._link_key: bytes | None = None
         self._queues: dict[str, RedisQueue] = {}
         self._workers: dict[str, tuple[float, list[dict[str, Any]] | None]] = {}
+        self._silent: dict[str, tuple[float, list[tuple[records.Lease, float]]]] = {}
         self._lock = threading.Lock()
 
     def queue(self, model: str) -> RedisQueue:
@@ -70,6 +71,33 @@ class Farm:
         """Whether no live worker serves the model; None when that is not known."""
         found = self.workers(model)
         return None if found is None else not found
+
+    def waiting_for_lost(self, job: records.Job) -> tuple[int, float] | None:
+        """(images, seconds left at most) of the job's leases whose workers have missed
+        their renewals for half a lease; None when there is none, or Redis is out of reach."""
+        if job.state is not jobs.JobState.QUEUED:
+            return None
+        mine = [
+            (span.count, left)
+            for lease, left in self._silent_of(job.model)
+            for span in lease.spans
+            if (span.job_id, span.generation) == (job.id, job.generation)
+        ]
+        return (sum(n for n, _ in mine), max(left for _, left in mine)) if mine else None
+
+    def _silent_of(self, model: str) -> list[tuple[records.Lease, float]]:
+        """As seen a second ago at most."""
+        now = time.monotonic()
+        until, found = self._silent.get(model, (now, []))
+        if now < until:
+            return found
+        self._silent[model] = (now + REDIS_AGAIN, [])
+        try:
+            found = self.queue(model).silent(self.settings.lease_seconds / 2)
+            self._silent[model] = (now + WORKERS_FOR, found)
+        except errors.Unavailable:
+            found = []
+        return found
 
     def default_tenant(self) -> records.Tenant:
         """Whose jobs those of a farm without keys are. Looked up once: it is a write."""

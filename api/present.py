@@ -37,8 +37,11 @@ def counts_of(job: records.Job) -> schemas.Counts:
     )
 
 
-def job_of(job: records.Job, *, pace: Pace, cold: bool | None) -> schemas.Job:
-    return schemas.Job.model_construct(**_job_fields(job, pace=pace, cold=cold))
+def job_of(
+    job: records.Job, *, pace: Pace, cold: bool | None, lost: tuple[int, float] | None = None
+) -> schemas.Job:
+    """lost: (images, seconds at most) that wait for leases of workers that fell silent."""
+    return schemas.Job.model_construct(**_job_fields(job, pace=pace, cold=cold, lost=lost))
 
 
 def retried_of(job: records.Job, *, pace: Pace, cold: bool | None, retried: int) -> schemas.Retried:
@@ -55,9 +58,24 @@ def submitted_of(
     )
 
 
-def _job_fields(job: records.Job, *, pace: Pace, cold: bool | None) -> dict[str, Any]:
-    waits = job.state is jobs.JobState.QUEUED
-    notice = f"no worker serves the model {job.model} now" if cold and waits else None
+def _notice(job: records.Job, cold: bool | None, lost: tuple[int, float] | None) -> str | None:
+    told = []
+    if cold and job.state is jobs.JobState.QUEUED:
+        told.append(f"no worker serves the model {job.model} now")
+    if lost is not None:
+        images, seconds = lost
+        what = "1 image waits" if images == 1 else f"{images:,} images wait"
+        told.append(f"{what} for the lease of a silent worker, {seconds:.0f} s left at most")
+    return "; ".join(told) or None
+
+
+def _job_fields(
+    job: records.Job,
+    *,
+    pace: Pace,
+    cold: bool | None,
+    lost: tuple[int, float] | None = None,
+) -> dict[str, Any]:
     return {
         "id": job.public_id,
         "object": "job",
@@ -69,7 +87,7 @@ def _job_fields(job: records.Job, *, pace: Pace, cold: bool | None) -> dict[str,
         "images_per_second": round(pace.images_per_second, 3),
         "eta_seconds": None if pace.eta_seconds is None else round(pace.eta_seconds, 1),
         "cold": cold,
-        "notice": notice,
+        "notice": _notice(job, cold, lost),
         "bytes": job.counts.bytes,
         "seed": job.seed,
         "generation": job.generation,

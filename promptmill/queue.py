@@ -67,6 +67,10 @@ class Queue(Protocol):
     def reap(self, lease_ids: Sequence[str]) -> int:
         """Gives the spans of still expired leases back, one attempt more; how many leases."""
 
+    def silent(self, within: float) -> list[tuple[Lease, float]]:
+        """Leases that end in less than `within` seconds, with the seconds they have left:
+        their workers have not renewed them for a while. Changes nothing."""
+
     def snapshot(self, lane_ids: Sequence[int]) -> dict[int, LaneCount]:
         """Where the images of these lanes are, all at one instant."""
 
@@ -189,6 +193,20 @@ class RedisQueue:
 
     def reap(self, lease_ids: Sequence[str]) -> int:
         return int(self._link.run("reap", *lease_ids))
+
+    def silent(self, within: float) -> list[tuple[Lease, float]]:
+        with self._link.client() as client:
+            seconds, micros = client.time()
+            now = seconds + micros / 1e6
+            ends = client.zrangebyscore(
+                self._prefix + "exp", "-inf", (now + within) * 1000, withscores=True
+            )
+            texts = client.hmget(self._prefix + "lease", [id for id, _ in ends]) if ends else []
+        return [
+            (_parse_lease(id, text), max(0.0, end / 1000 - now))
+            for (id, end), text in zip(ends, texts, strict=True)
+            if text
+        ]
 
     def snapshot(self, lane_ids: Sequence[int]) -> dict[int, LaneCount]:
         flat = self._link.run("snapshot", *lane_ids)

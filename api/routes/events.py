@@ -103,7 +103,12 @@ class Teller:
         for image in sight.images:
             shape = present.image_of(job, image, self._url)
             yield message("image", shape.model_dump(mode="json"))
-        shown = present.job_of(job, pace=sight.pace, cold=self._farm.cold(job.model))
+        shown = present.job_of(
+            job,
+            pace=sight.pace,
+            cold=self._farm.cold(job.model),
+            lost=self._farm.waiting_for_lost(job),
+        )
         yield message("progress", shown.model_dump(mode="json", include=_PROGRESS), event_id(job))
         if shown.state != self._state:
             self._state = shown.state

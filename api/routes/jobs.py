@@ -23,7 +23,12 @@ UPLOADS = 16  # bodies read at once by this process; others wait their turn
 
 
 def shown(farm: Farm, job: records.Job) -> schemas.Job:
-    return present.job_of(job, pace=farm.pace(job), cold=farm.cold(job.model))
+    return present.job_of(
+        job,
+        pace=farm.pace(job),
+        cold=farm.cold(job.model),
+        lost=farm.waiting_for_lost(job),
+    )
 
 
 _BODY: dict[str, Any] = {

@@ -265,6 +265,18 @@ class TestExpiry:
             assert time.monotonic() < deadline
         assert [e.lease for e in queue.expired()] == [lease]
 
+    def test_who_misses_a_renewal_is_silent(self, queue: RedisQueue) -> None:
+        queue.replace(lane(1), [Span(0, 8)])
+        silent, alive = queue.lease(W, 4, ttl=10), queue.lease(W, 4, ttl=600)
+        assert silent is not None and alive is not None
+        assert queue.silent(5) == []
+        ((found, left),) = queue.silent(300)
+        assert found == silent
+        assert 0 < left <= 10
+        expire(queue, W, silent)
+        assert queue.silent(300) == [(silent, 0.0)]
+        assert [e.lease for e in queue.expired()] == [silent], "and it is still to be reaped"
+
     def test_beat_marks_rendering_and_tells_what_is_gone(self, queue: RedisQueue) -> None:
         queue.replace(lane(1), [Span(0, 8)])
         a, b = queue.lease(W, 4, ttl=30), queue.lease(W, 4, ttl=30)

@@ -12,6 +12,7 @@ import pytest
 from promptmill import records
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -64,6 +65,21 @@ def test_a_job_without_a_live_worker_says_so(farm: ApiFarm) -> None:
     time.sleep(1.1)  # a look at the workers is believed for a second
     now = farm.job(job["id"])
     assert (now["cold"], now["notice"]) == (False, None)
+
+
+def test_images_of_a_silent_worker_are_told(farm: ApiFarm) -> None:
+    job = farm.submit([f"prompt {n}" for n in range(9)])["id"]
+    farm.worker.report()
+    assert farm.queue.lease("gone", 5, ttl=10) is not None  # and never renewed
+    assert farm.queue.lease("alive", 2, ttl=600) is not None
+
+    def told() -> str:
+        return str(farm.job(job)["notice"])
+
+    wait_until(lambda: "silent" in told(), seconds=9, what="the notice")
+    assert "5 images wait for the lease of a silent worker, " in told()
+    farm.http.post(f"/v1/jobs/{job}/pause")
+    assert farm.job(job)["notice"] is None
 
 
 def test_a_dry_run_writes_nothing(farm: ApiFarm) -> None:
