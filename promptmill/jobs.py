@@ -67,9 +67,20 @@ def check_transition(old: JobState, new: JobState) -> None:
         raise errors.IllegalTransition(f"a job that is {old} cannot become {new}")
 
 
+SOURCE_TASKS = frozenset({"img2img", "inpaint", "variation", "style", "repair"})
+MASK_TASKS = frozenset({"inpaint", "repair"})
+STRENGTHS: Mapping[str, float] = {"img2img": 0.8, "style": 0.8, "variation": 0.8}
+
+
+def usual_strength(task: str) -> float:
+    """How far an image may leave its source when the row does not say: 1 not at all like it."""
+    return STRENGTHS.get(task, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to make: a row of a submission after defaults, one of its `n` samples."""
+    """One image to make: a row of a submission after defaults, one of its `n` samples.
+    source, mask: hex SHA-256 of the files that were copied when it was submitted."""
 
     index: int
     row: int

@@ -25,6 +25,15 @@ def part(output: Output, job: str, *, generation: int, lease: str) -> str:
     return f"{generation_prefix(output, job, generation)}parts/{lease}.tar"
 
 
+def sources(output: Output, job: str) -> str:
+    """All pictures that the items of a job start from: they live as long as it does."""
+    return f"{job_prefix(output, job)}sources/"
+
+
+def source(output: Output, job: str, *, sha256: str) -> str:
+    return f"{sources(output, job)}{sha256}"
+
+
 def repaired(output: Output, job: str, *, generation: int, index: int, nonce: str) -> str:
     name = f"repaired/{index:09d}-{nonce}.{output.extension()}"
     return generation_prefix(output, job, generation) + name

@@ -21,6 +21,7 @@ from promptmill.store import images, models
 from promptmill.store.database import Database
 from worker.generators.base import Generator
 from worker.heart import Heart
+from worker.inputs import Inputs, Ready
 from worker.measured import Measured
 from worker.render import Outcome, Renderer, Turn
 from worker.slot import Slot
@@ -81,6 +82,7 @@ class Engine:
         self.events: Events = NoEvents()
         self.turn = Turn()
         self.segments = images.SegmentCache()
+        self.inputs = Inputs(blobs)
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
         self.measured = Measured()
         self.stopping = threading.Event()
@@ -197,11 +199,12 @@ class Engine:
             return list(self._held.values())
 
     def render(
-        self, bucket: str, items: Sequence[jobs.Item], *, progress: Callable[[], None]
+        self, bucket: str, tasks: Sequence[Ready], *, progress: Callable[[], None]
     ) -> list[Outcome]:
         """Runs the generator and measures it. The caller holds the turn."""
         begun = time.monotonic()
-        outcomes = self.renderer.render(bucket, items, progress=progress)
+        items, inputs = [task.work.item for task in tasks], [task.input for task in tasks]
+        outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
         self.measured.add(bucket, len(items), time.monotonic() - begun)
         return outcomes
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptmill.jobs import Item
-from worker.generators.base import Generator, OutOfMemory
+from worker.generators.base import Generator, Input, OutOfMemory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +65,7 @@ class Fault:
 
 
 Outcome = Picture | Fault
+Task = tuple[Item, Input | None]  # an item and what it starts from
 
 
 class Renderer:
@@ -97,14 +98,15 @@ class Renderer:
         self,
         bucket: str,
         items: Sequence[Item],
+        inputs: Sequence[Input | None] | None = None,
         *,
         progress: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         """One outcome per item, in order: a failing batch is split until the guilty item
-        is alone, so that an innocent one is always rendered. progress: told after every
-        forward pass."""
+        is alone, so that an innocent one is always rendered. inputs: what each item starts
+        from. progress: told after every forward pass."""
         outcomes: list[Outcome] = []
-        todo = [list(items)]
+        todo = [list(zip(items, inputs or [None] * len(items), strict=True))]
         while todo:
             chunk = todo.pop(0)
             limit = self.limit(bucket)
@@ -140,11 +142,14 @@ class Renderer:
         self.caps[bucket] = shapes[-1] if shapes else 1
         self._lower(bucket, self.caps[bucket])
 
-    def _forward(self, chunk: Sequence[Item], limit: int) -> list[Outcome]:
+    def _forward(self, chunk: Sequence[Task], limit: int) -> list[Outcome]:
         shape = self._shape(len(chunk), limit)
         padded = [*chunk, *([chunk[-1]] * (shape - len(chunk)))]
+        items = [item for item, _ in padded]
+        inputs = [given for _, given in padded if given is not None]
         begun = time.monotonic()
-        pixels = self.generator.generate(padded)
+        generate = self.generator.generate
+        pixels = generate(items, inputs) if inputs else generate(items)
         if pixels.shape[0] != shape or pixels.dtype.name != "uint8":
             raise ValueError(
                 f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"

@@ -1,5 +1,5 @@
 """The story of promptmill on one page: a slot leases a micro-batch and carries it through
-lease → fetch → render → encode → put → commit → acknowledge. A few identical slots run
+lease → fetch → gather → render → encode → put → commit → acknowledge. A few identical slots run
 beside each other; while one renders, the others fetch the next and finish the last."""
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from promptmill.records import Lease, Work
 from promptmill.store import images, jobs
 from worker import filing
 from worker.filing import File, Kept, Refused
+from worker.inputs import Ready
 from worker.render import Fault, Outcome
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ class Slot(threading.Thread):
             failpoints.reach("slot.leased")
             works = self.fetch(lease)
             failpoints.reach("slot.fetched")
-            outcomes = self.render(lease, works)
+            ready, lacking = self.gather(works)
+            outcomes = self.render(lease, ready)
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
             kept = self.put(lease, files)
             failpoints.reach("slot.put")
-            self.commit(lease, kept, refused)
+            self.commit(lease, kept, [*refused, *lacking])
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
             seconds = time.monotonic() - begun
@@ -97,20 +99,29 @@ class Slot(threading.Thread):
         self._move()
         return works
 
-    def render(self, lease: Lease, works: Sequence[Work]) -> list[tuple[Work, Outcome]]:
+    def gather(self, works: Sequence[Work]) -> tuple[list[Ready], list[Refused]]:
+        """What each item starts from: its source picture, if its task has one. An item
+        whose source is gone is refused by itself."""
+        found = [(work, self.engine.inputs.of(work)) for work in works]
+        self._move()
+        lacking = [Refused(work, input) for work, input in found if isinstance(input, Fault)]
+        ready = [Ready(work, input) for work, input in found if not isinstance(input, Fault)]
+        return ready, lacking
+
+    def render(self, lease: Lease, ready: Sequence[Ready]) -> list[tuple[Work, Outcome]]:
         """One forward pass, or as many as memory and faults ask for, under the lock."""
         self.moved = None
         with self.engine.turn.take(first=self.interactive):
             self._move()
             if self.engine.draining.is_set():
                 raise GiveBack
-            wanted = self._still_wanted(works)
+            wanted = self._still_wanted(ready)
             if not wanted:
                 return []
-            self._begin(lease, wanted)
-            items = [work.item for work in wanted]
-            outcomes = self.engine.render(lease.bucket, items, progress=self._move)
-        return list(zip(wanted, outcomes, strict=True))
+            works = [one.work for one in wanted]
+            self._begin(lease, works)
+            outcomes = self.engine.render(lease.bucket, wanted, progress=self._move)
+        return list(zip(works, outcomes, strict=True))
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
         """Pictures become files; faults stay faults."""
@@ -182,11 +193,11 @@ class Slot(threading.Thread):
     def _move(self) -> None:
         self.moved = time.monotonic()
 
-    def _still_wanted(self, works: Sequence[Work]) -> list[Work]:
+    def _still_wanted(self, ready: Sequence[Ready]) -> list[Ready]:
         """Leaves out the images of jobs that were cancelled, paused or restarted since."""
-        pairs = {work.job_id: work.generation for work in works}
+        pairs = {one.work.job_id: one.work.generation for one in ready}
         live = jobs.renderable(self.engine.db, pairs) if pairs else set()
-        return [work for work in works if work.job_id in live]
+        return [one for one in ready if one.work.job_id in live]
 
     def _begin(self, lease: Lease, wanted: Sequence[Work]) -> None:
         self.engine.rendering(lease)

@@ -5,6 +5,7 @@ written once, around it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from promptmill.jobs import Item
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What an item with a source starts from, at the item's own size. pixels: uint8
+    [H, W, 3]. mask: uint8 [H, W], 255 where the picture is to be made anew, 0 where it
+    stays; None for a task without one. Read-only: others may look at the same arrays."""
+
+    pixels: Pixels
+    mask: Pixels | None = None
 
 
 class OutOfMemory(Exception):
@@ -42,10 +53,11 @@ class Generator(Protocol):
         """Runs each batch shape once, so that the first job pays no compilation."""
         ...
 
-    def generate(self, items: Sequence[Item]) -> Pixels:
+    def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Renders `items`, whose number is one of `caps.batch_shapes` and which share a
-        bucket, to uint8 [B, H, W, 3]. An image depends on its own item only. Raises
-        `OutOfMemory`, or anything else if an item cannot be rendered."""
+        bucket, to uint8 [B, H, W, 3]. inputs: one for each item where the task starts from
+        a source (`jobs.SOURCE_TASKS`), else none. An image depends on its own item and
+        input only. Raises `OutOfMemory`, or anything else if an item cannot be rendered."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """A generator without a model, for tests, benchmarks and trying the farm: the picture is
 a pattern hashed from the item. `steps` is the number of milliseconds that a batch takes.
 Words in a prompt make it misbehave: `!raise`, `!exit`, `!hang`, `!oom4` (out of memory
-above a batch of 4)."""
+above a batch of 4). A source shows through the pattern by 1 - `strength`, or where the mask
+says that it stays."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators.base import OutOfMemory, Pixels
+from worker.generators.base import Input, OutOfMemory, Pixels
 
 _OOM = re.compile(r"!oom(\d+)")
 
@@ -23,7 +24,8 @@ class Stub:
     name = "stub"
     caps = Caps(
         sizes=((64, 64), (128, 128), (256, 256)),
-        parameters=("steps", "negative_prompt", "guidance"),
+        tasks=("text2image", "img2img", "inpaint", "variation"),
+        parameters=("steps", "negative_prompt", "guidance", "strength"),
         steps=(0, 0, 600_000),
         guidance=(0.0, 0.0, 100.0),
         batch_shapes=(1, 2, 4, 8, 16, 32),
@@ -42,12 +44,27 @@ class Stub:
     def warmup(self, shapes: Sequence[int]) -> None:
         """Nothing to warm up."""
 
-    def generate(self, items: Sequence[Item]) -> Pixels:
+    def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         for item in items:
             _misbehave(item.prompt, len(items))
         if items[0].steps:
             time.sleep(items[0].steps / 1000)
-        return self._numpy.stack([self._picture(item) for item in items])
+        pictures = [self._picture(item) for item in items]
+        if inputs:
+            pictures = list(map(self._over, items, inputs, pictures))
+        return self._numpy.stack(pictures)
+
+    def _over(self, item: Item, given: Input, picture: Pixels) -> Pixels:
+        """The pattern over the source of its item."""
+        np = self._numpy
+        if item.task == "variation":
+            return picture
+        if given.mask is None:
+            kept = given.pixels * (1 - item.strength) + picture * item.strength
+            mixed: Pixels = np.rint(kept).astype(np.uint8)
+            return mixed
+        filled: Pixels = np.where(given.mask[..., None] > 0, picture, given.pixels)
+        return filled
 
     def _picture(self, item: Item) -> Pixels:
         """8x8 coloured squares: enough to tell two items apart at a glance."""

@@ -1,0 +1,63 @@
+"""Source pictures: which files an image may start from. Refuses what is no PNG, JPEG or
+WebP, what is damaged, and what would fill the memory when it is decoded."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from promptmill import errors
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_BYTES = 32 << 20
+MAX_PIXELS = 40_000_000  # 160 MB decoded with transparency
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file holds, upright. transparent: some of its pixels let the ground through."""
+
+    format: str
+    width: int
+    height: int
+    transparent: bool
+
+
+def check(data: bytes) -> Facts:
+    """Decodes the file once. Raises `errors.BadRow` with what is wrong with it."""
+    image, format = decode(data)
+    return Facts(format, image.width, image.height, is_transparent(image))
+
+
+def decode(data: bytes) -> tuple[Image.Image, str]:
+    """The first frame, upright, as RGB or RGBA, and png, jpeg or webp. The size is read
+    from the header before a pixel is decoded. Raises `errors.BadRow`."""
+    if len(data) > MAX_BYTES:
+        raise errors.BadRow(f"the picture has {len(data):,} bytes; at most {MAX_BYTES:,}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise _too_large(f"{file.width}x{file.height}")
+            upright = ImageOps.exif_transpose(file)
+            image = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+            return image, str(file.format).lower()
+    except UnidentifiedImageError:
+        raise errors.BadRow("the file is no PNG, JPEG or WebP picture") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large("far larger") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise errors.BadRow(f"the picture is damaged: {error}") from error
+
+
+def _too_large(size: str) -> errors.BadRow:
+    return errors.BadRow(f"the picture is {size}; it may have {MAX_PIXELS:,} pixels")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel lets the ground through."""
+    if image.mode != "RGBA":
+        return False
+    least, _ = image.getchannel("A").getextrema()
+    return isinstance(least, int | float) and least < 255
