@@ -38,7 +38,7 @@ def alive(service: str) -> Finding:
     heartbeat file younger than 30 s."""
     given = settings.read()
     if service == "api":
-        return _ready(given)
+        return _ready(_here(given))
     ages = [
         time.time() - path.stat().st_mtime
         for path in (given.data_dir / "health").glob(f"{service}-*.json")
@@ -53,12 +53,17 @@ def _start(service: str) -> str:
     return f"start it: `promptmill {service}`, or all with `promptmill up`; see its log"
 
 
-def _ready(given: settings.Settings) -> Finding:
+def _here(given: settings.Settings) -> str:
+    """Where an API of these settings listens."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(given.host, given.host)  # noqa: S104
-    url = f"http://{f'[{host}]' if ':' in host else host}:{given.port}/readyz"
+    return f"http://{f'[{host}]' if ':' in host else host}:{given.port}"
+
+
+def _ready(farm: str) -> Finding:
+    url = f"{farm.rstrip('/')}/readyz"
     try:
         answer = httpx.get(url, timeout=20.0)
-    except httpx.TransportError as exc:
+    except (httpx.TransportError, httpx.InvalidURL) as exc:
         return Finding("api", False, f"{url}: {exc or type(exc).__name__}", _start("api"))
     if answer.is_success:
         return Finding("api", True, f"{url} is ready")
@@ -74,7 +79,7 @@ def examine() -> list[Finding]:
         return [Finding("settings", False, str(exc), "correct or unset it")]
     found = [Finding("settings", True, f"model {given.model}, auth {given.auth}")]
     found += [_python(), _folder(given), _database(given), _redis(given), _storage(given)]
-    found += [_ready(given)]
+    found += [_ready(os.environ.get("PROMPTMILL_URL") or _here(given))]
     if found[-1].ok:
         found += [_workers(given)]
     return found

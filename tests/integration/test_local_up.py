@@ -155,6 +155,10 @@ def test_doctor_finds_nothing_and_drain_is_answered(
     assert cli.run(["doctor"]) == 0, capsys.readouterr().out
     for service in ("api", "worker", "control"):
         assert cli.run(["doctor", "--check", service]) == 0
+    monkeypatch.setenv("PROMPTMILL_URL", "http://127.0.0.1:9")
+    assert cli.run(["doctor"]) == 1
+    assert "http://127.0.0.1:9/readyz" in capsys.readouterr().out
+    monkeypatch.delenv("PROMPTMILL_URL")
     assert cli.run(["drain"]) == 0
     assert "draining" in capsys.readouterr().out
     assert cli.run(["drain", "--resume"]) == 0

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pytest
 
@@ -30,7 +31,6 @@ def test_a_table_of_pyarrow_is_rows_without_empty_cells() -> None:
 
 
 def test_a_frame_of_pandas_is_rows_without_empty_cells() -> None:
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
         {
             "prompt": ["a", "b"],
