@@ -55,7 +55,9 @@ test: .venv/tests
 	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
-	@echo "== tests" && $(BIN)/python -m pytest -q -m "not gpu" --durations=15
+	@echo "== tests, two files at a time" && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not gpu and not timing" --durations=15
+	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -m "timing and not gpu" --durations=5
+	@echo "== everything passed: format, lint, types, import contracts, tests"
 
 bench: .venv/tests
 	@$(BIN)/python -m benchmarks

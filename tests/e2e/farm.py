@@ -147,6 +147,17 @@ class Farm:
         self.workers.append(self.run("worker", **env))
         return self.workers[-1]
 
+    def wait_leasing(self, worker: Process, *, seconds: float = 60) -> None:
+        """Until that very worker holds a lease."""
+        wait_until(
+            lambda: any(
+                f"-{worker.popen.pid}-" in one["id"] and one["leases"]
+                for one in self.http.get("/v1/workers").json()["data"]
+            ),
+            seconds=seconds,
+            what="the worker holds a lease",
+        )
+
     def serving(self) -> int:
         return len(self.http.get("/v1/workers").json()["data"])
 

@@ -38,6 +38,7 @@ def started(farm: Farm, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=10)
 
 
+@pytest.mark.timing
 def test_twenty_thousand_prompts_watched_and_downloaded(embedded: Stack, tmp_path: Path) -> None:
     farm = embedded.make().start()
     rows = tmp_path / "rows.jsonl"

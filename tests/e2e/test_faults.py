@@ -35,6 +35,7 @@ def test_a_worker_killed_three_times_in_mid_batch(stack: Stack, packing: str) ->
     job = farm.submit(prompts(600), steps=BATCH_MS, packing=packing)["id"]
     for kill in range(3):
         farm.wait_done(job, 64 * (kill + 1))
+        farm.wait_leasing(farm.workers[0])
         farm.workers.pop(0).kill()
         farm.add_worker()
     all_done(farm, job, 600)
@@ -45,7 +46,7 @@ def test_a_worker_killed_three_times_in_mid_batch(stack: Stack, packing: str) ->
 def test_a_worker_stopped_for_longer_than_its_lease_comes_back_as_a_zombie(stack: Stack) -> None:
     farm = stack.make().start(workers=2)
     job = farm.submit(prompts(400), steps=BATCH_MS)["id"]
-    farm.wait_done(job, 64)
+    farm.wait_leasing(farm.workers[0])
     farm.workers[0].signal(signal.SIGSTOP)
     wait_until(lambda: bool(farm.incidents()), seconds=20, what="its leases are reaped")
     farm.workers[0].signal(signal.SIGCONT)

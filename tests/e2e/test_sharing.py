@@ -27,6 +27,7 @@ def key_of(farm: Farm, tenant: str) -> dict[str, str]:
     return {"authorization": f"Bearer {json.loads(done.stdout)['key']}"}
 
 
+@pytest.mark.timing
 def test_ten_images_do_not_wait_behind_a_hundred_thousand(embedded: Stack) -> None:
     farm = embedded.make(PROMPTMILL_AUTH="keys").start()
     big, small = key_of(farm, "big"), key_of(farm, "small")
@@ -54,6 +55,7 @@ def test_ten_images_do_not_wait_behind_a_hundred_thousand(embedded: Stack) -> No
     assert farm.http.get(f"/v1/jobs/{flood}", headers=small).status_code == 404
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("action", ["cancel", "pause"])
 def test_cancel_and_pause_act_within_a_second(stack: Stack, action: str) -> None:
     farm = stack.make().start()
@@ -94,6 +96,7 @@ def test_a_pause_survives_a_restart_of_every_process(embedded: Stack) -> None:
     assert farm.check(job) == {"done": 300}
 
 
+@pytest.mark.timing
 def test_workers_come_and_go_and_the_rate_follows(embedded: Stack) -> None:
     farm = embedded.make().start(workers=1)
     job = farm.submit(rows(4000), steps="500", packing="tar")["id"]
