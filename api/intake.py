@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import submissions
+from api import sources, submissions
 from api.farm import Farm
 from promptmill import addresses, failpoints, records
 from promptmill.store import models as stored_models
@@ -31,11 +31,17 @@ def take(
     )
     model = submission.model.name
     costs = stored_models.costs(farm.db, model)
+    read = sources.Found(farm, tenant).read
     if submission.head.dry_run:
         workers = len(farm.workers(model) or ())
-        return submissions.plan(submission, costs=costs, workers=workers).to_json()
+        return submissions.plan(submission, costs=costs, workers=workers, read=read).to_json()
     received = submissions.receive(
-        farm.db, submission, costs=costs, max_queued=farm.queue_limit(tenant.id)
+        farm.db,
+        submission,
+        costs=costs,
+        max_queued=farm.queue_limit(tenant.id),
+        read=read,
+        copies=lambda upload: sources.Copies(farm.blobs, upload.output, upload.public_id),
     )
     failpoints.reach("submit.committed")
     if not received.replay:

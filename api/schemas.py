@@ -98,6 +98,9 @@ class Image(Shape):
     steps: int
     guidance: float
     task: str
+    source: str | None = Field(description="hex SHA-256 of the picture it started from")
+    mask: str | None
+    strength: float | None = Field(description="how far it may leave its source")
     bytes: int | None
     sha256: str | None = Field(description="hex, of the bytes behind `url`")
     score: float | None

@@ -12,6 +12,7 @@ from typing import cast
 
 from api import schemas
 from api.farm import Farm
+from api.sources import Copies
 from api.submissions.lanes import Lanes
 from api.submissions.rows import Draft
 from promptmill import errors, jobs, keys, records
@@ -95,8 +96,9 @@ def create(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> recor
     )
     begun = stored_submissions.begin(farm.db, head, idempotency_key=None)
     upload = cast(records.Upload, begun)  # without a key there is no replay
+    copies = Copies(farm.blobs, upload.output, upload.public_id)
     try:
-        total = _write(farm, upload, lanes, _chosen(farm, job, wanted))
+        total = _write(farm, upload, lanes, _with_sources(_chosen(farm, job, wanted), job, copies))
         if total == 0:
             raise errors.Conflict("the job has no done image to verify")
         tenant_limit = farm.queue_limit(job.tenant_id)
@@ -109,7 +111,7 @@ def create(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> recor
             max_queued=tenant_limit,
         )
     except BaseException:
-        stored_submissions.abandon(farm.db, upload)
+        stored_submissions.abandon(farm.db, upload, clear=copies.discard)
         raise
     farm.enqueue(made, fresh=True)
     return made
@@ -131,6 +133,19 @@ def _write(
         blocks = [part for part in rest if isinstance(part, records.MapBlock)]
         stored_submissions.write(farm.db, upload, segments, blocks)
     return total
+
+
+def _with_sources(
+    chosen: Iterator[records.Image], job: records.Job, copies: Copies
+) -> Iterator[records.Image]:
+    """The same images; what each starts from is copied before it is written."""
+    known: set[tuple[str | None, str | None]] = {(None, None)}
+    for image in chosen:
+        pair = image.item.source, image.item.mask
+        if pair not in known:
+            copies.again(image.item, job.output, job.public_id)
+            known.add(pair)
+        yield image
 
 
 def _chosen(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> Iterator[records.Image]:

@@ -55,6 +55,7 @@ class Upload:
     job_id: int
     public_id: str
     epoch: int
+    output: Output = Output()
 
 
 @dataclass(frozen=True, slots=True)

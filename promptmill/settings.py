@@ -32,6 +32,7 @@ class Settings:
     s3_endpoint_url: str = ""
     s3_public_endpoint_url: str = ""
     output_prefixes: str = ""
+    source_prefixes: str = ""
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "emoji-gan"
@@ -89,6 +90,7 @@ def _check(settings: Settings) -> Settings:
         raise errors.SettingInvalid(f"{PREFIX}AUTH must be off or keys, not {settings.auth!r}")
     if settings.webhook_networks not in ("public", "any"):
         raise errors.SettingInvalid(f"{PREFIX}WEBHOOK_NETWORKS must be public or any")
+    _check_source_prefixes(settings.source_prefixes)
     if settings.lease_seconds < 1:
         raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
     if not 2 <= settings.slots <= 16:
@@ -101,6 +103,16 @@ def _check(settings: Settings) -> Settings:
         if urlsplit(url).scheme.split("+")[0] not in schemes:
             raise errors.SettingInvalid(f"{PREFIX}{name} must start with one of {schemes}")
     return settings
+
+
+def _check_source_prefixes(given: str) -> None:
+    """Below `jobs/` lie the pictures of every tenant."""
+    for part in filter(None, (part.strip() for part in given.split(","))):
+        whole = part.strip("/")
+        if not whole or whole.split("/")[0] == "jobs":
+            raise errors.SettingInvalid(
+                f"{PREFIX}SOURCE_PREFIXES must not open {part!r} to tenants"
+            )
 
 
 _PARSERS: Mapping[type, Callable[[str], Any]] = {int: int, float: float, str: str, Path: Path}

@@ -169,7 +169,12 @@ class Parsers:
 
     def reference(self, name: str, value: Any) -> str:
         given = string(value, name=name, most=MAX_REFERENCE)
-        return str(self._honoured(name, given, None))
+        honoured = jobs.SOURCE_TASKS if name == "source" else jobs.MASK_TASKS
+        if not honoured.intersection(self.caps.tasks):
+            raise errors.UnsupportedParameter(
+                f"model {self.model.name} has no task that starts from a {name}", param=name
+            )
+        return given
 
     def _honoured(self, name: str, value: Any, usual: Any) -> Any:
         if value != usual and name not in self.caps.parameters:

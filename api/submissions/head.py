@@ -17,7 +17,17 @@ from promptmill import errors, jobs, records
 from promptmill.models import Model
 
 # A default of these may be a list: the job is then the product, the last one fastest.
-PRODUCT_ORDER = ("task", "size", "negative_prompt", "steps", "guidance", "strength", "seed")
+PRODUCT_ORDER = (
+    "task",
+    "size",
+    "source",
+    "mask",
+    "negative_prompt",
+    "steps",
+    "guidance",
+    "strength",
+    "seed",
+)
 DEFAULTS = frozenset({*PRODUCT_ORDER, "n"})
 OUTPUT = ("format", "packing", "prefix")
 JOB = frozenset(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
 
 from api.submissions.rows import Draft, Rows
+from api.submissions.sources import Sources, Taken
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
 from promptmill import errors, jobs
@@ -67,11 +68,17 @@ class Plan:
         }
 
 
-def plan(submission: Submission, *, costs: Mapping[str, float], workers: int) -> Plan:
+def plan(
+    submission: Submission,
+    *,
+    costs: Mapping[str, float],
+    workers: int,
+    read: Callable[[str], bytes],
+) -> Plan:
     """costs: measured generator-seconds per image by bucket. workers: live ones (0: no
-    ETA). A bad row is listed as a problem and the next one read, where its syntax allows;
-    errors without a line are raised."""
-    tally = Tally(submission)
+    ETA). read: the bytes behind a reference to a source. A bad row is listed as a problem and
+    the next one read, where its syntax allows; errors without a line are raised."""
+    tally = Tally(submission, Taken(read, None))
     complete = tally.read()
     _check_lanes(tally.buckets, submission.model.caps, tally.problems)
     usual = submission.model.caps.cost
@@ -102,9 +109,9 @@ class Tally:
     """What one pass over the rows adds up to. Buckets past the limit of lanes are counted
     as one, so that memory stays bounded."""
 
-    def __init__(self, submission: Submission) -> None:
+    def __init__(self, submission: Submission, sources: Sources) -> None:
         self.submission = submission
-        self.rows = Rows(submission.head, submission.limits, textual=submission.textual)
+        self.rows = Rows(submission.head, submission.limits, sources, textual=submission.textual)
         self.problems = Warnings()
         self.duplicates = Duplicates()
         self.buckets: dict[str, int] = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from api.submissions.digest import Digest
 from api.submissions.lanes import Lanes
 from api.submissions.rows import Rows
+from api.submissions.sources import Taken
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
 from promptmill import errors
@@ -34,24 +36,37 @@ class Received:
     warnings: Warnings
 
 
+class Copies(Protocol):
+    """Where the sources of one job are copied to."""
+
+    def keep(self, sha256: str, data: bytes, content_type: str) -> None: ...
+
+    def discard(self) -> None: ...
+
+
 def receive(
     db: Database,
     submission: Submission,
     *,
     costs: Mapping[str, float],
     max_queued: int | None,
+    read: Callable[[str], bytes],
+    copies: Callable[[Upload], Copies],
 ) -> Received:
     """costs: measured generator-seconds per image by bucket. max_queued: the tenant's
-    limit. Raises `errors.BadRow` and other 4xx errors (nothing is left behind),
-    `errors.InProgress`, `errors.IdempotencyMismatch`, `errors.LimitExceeded`."""
+    limit. read: the bytes behind a reference to a source. Raises `errors.BadRow` and other
+    4xx errors (nothing is left behind), `errors.InProgress`, `errors.IdempotencyMismatch`,
+    `errors.LimitExceeded`."""
     head = submission.head
     begun = submissions.begin(db, head.job, idempotency_key=head.idempotency_key)
     if isinstance(begun, Replay):
         return _replay(db, submission, begun)
+    store = copies(begun)
     try:
         with Heartbeat(db, begun, submission):
             lanes = Lanes(head.model.caps)
-            request_hash = _write_rows(db, begun, submission, lanes)
+            sources = Taken(read, store.keep)
+            request_hash = _write_rows(db, begun, submission, lanes, sources)
             specs = lanes.specs(costs)
             total = sum(spec.count for spec in specs)
             if not total:
@@ -60,15 +75,17 @@ def receive(
                 db, begun, specs, total=total, request_hash=request_hash, max_queued=max_queued
             )
     except BaseException:
-        _abandon(db, begun)
+        _abandon(db, begun, store)
         raise
     return Received(job, replay=False, warnings=head.warnings)
 
 
-def _write_rows(db: Database, upload: Upload, submission: Submission, lanes: Lanes) -> str:
+def _write_rows(
+    db: Database, upload: Upload, submission: Submission, lanes: Lanes, sources: Taken
+) -> str:
     """Writes every row; returns the request hash."""
     digest = Digest(submission.head.canonical, submission.progress)
-    rows = Rows(submission.head, submission.limits, textual=submission.textual)
+    rows = Rows(submission.head, submission.limits, sources, textual=submission.textual)
     held: list[Segment | MapBlock] = []
     for draft in rows.drafts(digest.watch(submission.rows)):
         segment = lanes.add(draft)
@@ -108,10 +125,11 @@ def _replay(db: Database, submission: Submission, known: Replay) -> Received:
     return Received(job, replay=True, warnings=submission.head.warnings)
 
 
-def _abandon(db: Database, upload: Upload) -> None:
-    """On failure the upload stays `receiving` and silent: control removes it later."""
+def _abandon(db: Database, upload: Upload, copies: Copies) -> None:
+    """On failure the upload stays `receiving` and silent, or as a tombstone: control removes
+    either later."""
     try:
-        submissions.abandon(db, upload)
+        submissions.abandon(db, upload, clear=copies.discard)
     except errors.Error as error:
         log.warning("upload %s could not be removed: %s", upload.public_id, error)
 

@@ -1,5 +1,6 @@
 """A row becomes items: columns renamed, fields validated, defaults applied, the product
-over listed defaults and the `n` samples spelled out, seeds settled. No I/O."""
+over listed defaults and the `n` samples spelled out, seeds settled. No I/O but what
+`sources` does."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from api.submissions import fields as item_fields
 from api.submissions.head import PRODUCT_ORDER, Head
 from api.submissions.limits import Limits
 from api.submissions.readers import Row, refuse_nul
+from api.submissions.sources import Source, Sources
 from promptmill import errors, jobs
 
 MAX_METADATA = 8_192  # bytes of JSON in one row
@@ -57,10 +59,11 @@ class Rows:
     `derive_seed(job seed, i)`. A field of the row wins over the default.
     """
 
-    def __init__(self, head: Head, limits: Limits, *, textual: bool) -> None:
+    def __init__(self, head: Head, limits: Limits, sources: Sources, *, textual: bool) -> None:
         self.head = head
         self.limits = limits
         self.textual = textual
+        self._sources = sources
         self.warnings = head.warnings
         self.rows = 0  # read so far
         self.images = 0
@@ -72,9 +75,16 @@ class Rows:
         }
         self._prompt_column = head.column("prompt")
         caps = head.model.caps
-        usual = (caps.tasks[0], caps.sizes[0], "", caps.steps[1], caps.guidance[1], 1.0, None)
-        self._base = {**dict(zip(PRODUCT_ORDER, usual, strict=True)), **head.defaults.one}
-        self._plain = self._variants(_NOTHING)
+        usual = {
+            "task": caps.tasks[0],
+            "size": caps.sizes[0],
+            "negative_prompt": "",
+            "steps": caps.steps[1],
+            "guidance": caps.guidance[1],
+        }
+        self._base = {**dict.fromkeys(PRODUCT_ORDER), **usual, **self._taken(head.defaults.one)}
+        self._many = [(name, self._taken_all(name, many)) for name, many in head.defaults.many]
+        self._plain: list[Variant] | None = None  # of a row that sets nothing itself
 
     def drafts(self, rows: Iterable[Row]) -> Iterator[Draft]:
         """Raises `errors.BadRow`, `errors.UnsupportedParameter` or `errors.TooLarge` with
@@ -91,12 +101,11 @@ class Rows:
             raise errors.TooLarge(f"more than {self.limits.max_rows} rows", line=line, param="rows")
         try:
             values, metadata = self._read(line, given)
+            variants = self._variants_of(values)
         except errors.Error as error:
             error.line = line
             raise
-        own = len(values) > 1
-        n = values.get("n", self.head.defaults.n) if own else self.head.defaults.n
-        variants = self._variants(values) if own else self._plain
+        n = values.get("n", self.head.defaults.n)
         if self.images + len(variants) * n > self.limits.max_images:
             raise errors.TooLarge(
                 f"more than {self.limits.max_images} images", line=line, param="n"
@@ -128,11 +137,30 @@ class Rows:
                     self.warnings.add("model", told, line=line)
         if "prompt" not in values:
             raise errors.BadRow(f"the row has no {self._prompt_column}", param="prompt")
+        if "source" in values or "mask" in values:
+            values = self._taken(values)
         return values, _checked(metadata) if metadata else metadata
+
+    def _taken(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same values, with the pictures that its references stand for."""
+        return {
+            name: self._sources.take(name, value) if name in ("source", "mask") else value
+            for name, value in values.items()
+        }
+
+    def _taken_all(self, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(self._taken({name: value})[name] for value in values)
+
+    def _variants_of(self, values: Mapping[str, Any]) -> list[Variant]:
+        if len(values) > 1:
+            return list(map(_settled, self._variants(values)))
+        if self._plain is None:
+            self._plain = list(map(_settled, self._variants(_NOTHING)))
+        return self._plain
 
     def _variants(self, values: Mapping[str, Any]) -> list[Variant]:
         base = self._base
-        listed = {name: many for name, many in self.head.defaults.many if name not in values}
+        listed = {name: many for name, many in self._many if name not in values}
         if not listed:
             return [tuple([values.get(name, base[name]) for name in PRODUCT_ORDER])]
         choices = [listed.get(name) or (values.get(name, base[name]),) for name in PRODUCT_ORDER]
@@ -157,7 +185,7 @@ class Rows:
     ) -> Iterable[Draft]:
         first = self.images
         self.images = first + len(variants) * n
-        kept = values.get("source"), values.get("mask"), values.get("id"), metadata
+        kept = values.get("id"), metadata
         prompt = values["prompt"]
         if len(variants) == n == 1:
             return (self._draft((first, row, 0, prompt), variants[0], 0, kept),)
@@ -173,17 +201,47 @@ class Rows:
     ) -> Draft:
         """place: index, row, sample, prompt. k: which of its n. kept: what all images of
         the row share."""
-        task, size, negative, steps, guidance, strength, seed = variant
+        task, size, source, mask, negative, steps, guidance, strength, seed = variant
         if seed is None:
             seed = jobs.derive_seed(self.head.job.seed, place[0])
         elif k:
             seed = jobs.derive_seed(seed, k)
-        source, mask, custom_id, metadata = kept
+        custom_id, metadata = kept
         return tuple.__new__(
             Draft,
             (*place, seed, *size, negative, steps, guidance, task, source, mask, strength,
              custom_id, metadata),
         )  # fmt: skip
+
+
+def _settled(variant: Variant) -> Variant:
+    """With the strength that is usual for its task, and with pictures by their hash. Raises
+    `errors.BadRow` when the pictures are not those that its task needs."""
+    task, size, source, mask, *middle, strength, seed = variant
+    strength = jobs.usual_strength(task) if strength is None else strength
+    if task in jobs.SOURCE_TASKS or source is not None or mask is not None:
+        source, mask = _fitting(task, source, mask)
+    return (task, size, source, mask, *middle, strength, seed)
+
+
+def _fitting(
+    task: str, source: Source | None, mask: Source | None
+) -> tuple[str | None, str | None]:
+    if task not in jobs.SOURCE_TASKS:
+        param = "mask" if source is None else "source"
+        raise errors.BadRow(f"the task {task} starts from no {param}", param=param)
+    if source is None:
+        raise errors.BadRow(f"the task {task} needs a source", param="source")
+    if task not in jobs.MASK_TASKS:
+        if mask is not None:
+            raise errors.BadRow(f"the task {task} takes no mask", param="mask")
+        return source.sha256, None
+    if mask is None and not source.transparent:
+        raise errors.BadRow(
+            f"the task {task} needs a mask, or a source that is transparent in places",
+            param="mask",
+        )
+    return source.sha256, (mask or source).sha256
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from promptmill import errors, jobs, segments
-from promptmill.records import Job, LaneSpec, MapBlock, NewJob, Replay, Segment, Upload
+from promptmill.records import Job, LaneSpec, MapBlock, NewJob, Output, Replay, Segment, Upload
 from promptmill.store import erasing, insert_ignore, rows, tenants
 from promptmill.store.database import Database
 from promptmill.tables import job_counters, lanes, row_map
@@ -72,7 +72,7 @@ def begin(
         }
         made = insert_ignore(conn, table).values(fresh).returning(table.c.id)
         if (job_id := conn.scalar(made)) is not None:
-            return Upload(job_id, fresh["public_id"], 0)
+            return Upload(job_id, fresh["public_id"], 0, job.output)
         return _known(conn, job, idempotency_key, now, silent_after)
 
     begun = db.write(work)
@@ -94,7 +94,7 @@ def _known(
     epoch = row.upload_epoch + 1
     taken = {**_head(job, now), "upload_epoch": epoch}
     conn.execute(update(table).where(table.c.id == row.id).values(taken))
-    return Upload(row.id, row.public_id, epoch)
+    return Upload(row.id, row.public_id, epoch, job.output)
 
 
 def _held(conn: Connection, upload: Upload, **values: Any) -> None:
@@ -236,9 +236,10 @@ def _put_lanes(conn: Connection, job_id: int, specs: Sequence[LaneSpec]) -> None
     conn.execute(insert(job_counters), shards)
 
 
-def abandon(db: Database, upload: Upload) -> None:
+def abandon(db: Database, upload: Upload, *, clear: Callable[[], None] | None = None) -> None:
     """Deletes the job with its segments and frees the key. Nothing happens when the upload
-    was taken over."""
+    was taken over. clear: deletes the objects that were put for it; without it, or when it
+    raises, a tombstone stays, so that the sweep does."""
 
     def give_up(conn: Connection) -> bool:
         try:
@@ -255,16 +256,19 @@ def abandon(db: Database, upload: Upload) -> None:
 
     if db.write(give_up):
         erasing.erase(db, upload.job_id, erasing.SUBMISSION)
-        db.write(lambda conn: conn.execute(delete(table).where(table.c.id == upload.job_id)))
+        if clear is not None:
+            clear()
+            db.write(lambda conn: conn.execute(delete(table).where(table.c.id == upload.job_id)))
         db.scrub()
 
 
 def stale(db: Database, silent_after: float) -> list[Upload]:
     """Uploads whose heartbeat has been silent for `silent_after` seconds."""
-    query = select(table.c.id, table.c.public_id, table.c.upload_epoch).where(
+    query = select(table.c.id, table.c.public_id, table.c.upload_epoch, table.c.output).where(
         rows.IS_LIVE,
         table.c.state == _RECEIVING,
         table.c.deleted_at.is_(None),
         table.c.upload_beat < db.now() - silent_after,
     )
-    return [Upload(*row) for row in db.read(lambda conn: conn.execute(query).all())]
+    found = db.read(lambda conn: conn.execute(query).all())
+    return [Upload(*row[:3], output=Output(**row.output)) for row in found]

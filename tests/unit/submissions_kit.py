@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
+from PIL import Image
 
 from api import submissions
 from api.submissions.rows import Draft, Rows
+from api.submissions.sources import Taken
 from promptmill import errors
 from promptmill.models import Caps, Model
 
@@ -20,8 +24,8 @@ RICH = Model(
     "rich",
     Caps(
         sizes=SIZES,
-        tasks=("text2image", "image2image"),
-        parameters=("negative_prompt", "steps", "guidance", "source", "strength"),
+        tasks=("text2image", "img2img", "inpaint"),
+        parameters=("negative_prompt", "steps", "guidance", "strength"),
         steps=(1, 20, 50),
         guidance=(0.0, 7.5, 20.0),
         bucket_fields=("task", "width", "height", "steps", "guidance"),
@@ -73,8 +77,29 @@ def document(**fields: Any) -> submissions.Submission:
 
 
 def drafts(submission: submissions.Submission) -> list[Draft]:
-    rows = Rows(submission.head, submission.limits, textual=submission.textual)
+    sources = Taken(read, None)
+    rows = Rows(submission.head, submission.limits, sources, textual=submission.textual)
     return list(rows.drafts(submission.rows))
+
+
+def read(reference: str) -> bytes:
+    """The picture behind a reference: of one colour, in places transparent if it is called
+    clear. A text that is called text, and nothing that is called gone."""
+    if reference.startswith("gone"):
+        raise errors.NotFound("there is no such thing")
+    if reference.startswith("text"):
+        return b"no picture"
+    alpha = 100 if reference.startswith("clear") else 255
+    out = io.BytesIO()
+    Image.new("RGBA", (8, 8), (len(reference), 0, 0, alpha)).save(out, "PNG")
+    return out.getvalue()
+
+
+def sha(reference: str) -> str:
+    return hashlib.sha256(read(reference)).hexdigest()
+
+
+plan = functools.partial(submissions.plan, read=read)
 
 
 def lines(*rows: Any) -> bytes:

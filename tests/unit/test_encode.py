@@ -138,10 +138,10 @@ def test_any_prompt_makes_a_picture(pixels: Pixels, format: str, prompt: str) ->
 
 
 def test_a_source_picture_is_part_of_the_provenance(pixels: Pixels) -> None:
-    item = replace(ITEM, task="image2image", source="file_1", strength=0.5)
+    item = replace(ITEM, task="img2img", source="file_1", strength=0.5)
     info = opened(encoded(pixels, item)).info
     assert json.loads(info["promptmill"])["parameters"]["source"] == "file_1"
-    assert "Task: image2image, Denoising strength: 0.5" in info["parameters"]
+    assert "Task: img2img, Denoising strength: 0.5" in info["parameters"]
 
 
 def test_encoders_have_names() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from api import submissions
-from api.submissions import Limits, plan
+from api.submissions import Limits
 from api.submissions.plan import Duplicates
-from tests.unit.submissions_kit import document, drafts, lines, opened, refusal
+from tests.unit.submissions_kit import document, drafts, lines, opened, plan, refusal
 
 
 def test_a_plan() -> None:

@@ -12,21 +12,43 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from api.sources import Copies
 from api.submissions import Limits, Received, Submission, receive
 from api.submissions.digest import Digest
 from api.submissions.lanes import Lanes
 from api.submissions.rows import Draft, Rows
-from promptmill import errors, jobs, segments, tables
+from api.submissions.sources import Taken
+from promptmill import errors, jobs, keys, segments, tables
+from promptmill.blobs.fake import MemoryBlobs
 from promptmill.records import MapBlock, Segment, Upload
-from promptmill.store import images, submissions, tenants
+from promptmill.store import control, images, submissions, tenants
 from promptmill.store import jobs as stored
 from promptmill.store import models as registry
 from promptmill.store.database import Database
-from tests.unit.submissions_kit import RICH, STUB, cut, document, drafts, gz, lines, opened, refusal
+from tests.unit.submissions_kit import (
+    RICH,
+    STUB,
+    cut,
+    document,
+    drafts,
+    gz,
+    lines,
+    opened,
+    read,
+    refusal,
+    sha,
+)
+
+BLOBS = MemoryBlobs()
+SOURCES: dict[str, Any] = {
+    "read": read,
+    "copies": lambda upload: Copies(BLOBS, upload.output, upload.public_id),
+}
 
 
 @pytest.fixture
@@ -56,7 +78,7 @@ def receiving_module() -> ModuleType:
 
 
 def take(db: Database, submission: Submission, max_queued: int | None = None) -> Received:
-    return receive(db, submission, costs={}, max_queued=max_queued)
+    return receive(db, submission, costs={}, max_queued=max_queued, **SOURCES)
 
 
 def counts(db: Database) -> dict[str, int]:
@@ -87,6 +109,7 @@ def test_what_is_received_is_what_is_kept(any_db: Database) -> None:
         opened(body, query=[("seed", "4"), ("name", "x")]),
         costs={"task=text2image,width=64,height=64": 0.5},
         max_queued=None,
+        **SOURCES,
     )
     job = received.job
     assert (job.state, job.counts.total, received.replay) == (jobs.JobState.QUEUED, 5000, False)
@@ -310,7 +333,7 @@ def test_an_upload_that_stands_still_is_not(db: Database, monkeypatch: pytest.Mo
 def test_a_database_that_fails_while_abandoning_hides_no_error(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def down(*_: object) -> None:
+    def down(*_: object, **__: object) -> None:
         raise errors.DatabaseDown
 
     monkeypatch.setattr(submissions, "abandon", down)
@@ -356,7 +379,50 @@ def test_memory_is_flat(tmp_path: Path) -> None:
 
 def test_drafts_are_lazy() -> None:
     submission = document(prompts=["a"], n=10_000, seed=list(range(1000)))
-    rows = Rows(submission.head, submission.limits, textual=False)
+    rows = Rows(submission.head, submission.limits, Taken(read, None), textual=False)
     made = iter(rows.drafts(submission.rows))
     assert isinstance(next(made), Draft)
     assert rows.images == 10_000_000
+
+
+def test_sources_are_copied_once_to_the_job(db: Database) -> None:
+    rows = [{"prompt": "a", "source": f"file_{1 + i % 2 * 10}"} for i in range(6)]
+    job = take(db, opened(lines(*rows), query=[("model", "rich"), ("task", "img2img")])).job
+    page, _ = images.page(db, job, after=None, limit=10)
+    assert [image.item.source for image in page] == [sha("file_1"), sha("file_11")] * 3
+    prefix = keys.sources(job.output, job.public_id)
+    copied = {stored.key: BLOBS.read(stored.key) for stored in BLOBS.list(prefix)}
+    assert copied == {prefix + sha(ref): read(ref) for ref in ("file_1", "file_11")}
+    assert {image.item.strength for image in page} == {0.8}
+
+
+def test_a_refused_submission_leaves_no_copy_behind(db: Database) -> None:
+    before, objects = counts(db), {stored.key for stored in BLOBS.list("jobs/")}
+    query = [("model", "rich"), ("task", "img2img")]
+    good = [{"prompt": "a", "source": f"file_{'x' * i}"} for i in range(20)]
+    for bad in ({"prompt": "a", "source": "gone"}, {"prompt": "a"}, {"prompt": ""}):
+        error = refusal(lambda b=bad: take(db, opened(lines(*good, b), query=query)))  # type: ignore[misc]
+        assert (error.status, error.line) == (400, 21)
+        assert error.param == ("source" if bad["prompt"] else "prompt")
+    assert counts(db) == before
+    assert {stored.key for stored in BLOBS.list("jobs/")} == objects
+
+
+def test_copies_that_cannot_be_deleted_leave_a_tombstone_for_the_sweep(db: Database) -> None:
+    class Stuck(MemoryBlobs):
+        def delete(self, keys: object) -> None:
+            raise errors.StorageDown()
+
+    stuck = Stuck()
+    rows = [{"prompt": "a", "source": "file_1"}, {"prompt": "a", "source": "gone"}]
+    with pytest.raises(errors.BadRow):
+        receive(
+            db,
+            opened(lines(*rows), query=[("model", "rich"), ("task", "img2img")]),
+            costs={},
+            max_queued=None,
+            read=read,
+            copies=lambda upload: Copies(stuck, upload.output, upload.public_id),
+        )
+    [grave] = control.tombstones(db)
+    assert [stored.key for stored in stuck.list(keys.job_prefix(grave.output, grave.public_id))]

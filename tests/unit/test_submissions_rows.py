@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from api.submissions import Limits
-from api.submissions.rows import Draft
+from api.submissions.rows import Draft, Rows
+from api.submissions.sources import Taken
 from promptmill import jobs
-from tests.unit.submissions_kit import document, drafts, lines, opened, refusal
+from tests.unit.submissions_kit import document, drafts, lines, opened, read, refusal, sha
 
 RICH = ("model", "rich")
 
@@ -46,7 +47,7 @@ def test_a_row_may_set_every_field() -> None:
         size="128X128",
         steps=50,
         guidance=3,
-        task="image2image",
+        task="img2img",
         source="file_1",
         strength=0.5,
         id=17,
@@ -54,7 +55,7 @@ def test_a_row_may_set_every_field() -> None:
         style="oil",
     )
     assert draft[3:] == (
-        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "image2image", "file_1", None, 0.5, "17",
+        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, "17",
         {"style": "oil", "k": [1]},
     )  # fmt: skip
 
@@ -245,3 +246,55 @@ def test_a_row_that_names_another_model_is_told_that_it_cannot() -> None:
     assert [d.metadata for d in drafts(submission)] == [{"model": "stub"}, {"model": "rich"}]
     (warning,) = submission.head.warnings.first
     assert (warning.line, warning.field) == (2, "model")
+
+
+@pytest.mark.parametrize(
+    ("row", "param", "message"),
+    [
+        ({"task": "img2img"}, "source", "img2img needs a source"),
+        ({"source": "file_1"}, "source", "text2image starts from no source"),
+        ({"task": "img2img", "source": "gone_1"}, "source", "source 'gone_1': there is no such"),
+        ({"task": "img2img", "source": "text_1"}, "source", "no PNG, JPEG or WebP"),
+        ({"task": "img2img", "source": "file_1", "mask": "file_2"}, "mask", "takes no mask"),
+        ({"task": "inpaint", "source": "file_1"}, "mask", "needs a mask"),
+        ({"task": "inpaint", "source": "file_1", "mask": "gone"}, "mask", "mask 'gone'"),
+        ({"mask": "file_1"}, "mask", "starts from no mask"),
+    ],
+)
+def test_pictures_that_do_not_fit_the_task_are_refused_with_line_and_field(
+    row: dict[str, Any], param: str, message: str
+) -> None:
+    rows = [{"prompt": "fine"}, {"prompt": "a", **row}]
+    error = refusal(lambda: drafts(opened(lines(*rows), query=[RICH])))
+    assert (error.status, error.line, error.param) == (400, 2, param)
+    assert message in error.message
+
+
+def test_a_transparent_source_is_its_own_mask() -> None:
+    own = one([RICH], prompt="a", task="inpaint", source="clear_1")
+    assert (own.source, own.mask, own.strength) == (sha("clear_1"), sha("clear_1"), 1.0)
+    given = one([RICH], prompt="a", task="inpaint", source="clear_1", mask="file_2")
+    assert given.mask == sha("file_2")
+
+
+def test_a_default_source_serves_all_rows_and_a_list_of_them_is_a_product() -> None:
+    query = [RICH, ("task", "img2img"), ("source", "file_1")]
+    own = {"prompt": "b", "source": "file_22"}
+    found = drafts(opened(lines({"prompt": "a"}, own), query=query))
+    assert [draft.source for draft in found] == [sha("file_1"), sha("file_22")]
+    found = drafts(opened(lines({"prompt": "a"}), query=[*query, ("source", "file_22")]))
+    assert [draft.source for draft in found] == [sha("file_1"), sha("file_22")]
+
+
+def test_a_reference_is_looked_up_once() -> None:
+    asked: list[str] = []
+
+    def counted(reference: str) -> bytes:
+        asked.append(reference)
+        return read(reference)
+
+    rows = [{"prompt": "a", "task": "inpaint", "source": "file_1", "mask": "file_22"}] * 5
+    submission = opened(lines(*rows), query=[RICH])
+    made = Rows(submission.head, submission.limits, Taken(counted, None), textual=False)
+    assert len(list(made.drafts(submission.rows))) == 5
+    assert asked == ["file_1", "file_22"]

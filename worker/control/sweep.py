@@ -112,7 +112,7 @@ class Sweep:
         return len(control.retention(self._db, self._days)) if self._days > 0 else 0
 
     def uploads(self) -> int:
-        """Gives up the uploads that nobody goes on with."""
+        """Gives up the uploads that nobody goes on with; their objects go as tombstones."""
         silent = submissions.stale(self._db, ABANDONED)
         for upload in silent:
             submissions.abandon(self._db, upload)

@@ -1,0 +1,98 @@
+"""Where source pictures are found: earlier images, uploaded files, and objects below the
+prefixes that the farm allows, all of them the tenant's own; and where their copies go."""
+
+from __future__ import annotations
+
+import re
+
+from api.farm import Farm
+from promptmill import blobs, errors, jobs, keys, pictures, records
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+
+_TENANT = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*", re.ASCII)
+
+
+class Found:
+    """The sources that one tenant may use."""
+
+    def __init__(self, farm: Farm, tenant: records.Tenant) -> None:
+        self._farm = farm
+        self._tenant = tenant
+        self._prefixes = prefixes(farm.settings.source_prefixes, tenant.name)
+
+    def read(self, reference: str) -> bytes:
+        """Raises `errors.NotFound` for what is not there or not this tenant's, and
+        `errors.BadRow` for what is too large."""
+        if reference.startswith("img_"):
+            return self._image(reference)
+        return self._object(reference)
+
+    def _image(self, reference: str) -> bytes:
+        public_id, index = jobs.parse_image_id(reference)
+        job = stored_jobs.get(self._farm.db, self._tenant.id, public_id)
+        image = stored_images.get(self._farm.db, job, index, cache=self._farm.segments)
+        if image.state is not jobs.ImageState.DONE or image.key is None:
+            raise errors.NotFound(f"this image is {image.state}")
+        offset, length = image.offset or 0, image.length
+        return self._farm.blobs.read(image.key, offset=offset, length=length)
+
+    def _object(self, key: str) -> bytes:
+        if not any(key.startswith(prefix) for prefix in self._prefixes):
+            raise errors.NotFound(
+                "it is neither an image (img_…), an uploaded file (file_…), nor an object below "
+                "an allowed prefix (PROMPTMILL_SOURCE_PREFIXES)"
+            )
+        try:
+            there = self._farm.blobs.head(blobs.check_key(key))
+        except errors.BadRequest as error:
+            raise errors.BadRow(error.message) from error
+        if there is None:
+            raise errors.NotFound("there is no such object")
+        if there.size > pictures.MAX_BYTES:
+            raise errors.BadRow(
+                f"the picture has {there.size:,} bytes; at most {pictures.MAX_BYTES:,}"
+            )
+        return self._farm.blobs.read(key)
+
+
+def prefixes(setting: str, tenant: str) -> list[str]:
+    """The prefixes below which this tenant's sources may lie, each with its slash: those of
+    the setting, `{tenant}` replaced. A tenant whose name cannot name a folder has none of
+    those that ask for it."""
+    given = [part.strip().strip("/") for part in setting.split(",") if part.strip()]
+    named = _TENANT.fullmatch(tenant) is not None
+    return [
+        part.replace("{tenant}", tenant) + "/" for part in given if named or "{tenant}" not in part
+    ]
+
+
+class Copies:
+    """Copies of source pictures, beside the objects of the job that they are for."""
+
+    def __init__(self, store: blobs.BlobStore, output: records.Output, job: str) -> None:
+        self._store = store
+        self._output = output
+        self._job = job
+        self._any = False
+
+    def keep(self, sha256: str, data: bytes, content_type: str) -> None:
+        self._any = True  # from now on: it may be there even if this fails
+        key = keys.source(self._output, self._job, sha256=sha256)
+        self._store.create(key, data, content_type=content_type, metadata={})
+
+    def again(self, item: jobs.Item, output: records.Output, job: str) -> None:
+        """Copies what an item of another job starts from. What is gone stays away: the
+        worker says so."""
+        for sha256 in filter(None, {item.source, item.mask}):
+            try:
+                data = self._store.read(keys.source(output, job, sha256=sha256))
+            except errors.NotFound:
+                continue
+            self.keep(sha256, data, "application/octet-stream")
+
+    def discard(self) -> None:
+        """Deletes them all, of a job that will not be."""
+        if self._any:
+            there = self._store.list(keys.sources(self._output, self._job))
+            self._store.delete([stored.key for stored in there])

@@ -1,0 +1,110 @@
+"""Tasks that start from a picture, from submission to verification, on both stacks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from promptmill import keys
+from promptmill.records import Output
+from tests.e2e.conftest import Stack
+from tests.e2e.farm import Farm
+from tests.servers import wait_until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def pixels_of(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def content(farm: Farm, image: dict[str, Any]) -> bytes:
+    url = f"/v1/jobs/{image['job_id']}/images/{image['index']}/content"
+    answer = farm.http.get(url, follow_redirects=True)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def rendered(farm: Farm, rows: list[dict[str, Any]], **query: str) -> list[dict[str, Any]]:
+    job = farm.submit(rows, **query)["id"]
+    farm.wait(job)
+    farm.check(job)
+    return farm.images(job)
+
+
+def verdicts(farm: Farm, job: str) -> list[str]:
+    check = farm.http.post(f"/v1/jobs/{job}/verify", json={"all": True}).json()["id"]
+    farm.wait(check)
+    found = farm.http.get(f"/v1/jobs/{job}/verify/{check}").json()["data"]
+    return [verdict["status"] for verdict in found]
+
+
+def test_pictures_are_made_from_pictures(stack: Stack) -> None:
+    farm = stack.make(PROMPTMILL_SOURCE_PREFIXES="inputs/{tenant}").start(workers=1)
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
+    blobs = farm.blobs()
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    key = "inputs/default/masks/right.png"
+    blobs.create(key, png(mask), content_type="image/png", metadata={})
+
+    [first] = rendered(farm, [{"prompt": "a house", "seed": 1}])
+    rows = [
+        {"prompt": f"a roof {n}", "seed": n, "task": "inpaint", "source": first["id"], "mask": key}
+        for n in range(40)
+    ]
+    filled = rendered(farm, rows)
+    before = pixels_of(content(farm, first))
+    for image in filled[::13]:
+        after = pixels_of(content(farm, image))
+        np.testing.assert_array_equal(after[:, :32], before[:, :32])
+        assert (after[:, 32:] != before[:, 32:]).any()
+        assert image["source"] == first["sha256"]
+        assert image["mask"] == hashlib.sha256(png(mask)).hexdigest()
+    block = json.loads(Image.open(io.BytesIO(content(farm, filled[0]))).info["promptmill"])
+    assert block["parameters"]["source"] == first["sha256"]
+    assert verdicts(farm, filled[0]["job_id"]) == ["ok"] * 40
+
+    # what it started from may go: the job has its own copy
+    assert farm.http.delete(f"/v1/jobs/{first['job_id']}").status_code == 200
+    blobs.delete([key])
+    assert verdicts(farm, filled[0]["job_id"]) == ["ok"] * 40
+    alone = rendered(
+        farm, [{**rows[0], "source": filled[0]["id"], "task": "img2img", "mask": None}]
+    )
+    assert alone[0]["strength"] == 0.8
+
+    # a copy that is gone fails its own images, and no other
+    for worker in farm.workers:
+        worker.stop()
+    two = farm.submit(
+        [
+            {"prompt": "lost", "task": "img2img", "source": filled[0]["id"]},
+            {"prompt": "kept", "task": "img2img", "source": filled[1]["id"]},
+        ]
+    )["id"]
+    blobs.delete([keys.source(Output(), two, sha256=filled[0]["sha256"])])
+    farm.add_worker()
+    farm.wait(two)
+    lost, kept = farm.images(two)
+    assert (lost["state"], lost["error"]["code"]) == ("failed", "source_missing")
+    assert kept["state"] == "done"
+
+    # the copies live as long as their job
+    assert farm.http.delete(f"/v1/jobs/{two}").status_code == 200
+    wait_until(
+        lambda: not list(blobs.list(f"jobs/{two}/")), seconds=60, what="the copies are swept"
+    )
