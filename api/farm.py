@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery
 
 from api.rates import Pace, Rates
+from api.thumbnails import Thumbnails
 from promptmill import blobs, errors, jobs, records, wakeups
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
@@ -38,6 +39,7 @@ class Farm:
         self.blobs = blobs.open_store(settings)
         self.segments = stored_images.SegmentCache()
         self.rates = Rates()
+        self.thumbnails = Thumbnails()
         self.celery: Celery = wakeups.celery_app(settings)
         self._default: records.Tenant | None = None
         self._link_key: bytes | None = None

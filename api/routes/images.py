@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import contents, present, schemas
+from api import contents, present, schemas, thumbnails
 from api.deps import FarmDep, Limit, TenantDep
+from api.farm import Farm
 from api.links import CONTENT_TYPES, ReaderDep, filename, links, signed
-from promptmill import errors, jobs
+from promptmill import errors, jobs, records
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 
@@ -87,20 +88,61 @@ def content(
     """The bytes of a done image, or a range of them. An image's `url` may carry a signature
     that opens this without a key, for about an hour."""
     job = stored_jobs.get(farm.db, reader, job_id)
-    image = stored_images.get(farm.db, job, index, cache=farm.segments)
-    if image.state is not jobs.ImageState.DONE or image.key is None or image.sha256 is None:
-        raise errors.NotFound(f"image {index} is {image.state}: it has no bytes")
+    image, key, sha256 = _done(farm, job, index)
     if redirect and (link := signed(farm, job, image)):
         return RedirectResponse(link, 307)
     return contents.answer(
         farm.blobs,
         contents.Content(
-            key=image.key,
+            key=key,
             offset=image.offset or 0,
             bytes=image.bytes,
-            sha256=image.sha256.hex(),
+            sha256=sha256.hex(),
             media_type=CONTENT_TYPES[job.output.format],
             filename=filename(job, image),
         ),
         request,
     )
+
+
+@router.get(
+    "/{index}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}},
+)
+def thumbnail(
+    *,
+    job_id: str,
+    index: Index,
+    request: Request,
+    farm: FarmDep,
+    reader: ReaderDep,
+    size: Annotated[thumbnails.Size, Query()] = thumbnails.Size.MEDIUM,
+) -> Response:
+    """A small copy of a done image, never enlarged: WebP, or the picture itself where that is
+    small already. It never changes, and opens without a key as the content does."""
+    job = stored_jobs.get(farm.db, reader, job_id)
+    image, key, sha256 = _done(farm, job, index)
+    tag = f'"{sha256.hex()}-{size:d}"'
+    headers = {
+        "etag": tag,
+        "cache-control": "private, max-age=31536000, immutable",
+        "x-content-type-options": "nosniff",
+    }
+    if contents.is_known(request, tag):
+        return Response(status_code=304, headers=headers)
+    made = farm.thumbnails.get(
+        sha256,
+        size,
+        lambda: farm.blobs.read(key, offset=image.offset or 0, length=image.bytes),
+    )
+    return Response(made.data, headers=headers, media_type=made.media_type)
+
+
+def _done(farm: Farm, job: records.Job, index: int) -> tuple[records.Image, str, bytes]:
+    """A done image, the object that its bytes lie in, their sha256. Raises
+    `errors.NotFound` for any other image."""
+    image = stored_images.get(farm.db, job, index, cache=farm.segments)
+    if image.state is not jobs.ImageState.DONE or image.key is None or image.sha256 is None:
+        raise errors.NotFound(f"image {index} is {image.state}: it has no bytes")
+    return image, image.key, image.sha256

@@ -14,7 +14,6 @@ from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
 from promptmill import jobs, records
-from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -122,14 +121,6 @@ def listing(
 def show(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One job: its counts, pace and state."""
     return shown(farm, stored_jobs.get(farm.db, tenant.id, job_id))
-
-
-@router.get("/{job_id}/failures", response_model=schemas.Failures)
-def failures(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
-    """How many images failed, by error code: what `retry` takes."""
-    job = stored_jobs.get(farm.db, tenant.id, job_id)
-    codes = stored_images.error_counts(farm.db, job.id)
-    return schemas.Failures(job_id=job.public_id, codes=codes)
 
 
 @router.post("/{job_id}/cancel", response_model=schemas.Job)

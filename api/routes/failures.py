@@ -1,0 +1,70 @@
+"""The failed images of a job: how many by error code, and as rows to submit again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from api import rows, schemas
+from api.deps import FarmDep, TenantDep
+from api.farm import Farm
+from promptmill import jobs, records
+from promptmill.store import images as stored_images
+from promptmill.store import jobs as stored_jobs
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/failures", tags=["jobs"])
+
+MEDIA_TYPE = "application/x-ndjson"
+
+
+@router.get("", response_model=schemas.Failures)
+def failures(job_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """How many images failed, by error code: what `retry` takes."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    codes = stored_images.error_counts(farm.db, job.id)
+    return schemas.Failures(job_id=job.public_id, codes=codes)
+
+
+@router.get(
+    "/rows",
+    response_class=StreamingResponse,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
+def failed_rows(
+    job_id: str,
+    farm: FarmDep,
+    tenant: TenantDep,
+    code: Annotated[str | None, Query(description="only images that failed with it")] = None,
+) -> StreamingResponse:
+    """The rows of all failed images as JSON lines that `POST /v1/jobs` takes, each with the
+    seed that it had."""
+    job = stored_jobs.get(farm.db, tenant.id, job_id)
+    headers = {"content-disposition": f'attachment; filename="{job.public_id}-failed.jsonl"'}
+    pieces = _lines(farm, job, code)
+    first = next(pieces)  # a database that is out of reach is an error, not half a file
+    return StreamingResponse(
+        itertools.chain((first,), pieces), media_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def _lines(farm: Farm, job: records.Job, code: str | None) -> Iterator[bytes]:
+    """A page of lines at a time; one piece at the least."""
+    after: int | None = None
+    more = True
+    while more:
+        found, more = stored_images.page(
+            farm.db,
+            job,
+            after=after,
+            limit=schemas.MAX_PAGE,
+            states=[jobs.ImageState.FAILED],
+            code=code,
+            cache=farm.segments,
+        )
+        yield b"".join(map(rows.line_of, found))
+        after = found[-1].item.index if found else None
+        more = more and bool(found)
