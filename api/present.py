@@ -126,9 +126,9 @@ def image_of(
         custom_id=item.custom_id,
         state=str(image.state),
         prompt=item.prompt,
-        expanded_prompt=item.prompt,
+        expanded_prompt=image.expanded_prompt or item.prompt,
         negative_prompt=item.negative_prompt,
-        seed=item.seed,
+        seed=item.seed if image.seed is None else image.seed,
         model=job.model,
         fingerprint=image.fingerprint,
         width=item.width,
@@ -142,6 +142,8 @@ def image_of(
         bytes=image.bytes if done else None,
         sha256=image.sha256.hex() if image.sha256 else None,
         score=image.score,
+        below_min_score=image.below_min_score,
+        rerolls=[schemas.Reroll(seed=seed, score=score) for seed, score in image.rerolls],
         url=url(image) if done else None,
         attempts=image.attempt + 1 if terminal else image.attempt,
         error=error,
@@ -171,6 +173,8 @@ def model_of(model: models.Model, workers: int | None) -> schemas.Model:
         quantizations=list(caps.quantizations),
         max_batch=caps.max_batch,
         max_prompt=caps.max_prompt,
+        scores=caps.scores,
+        expander=caps.expander or None,
     )
 
 

@@ -76,6 +76,13 @@ class ImageError(Shape):
     message: str
 
 
+class Reroll(Shape):
+    """One attempt at an image."""
+
+    seed: int
+    score: float | None = Field(description="null: this seed could not be rendered")
+
+
 class Image(Shape):
     """One image of a job: its row after defaults and, when finished, its result."""
 
@@ -88,7 +95,7 @@ class Image(Shape):
     custom_id: str | None = Field(description="the row's own `id`")
     state: str = Field(description="queued, rendering, done, failed or cancelled")
     prompt: str = Field(description="as submitted")
-    expanded_prompt: str = Field(description="as rendered, wildcards and variables resolved")
+    expanded_prompt: str = Field(description="as rendered")
     negative_prompt: str
     seed: int
     model: str
@@ -103,7 +110,9 @@ class Image(Shape):
     strength: float | None = Field(description="how far it may leave its source")
     bytes: int | None
     sha256: str | None = Field(description="hex, of the bytes behind `url`")
-    score: float | None
+    score: float | None = Field(description="the model's own, higher is better")
+    below_min_score: bool | None = Field(description="no attempt reached the row's min_score")
+    rerolls: list[Reroll] = Field(description="each attempt, where the row has a min_score")
     url: str | None = Field(description="where the bytes are, once done")
     attempts: int
     error: ImageError | None
@@ -132,6 +141,8 @@ class Model(Shape):
     quantizations: list[str]
     max_batch: int
     max_prompt: int = Field(description="characters")
+    scores: bool = Field(description="it scores its pictures")
+    expander: str | None = Field(description="what its workers write prompts out with")
 
 
 class Worker(Shape):

@@ -80,7 +80,9 @@ def usual_strength(task: str) -> float:
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image to make: a row of a submission after defaults, one of its `n` samples.
-    source, mask: hex SHA-256 of the files that were copied when it was submitted."""
+    source, mask: hex SHA-256 of the files that were copied when it was submitted. min_score:
+    below it the image is made again with other seeds, `max_rerolls` times at most. expand:
+    a language model writes the prompt out before it is rendered."""
 
     index: int
     row: int
@@ -96,6 +98,9 @@ class Item:
     source: str | None = None
     mask: str | None = None
     strength: float = 1.0
+    min_score: float | None = None
+    max_rerolls: int = 0
+    expand: bool = False
     custom_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,6 +116,15 @@ def derive_seed(job_seed: int, index: int) -> int:
     """The seed of image `index` when its row gives none: the first 53 bits of
     SHA-256("promptmill-seed-v1:<job_seed>:<index>")."""
     digest = hashlib.sha256(f"promptmill-seed-v1:{job_seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
+
+
+def reroll_seed(seed: int, attempt: int) -> int:
+    """The seed of an image's attempt 1, 2, …: the first 53 bits of
+    SHA-256("promptmill-reroll-v1:<seed>:<attempt>"). Attempt 0 has the image's own."""
+    if attempt == 0:
+        return seed
+    digest = hashlib.sha256(f"promptmill-reroll-v1:{seed}:{attempt}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
 
 

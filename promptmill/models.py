@@ -19,7 +19,9 @@ class Caps:
     guidance: (least, default, most). batch_shapes: the batch sizes it runs, ascending.
     batch_invariant: same bytes at every batch shape, else one fixed shape is used.
     bucket_fields: item fields that must match inside one micro-batch. cost: seconds per
-    image, a first guess for fair queueing until it is measured.
+    image, a first guess for fair queueing until it is measured. scores: it scores its
+    pictures. expander: fingerprint of the language model that its workers write prompts
+    out with; empty when they have none.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -33,6 +35,8 @@ class Caps:
     bucket_fields: tuple[str, ...] = ("task", "width", "height")
     cost: float = 0.01
     max_prompt: int = 32_000
+    scores: bool = False
+    expander: str = ""
 
     @property
     def max_batch(self) -> int:

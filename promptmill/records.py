@@ -241,6 +241,8 @@ class Result:
     sha256: bytes | None = None
     bytes: int = 0
     score: float | None = None
+    rerolls: str | None = None  # JSON: [seed, score] of each attempt
+    expanded_prompt: str | None = None
     error_code: str | None = None
     error_text: str | None = None
 
@@ -255,16 +257,16 @@ class Result:
             generation=work.generation,
             state=state,
             attempt=work.attempt,
-            seed=work.item.seed,
             worker=worker,
             fingerprint=fingerprint,
-            **facts,
+            **{"seed": work.item.seed, **facts},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of a job as the API shows it: its item and, when terminal, its result."""
+    """One image of a job as the API shows it: its item and, when terminal, its result. seed:
+    the one that was used. rerolls: (seed, score) of each attempt, where some were asked for."""
 
     job_id: int
     item: Item
@@ -275,13 +277,22 @@ class Image:
     length: int | None = None
     sha256: bytes | None = None
     bytes: int = 0
+    seed: int | None = None
     score: float | None = None
+    rerolls: tuple[tuple[int, float | None], ...] = ()
+    expanded_prompt: str | None = None
     fingerprint: str | None = None
     error_code: str | None = None
     error_text: str | None = None
     render_ms: float | None = None
     worker: str | None = None
     finished_at: float | None = None
+
+    @property
+    def below_min_score(self) -> bool | None:
+        """None when its row asks for no score, or it has none."""
+        wanted = self.item.min_score
+        return None if wanted is None or self.score is None else self.score < wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ images = Table(
     Column("offset", BigInteger),
     Column("length", BigInteger),
     Column("score", Double),
+    Column("rerolls", Text),  # JSON: [seed, score] of each attempt, where some were asked for
+    Column("expanded_prompt", Text),  # as rendered, where the row asked for expansion
     Column("error_code", Text),
     Column("error_text", Text),
     Index(

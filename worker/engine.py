@@ -23,7 +23,8 @@ from worker.generators.base import Generator
 from worker.heart import Heart
 from worker.inputs import Inputs, Ready
 from worker.measured import Measured
-from worker.render import Outcome, Renderer, Turn
+from worker.outcomes import Outcome
+from worker.render import Renderer, Turn
 from worker.slot import Slot
 
 log = logging.getLogger(__name__)

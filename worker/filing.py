@@ -4,6 +4,7 @@ knows neither the store of objects nor the database that its results are for."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from promptmill.blobs import New, Stored, tar
 from promptmill.jobs import ImageState
 from promptmill.records import Lease, Result, Work
 from worker import encode
-from worker.render import Fault, Outcome, Picture
+from worker.outcomes import Fault, Outcome, Picture
 
 ERROR_TEXT = 1000  # characters kept of why an image failed
 
@@ -55,6 +56,8 @@ class Kept:
     sha256: bytes
     bytes: int
     fingerprint: str
+    seed: int
+    score: float | None
     offset: int | None = None
     length: int | None = None
 
@@ -81,7 +84,7 @@ def to_file(pair: tuple[Work, Picture]) -> File:
     work, picture = pair
     data = encode.encode(
         picture.pixels,
-        work.item,
+        picture.item,
         model=work.model,
         fingerprint=picture.fingerprint,
         format=work.output.format,
@@ -103,12 +106,14 @@ def _single(file: File, worker: str) -> Bundle:
     work = file.work
     key = keys.image(work.output, work.job, generation=work.generation, index=work.item.index)
     facts = {
-        "seed": str(work.item.seed),
+        "seed": str(file.picture.item.seed),
         "fingerprint": file.picture.fingerprint,
         "index": str(work.item.index),
         "attempt": str(work.attempt),
         "worker": worker,
     }
+    if file.picture.score is not None:
+        facts["score"] = repr(file.picture.score)
     kind = encode.CONTENT_TYPES[work.output.format]
     return Bundle(New(key, file.data, kind, facts), [file], None)
 
@@ -121,13 +126,13 @@ def _part(files: Sequence[File], lease: Lease) -> Bundle:
 
 
 def _sample(file: File) -> tar.Sample:
-    item, output = file.work.item, file.work.output
+    item, output = file.picture.item, file.work.output
     info = tar.describe(
         item,
         model=file.work.model,
         fingerprint=file.picture.fingerprint,
         sha256=file.sha256.hex(),
-        score=None,
+        score=file.picture.score,
     )
     return tar.Sample(item.index, file.data, output.extension(), text=item.prompt, info=info)
 
@@ -137,8 +142,7 @@ def keep(made: Bundle, there: Stored) -> list[Kept]:
     row must name."""
     if made.places is None:
         [file] = made.files
-        fingerprint = there.metadata.get("fingerprint", file.picture.fingerprint)
-        return [Kept(file, there.key, bytes.fromhex(there.sha256), there.size, fingerprint)]
+        return [_adopted(file, there)]
     return [
         Kept(
             file,
@@ -146,6 +150,8 @@ def keep(made: Bundle, there: Stored) -> list[Kept]:
             file.sha256,
             len(file.data),
             file.picture.fingerprint,
+            file.picture.item.seed,
+            file.picture.score,
             offset=offset,
             length=length,
         )
@@ -153,13 +159,33 @@ def keep(made: Bundle, there: Stored) -> list[Kept]:
     ]
 
 
+def _adopted(file: File, there: Stored) -> Kept:
+    picture, known = file.picture, there.metadata
+    score = known.get("score")
+    return Kept(
+        file,
+        there.key,
+        bytes.fromhex(there.sha256),
+        there.size,
+        fingerprint=known.get("fingerprint", picture.fingerprint),
+        seed=int(known.get("seed", picture.item.seed)),
+        score=float(score) if score else picture.score,
+    )
+
+
 def done(kept: Kept, worker: str) -> Result:
+    work, picture = kept.file.work, kept.file.picture
+    tried = [[attempt.seed, attempt.score] for attempt in picture.attempts]
     return Result.of(
-        kept.file.work,
+        work,
         ImageState.DONE,
         worker=worker,
         fingerprint=kept.fingerprint,
-        render_ms=kept.file.picture.milliseconds,
+        seed=kept.seed,
+        score=kept.score,
+        rerolls=json.dumps(tried) if tried else None,
+        expanded_prompt=picture.item.prompt if work.item.expand else None,
+        render_ms=picture.milliseconds,
         key=kept.key,
         offset=kept.offset,
         length=kept.length,

@@ -15,7 +15,7 @@ from promptmill import errors, jobs, keys, pictures
 from promptmill.blobs import BlobStore
 from promptmill.records import Work
 from worker.generators.base import Input
-from worker.render import Fault
+from worker.outcomes import Fault
 
 if TYPE_CHECKING:
     import numpy as np

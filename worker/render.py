@@ -3,15 +3,17 @@ memory, bisecting to the guilty item. Knows nothing of leases, stores or databas
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from promptmill.jobs import Item
-from worker.generators.base import Generator, Input, OutOfMemory
+from worker import rerolls
+from worker.generators.base import Generator, Input, OutOfMemory, Scorer
+from worker.outcomes import Fault, Outcome, Picture, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,27 +47,6 @@ class Turn:
             with self._changed:
                 self._taken = False
                 self._changed.notify_all()
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One rendered item. pixels: uint8 [H, W, 3]; milliseconds: its share of the batch."""
-
-    pixels: NDArray[np.uint8]
-    milliseconds: float
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An item that the generator could not render, found alone."""
-
-    code: str
-    text: str
-
-
-Outcome = Picture | Fault
-Task = tuple[Item, Input | None]  # an item and what it starts from
 
 
 class Renderer:
@@ -102,11 +83,18 @@ class Renderer:
         *,
         progress: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
-        """One outcome per item, in order: a failing batch is split until the guilty item
-        is alone, so that an innocent one is always rendered. inputs: what each item starts
-        from. progress: told after every forward pass."""
+        """One outcome per item, in order, the best of those that it asks for. inputs: what
+        each item starts from. progress: told after every forward pass."""
+        tasks = list(zip(items, inputs or [None] * len(items), strict=True))
+        return rerolls.best(lambda some: self._render(bucket, some, progress), tasks)
+
+    def _render(
+        self, bucket: str, tasks: Sequence[Task], progress: Callable[[], None]
+    ) -> list[Outcome]:
+        """A failing batch is split until the guilty item is alone, so that an innocent one
+        is always rendered."""
         outcomes: list[Outcome] = []
-        todo = [list(zip(items, inputs or [None] * len(items), strict=True))]
+        todo = [list(tasks)]
         while todo:
             chunk = todo.pop(0)
             limit = self.limit(bucket)
@@ -154,9 +142,21 @@ class Renderer:
             raise ValueError(
                 f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"
             )
+        scores = self._scores(items[: len(chunk)], pixels[: len(chunk)])
         share = (time.monotonic() - begun) * 1000 / len(chunk)
         fingerprint = self.fingerprint(shape)
-        return [Picture(pixels[i], share, fingerprint) for i in range(len(chunk))]
+        return [
+            Picture(items[i], pixels[i], share, fingerprint, score)
+            for i, score in enumerate(scores)
+        ]
+
+    def _scores(self, items: Sequence[Item], pixels: NDArray[np.uint8]) -> list[float | None]:
+        if not self.generator.caps.scores:
+            return [None] * len(items)
+        scores = list(map(float, cast(Scorer, self.generator).score(items, pixels)))
+        if len(scores) != len(items) or not all(map(math.isfinite, scores)):
+            raise ValueError(f"the generator scored {len(items)} pictures with {scores}")
+        return list(scores)
 
     def fingerprint(self, shape: int) -> str:
         """What decides the bytes at this batch shape."""

@@ -18,7 +18,7 @@ from promptmill.store import images, jobs
 from worker import filing
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
-from worker.render import Fault, Outcome
+from worker.outcomes import Fault, Outcome
 
 if TYPE_CHECKING:
     from worker.engine import Engine

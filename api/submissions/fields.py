@@ -14,6 +14,7 @@ from promptmill.models import Model
 MAX_SEED = (1 << jobs.SEED_BITS) - 1
 MAX_ID = 256
 MAX_REFERENCE = 512
+MAX_REROLLS = 32
 _SIZE = re.compile(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", re.ASCII)
 
 NAMES = (
@@ -28,6 +29,9 @@ NAMES = (
     "source",
     "mask",
     "strength",
+    "min_score",
+    "max_rerolls",
+    "expand",
     "id",
 )
 Parse = Callable[[Any], Any]
@@ -66,6 +70,15 @@ def _number(text: str) -> int | float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def flag(value: Any, *, name: str) -> bool:
+    """A boolean, or one of the words for it."""
+    if value in (True, "true", "1", "yes"):
+        return True
+    if value in (False, "false", "0", "no"):
+        return False
+    raise errors.BadRow(f"{name} must be true or false", param=name)
 
 
 def string(value: Any, *, name: str, most: int) -> str:
@@ -108,6 +121,9 @@ class Parsers:
             "source": lambda value: self.reference("source", value),
             "mask": lambda value: self.reference("mask", value),
             "strength": self.strength,
+            "min_score": self.min_score,
+            "max_rerolls": self.max_rerolls,
+            "expand": self.expand,
             "id": custom_id,
         }
 
@@ -157,6 +173,33 @@ class Parsers:
         if not 0 <= given <= 1:
             raise errors.BadRow("strength must be from 0 to 1", param="strength")
         return float(self._honoured("strength", given, 1.0))
+
+    def min_score(self, value: Any) -> float:
+        given = number(value, name="min_score", textual=self.textual)
+        self._scored("min_score")
+        return given
+
+    def max_rerolls(self, value: Any) -> int:
+        given = integer(value, name="max_rerolls", least=0, most=MAX_REROLLS, textual=self.textual)
+        if given:
+            self._scored("max_rerolls")
+        return given
+
+    def _scored(self, name: str) -> None:
+        if not self.caps.scores:
+            raise errors.UnsupportedParameter(
+                f"model {self.model.name} does not score its pictures", param=name
+            )
+
+    def expand(self, value: Any) -> bool:
+        given = flag(value, name="expand")
+        if given and not self.caps.expander:
+            raise errors.UnsupportedParameter(
+                f"no worker of model {self.model.name} can expand prompts: run `promptmill models "
+                "pull smollm2` where they run, and start them again",
+                param="expand",
+            )
+        return given
 
     def task(self, value: Any) -> str:
         given = string(value, name="task", most=64)

@@ -26,6 +26,9 @@ PRODUCT_ORDER = (
     "steps",
     "guidance",
     "strength",
+    "min_score",
+    "max_rerolls",
+    "expand",
     "seed",
 )
 DEFAULTS = frozenset({*PRODUCT_ORDER, "n"})

@@ -39,12 +39,7 @@ def choice(params: Mapping[str, Any], name: str, known: Sequence[str], usual: st
 
 def flag(params: Mapping[str, Any], name: str) -> bool:
     """A boolean, or one of the words for it; false when it is not given."""
-    value = params.get(name, False)
-    if value in (True, "true", "1", "yes"):
-        return True
-    if value in (False, "false", "0", "no"):
-        return False
-    raise errors.BadRequest(f"{name} must be true or false", param=name)
+    return fields.flag(params.get(name, False), name=name)
 
 
 def output(params: Mapping[str, Any], prefixes: Sequence[str]) -> records.Output:

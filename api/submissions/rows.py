@@ -38,6 +38,9 @@ class Draft(NamedTuple):
     source: str | None
     mask: str | None
     strength: float
+    min_score: float | None
+    max_rerolls: int
+    expand: bool
     custom_id: str | None
     metadata: Mapping[str, Any]
 
@@ -81,6 +84,8 @@ class Rows:
             "negative_prompt": "",
             "steps": caps.steps[1],
             "guidance": caps.guidance[1],
+            "max_rerolls": 0,
+            "expand": False,
         }
         self._base = {**dict.fromkeys(PRODUCT_ORDER), **usual, **self._taken(head.defaults.one)}
         self._many = [(name, self._taken_all(name, many)) for name, many in head.defaults.many]
@@ -201,7 +206,7 @@ class Rows:
     ) -> Draft:
         """place: index, row, sample, prompt. k: which of its n. kept: what all images of
         the row share."""
-        task, size, source, mask, negative, steps, guidance, strength, seed = variant
+        task, size, source, mask, negative, steps, guidance, *last, seed = variant
         if seed is None:
             seed = jobs.derive_seed(self.head.job.seed, place[0])
         elif k:
@@ -209,19 +214,22 @@ class Rows:
         custom_id, metadata = kept
         return tuple.__new__(
             Draft,
-            (*place, seed, *size, negative, steps, guidance, task, source, mask, strength,
+            (*place, seed, *size, negative, steps, guidance, task, source, mask, *last,
              custom_id, metadata),
         )  # fmt: skip
 
 
 def _settled(variant: Variant) -> Variant:
     """With the strength that is usual for its task, and with pictures by their hash. Raises
-    `errors.BadRow` when the pictures are not those that its task needs."""
-    task, size, source, mask, *middle, strength, seed = variant
+    `errors.BadRow` when the pictures are not those that its task needs, or rerolls have no
+    score to reach."""
+    task, size, source, mask, *middle, strength, least, rerolls, expand, seed = variant
     strength = jobs.usual_strength(task) if strength is None else strength
+    if rerolls and least is None:
+        raise errors.BadRow("max_rerolls needs a min_score", param="min_score")
     if task in jobs.SOURCE_TASKS or source is not None or mask is not None:
         source, mask = _fitting(task, source, mask)
-    return (task, size, source, mask, *middle, strength, seed)
+    return (task, size, source, mask, *middle, strength, least, rerolls, expand, seed)
 
 
 def _fitting(

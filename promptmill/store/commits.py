@@ -21,7 +21,7 @@ _CODES: Final = {ImageState.DONE: DONE, ImageState.FAILED: FAILED}
 _SMALL: Final = 100  # bytes that a remembered job takes in the cache
 _TEXT: Final = 2000  # characters of an error that are kept
 
-# column, Postgres type; the first nine are read from the result under their own name
+# column, Postgres type; the first eighteen are read from the result under their own name
 _COLUMNS: Final = (
     ("lane", "bigint"),
     ("position", "integer"),
@@ -39,12 +39,14 @@ _COLUMNS: Final = (
     ("score", "double precision"),
     ("worker", "text"),
     ("key", "text"),
+    ("rerolls", "text"),
+    ("expanded_prompt", "text"),
     ("error_code", "text"),
     ("error_text", "text"),
     ("state", "smallint"),
 )
 _NAMES: Final = ", ".join(f'"{name}"' for name, _ in (*_COLUMNS, ("finished_at", "")))
-_plain: Final = attrgetter(*(name for name, _ in _COLUMNS[:16]))
+_plain: Final = attrgetter(*(name for name, _ in _COLUMNS[:18]))
 
 # Only names of columns and types are put into the two statements as text.
 _POSTGRES: Final = f"""

@@ -5,6 +5,7 @@ inside which position order is index order."""
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -54,7 +55,10 @@ def to_image(job: Job, item: Item, row: Row[Any] | None) -> Image:
         length=row.length,
         sha256=None if row.sha256 is None else bytes(row.sha256),
         bytes=row.bytes,
+        seed=row.seed,
         score=row.score,
+        rerolls=tuple((seed, score) for seed, score in json.loads(row.rerolls or "[]")),
+        expanded_prompt=row.expanded_prompt,
         fingerprint=row.fingerprint,
         error_code=row.error_code,
         error_text=row.error_text,

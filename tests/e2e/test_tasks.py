@@ -108,3 +108,28 @@ def test_pictures_are_made_from_pictures(stack: Stack) -> None:
     wait_until(
         lambda: not list(blobs.list(f"jobs/{two}/")), seconds=60, what="the copies are swept"
     )
+
+
+def test_the_best_of_several_is_kept_and_each_attempt_told(stack: Stack) -> None:
+    farm = stack.make().start(workers=1)
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
+    rows = [{"prompt": f"a star {n}", "seed": n} for n in range(70)]
+    plain = rendered(farm, rows)
+    assert {i["below_min_score"] for i in plain} == {None}
+    least = sorted(i["score"] for i in plain)[35]
+    asked = rendered(farm, rows, min_score=str(least), max_rerolls="3")
+    for before, after in zip(plain, asked, strict=True):
+        tried = after["rerolls"]
+        assert tried[0] == {"seed": before["seed"], "score": before["score"]}
+        best = max(tried, key=lambda one: one["score"])
+        assert (after["seed"], after["score"]) == (best["seed"], best["score"])
+        assert after["below_min_score"] is (best["score"] < least)
+        assert all(one["score"] < least for one in tried[:-1])
+        assert len(tried) == 4 or best["score"] >= least
+        if len(tried) == 1:
+            assert after["sha256"] == before["sha256"]
+    assert {len(i["rerolls"]) for i in asked} == {1, 2, 3, 4}
+    packed = rendered(farm, rows, min_score=str(least), max_rerolls="3", packing="tar")
+    for name in ("sha256", "seed", "score", "rerolls"):
+        assert [i[name] for i in packed] == [i[name] for i in asked]
+    assert verdicts(farm, asked[0]["job_id"]) == ["ok"] * 70

@@ -29,6 +29,8 @@ RICH = Model(
         steps=(1, 20, 50),
         guidance=(0.0, 7.5, 20.0),
         bucket_fields=("task", "width", "height", "steps", "guidance"),
+        scores=True,
+        expander="writer-1",
     ),
     "fp-rich",
 )

@@ -11,7 +11,7 @@ from promptmill.blobs.fake import MemoryBlobs
 from promptmill.jobs import ImageState, Item
 from promptmill.records import Lease, LeasedSpan, Output, Work
 from worker import filing
-from worker.render import Fault, Picture
+from worker.outcomes import Fault, Picture
 
 LEASE = Lease("lease1", "worker1", "b", (LeasedSpan(5, 1, 2, 0, 3, 0),))
 
@@ -34,12 +34,13 @@ def work(index: int, *, packing: str = "image", pinned: str | None = None, job: 
     )
 
 
-def picture(shade: int) -> Picture:
-    return Picture(np.full((64, 64, 3), shade, dtype=np.uint8), 1.5, "fp")
+def picture(shade: int, of: Work | None = None) -> Picture:
+    item = (of or work(shade)).item
+    return Picture(item, np.full((64, 64, 3), shade, dtype=np.uint8), 1.5, "fp", 0.5)
 
 
 def files(*works: Work) -> list[filing.File]:
-    return [filing.to_file((one, picture(n))) for n, one in enumerate(works)]
+    return [filing.to_file((one, picture(n, one))) for n, one in enumerate(works)]
 
 
 def test_a_job_pinned_to_another_fingerprint_is_refused() -> None:

@@ -18,7 +18,8 @@ from promptmill.records import Output, Work
 from worker.generators.base import Input, Pixels
 from worker.generators.stub import Stub
 from worker.inputs import Inputs
-from worker.render import Fault, Picture, Renderer
+from worker.outcomes import Fault, Picture
+from worker.render import Renderer
 
 
 def file(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -13,7 +13,8 @@ import pytest
 from promptmill.jobs import Item
 from worker.generators.base import OutOfMemory, Pixels
 from worker.generators.stub import Stub
-from worker.render import Fault, Picture, Renderer, Turn
+from worker.outcomes import Fault, Picture
+from worker.render import Renderer, Turn
 
 
 def items(*prompts: str) -> list[Item]:

@@ -50,12 +50,16 @@ def test_a_row_may_set_every_field() -> None:
         task="img2img",
         source="file_1",
         strength=0.5,
+        min_score=-1.5,
+        max_rerolls=3,
+        expand=True,
         id=17,
         metadata={"k": [1]},
         style="oil",
     )
     assert draft[3:] == (
-        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, "17",
+        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, -1.5, 3,
+        True, "17",
         {"style": "oil", "k": [1]},
     )  # fmt: skip
 
@@ -147,6 +151,7 @@ def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
         ("steps", "many"), ("steps", 0), ("guidance", "high"), ("guidance", None or {}),
         ("strength", 2), ("strength", -0.1), ("negative_prompt", 5), ("task", 5),
         ("source", {}), ("id", 1.5), ("id", "x" * 257), ("id", True),
+        ("min_score", "high"), ("max_rerolls", 33), ("max_rerolls", -1), ("expand", "maybe"),
         ("extra", "x" * 9000),
     ],
 )  # fmt: skip
@@ -166,6 +171,9 @@ UNSUPPORTED = [
     ("task", "inpaint"),
     ("source", "file_1"),
     ("mask", "file_2"),
+    ("min_score", 0.5),
+    ("max_rerolls", 2),
+    ("expand", True),
 ]
 
 
@@ -298,3 +306,14 @@ def test_a_reference_is_looked_up_once() -> None:
     made = Rows(submission.head, submission.limits, Taken(counted, None), textual=False)
     assert len(list(made.drafts(submission.rows))) == 5
     assert asked == ["file_1", "file_22"]
+
+
+def test_rerolls_need_a_score_to_reach() -> None:
+    error = refusal(lambda: drafts(opened(lines({"prompt": "a", "max_rerolls": 2}), query=[RICH])))
+    assert (error.line, error.param) == (1, "min_score")
+    query = [RICH, ("min_score", "0.5"), ("max_rerolls", "2"), ("expand", "true")]
+    plain, own = drafts(
+        opened(lines({"prompt": "a"}, {"prompt": "b", "min_score": 1}), query=query)
+    )
+    assert (plain.min_score, plain.max_rerolls, plain.expand) == (0.5, 2, True)
+    assert (own.min_score, own.max_rerolls) == (1.0, 2)

@@ -63,3 +63,13 @@ class Generator(Protocol):
     def close(self) -> None:
         """Frees the device."""
         ...
+
+
+class Scorer(Protocol):
+    """What a generator offers beside, whose `caps.scores` is set."""
+
+    def score(self, items: Sequence[Item], pixels: Pixels) -> Sequence[float]:
+        """How well each picture of uint8 [N, H, W, 3] shows what its item asks for, higher
+        is better; any N. It runs one fixed shape, whatever N, so that a score depends on
+        its own item and picture alone; what decides it belongs to the fingerprint."""
+        ...

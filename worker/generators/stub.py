@@ -31,6 +31,7 @@ class Stub:
         batch_shapes=(1, 2, 4, 8, 16, 32),
         quantizations=("none",),
         batch_invariant=True,
+        scores=True,
         bucket_fields=("task", "width", "height", "steps"),
         cost=0.001,
     )
@@ -75,6 +76,10 @@ class Stub:
         scale = np.ones((item.height // 8, item.width // 8, 1), dtype=np.uint8)
         picture: Pixels = np.kron(squares, scale)
         return picture
+
+    def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
+        """The mean brightness from 0 to 1: any picture has one, and seeds differ in it."""
+        return [float(picture.mean() / 255) for picture in pixels]
 
     def close(self) -> None:
         """Nothing to free."""

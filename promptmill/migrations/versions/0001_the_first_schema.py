@@ -55,6 +55,8 @@ def upgrade() -> None:
         sa.Column("offset", sa.BigInteger(), nullable=True),
         sa.Column("length", sa.BigInteger(), nullable=True),
         sa.Column("score", sa.Double(), nullable=True),
+        sa.Column("rerolls", sa.Text(), nullable=True),
+        sa.Column("expanded_prompt", sa.Text(), nullable=True),
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("error_text", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("lane", "position", name="pk_images"),
