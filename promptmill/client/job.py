@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from promptmill.client.verification import Verification
 
 PAGE = 1000
+SOON = 0.05  # seconds between two looks at a job that is about to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,8 @@ class Job:
         every: float = 1.0,
     ) -> Job:
         """Returns when the job is finished. progress: called with the job as it moves, at
-        most every `every` seconds; True prints it. Raises `TimeoutError` after `timeout`
-        seconds."""
+        most every `every` seconds; True prints it. Near the expected end it looks more
+        often. Raises `TimeoutError` after `timeout` seconds."""
         told = Printed() if progress is True else progress
         started, pause = time.monotonic(), 0.05
         while True:
@@ -119,7 +120,8 @@ class Job:
             left = None if timeout is None else started + timeout - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"{self.id} is still {self.state} after {timeout:g} s")
-            pause = min(every, pause * 1.5)
+            near = every if self.eta is None else max(SOON, self.eta / 2)
+            pause = min(every, pause * 1.5, near)
             time.sleep(pause if left is None else min(pause, left))
 
     def images(

@@ -67,13 +67,13 @@ def _each(
     return [job for job in done if job is not None]
 
 
-def finish_ready(db: Database, job_ids: Sequence[int] | None = None) -> list[Job]:
-    """Completes the queued and paused jobs (of `job_ids`, or all) whose counters reach the
+def finish_ready(db: Database, public_ids: Sequence[str] | None = None) -> list[Job]:
+    """Completes the queued and paused jobs (of `public_ids`, or all) whose counters reach the
     total. The counters are closed and summed again first."""
     begun = or_(table.c.started_at.is_not(None), table.c.total == 0)
     where = [rows.IS_LIVE, table.c.state.in_(_OPEN), begun]
-    if job_ids is not None:
-        where.append(table.c.id.in_(list(job_ids)))
+    if public_ids is not None:
+        where.append(table.c.public_id.in_(list(public_ids)))
     ended = func.coalesce(func.sum(job_counters.c.done + job_counters.c.failed), 0)
     ready = (
         select(table.c.id)

@@ -23,8 +23,8 @@ def test_a_job_completes_when_its_last_image_is_terminal(db: Database) -> None:
     jobs.pause(db, 1, paused.public_id)
     assert [j.id for j in control.finish_ready(db)] == [paused.id]
     kit.commit(db, [kit.done(works[2])], shard=2)
-    assert control.finish_ready(db, [open_.id]) == []
-    (completed,) = control.finish_ready(db, [job.id, open_.id])
+    assert control.finish_ready(db, [open_.public_id]) == []
+    (completed,) = control.finish_ready(db, [job.public_id, open_.public_id])
     assert (completed.state, completed.counts.failed) == (JobState.COMPLETED, 1)
     assert completed.finished_at is not None and completed.started_at is not None
     assert [j.id for j in control.open_jobs(db, "stub")] == [open_.id]

@@ -13,7 +13,8 @@ from promptmill import errors
 from promptmill.jobs import JobState
 from promptmill.store import images, jobs
 from tests.integration.control_bench import Bench, Clock, bench, failed
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_until
+from worker.control.ears import Ears
 from worker.control.finaliser import Finaliser
 
 pytestmark = pytest.mark.servers
@@ -37,6 +38,26 @@ def test_a_finished_job_is_completed_and_leaves_redis(farm: Bench) -> None:
     assert farm.queue.lane_ids() == []
     assert {next(heard), next(heard)} == {job.public_id, other.public_id}
     farm.stop.set()
+
+
+def test_a_job_that_was_heard_of_ends_without_a_round(farm: Bench) -> None:
+    job, other, unheard = farm.submit(20), farm.submit(5), farm.submit(5)
+    finaliser = Finaliser(farm.db, farm.queues, farm.settings)
+    ears = Ears(farm.queues, finaliser.look, stop=farm.stop)
+    ears.step()
+    assert farm.work_off("w", 5) == 30
+
+    def ended() -> bool:  # told again until its listener has subscribed
+        farm.queue.publish(job.public_id)
+        ears.tell()
+        return farm.job(job).state is JobState.COMPLETED
+
+    wait_until(ended, seconds=10, what="the job ends")
+    finaliser.look([other.public_id])
+    assert farm.job(other).state is JobState.COMPLETED
+    assert farm.job(unheard).state is JobState.QUEUED
+    farm.stop.set()
+    ears.join(2)
 
 
 def test_a_job_with_failed_images_completes_and_can_be_retried(farm: Bench) -> None:

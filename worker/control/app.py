@@ -19,6 +19,7 @@ from promptmill.store.database import Database
 from promptmill.store.leadership import Leadership
 from worker.control import webhook
 from worker.control.audit import Audit
+from worker.control.ears import PAUSE, Ears
 from worker.control.finaliser import Finaliser
 from worker.control.health import Health
 from worker.control.loop import Duty, Line
@@ -73,6 +74,7 @@ class Term:
         self.audit = Audit(db, queues)
         self.reaper = Reaper(db, queues, settings)
         self.finaliser = Finaliser(db, queues, settings)
+        self.ears = Ears(queues, self.finaliser.look, stop=self._over)
         self.wake = Wake(queues, farm.celery)
         self.sweep = Sweep(db, farm.blobs, settings, stop=self._over)
         self.outboxes = [
@@ -92,7 +94,7 @@ class Term:
             "finaliser", self._over, [Duty("finaliser", 0.5, self.finaliser.step, rest=4.0)]
         )
         wake = self._line("wake", 1.0, self.wake.step)
-        self.lines = [repairs, reaper, finaliser, wake, self._sweeping()]
+        self.lines = [repairs, reaper, finaliser, *self._hearing(), wake, self._sweeping()]
         self.lines += [
             self._line(f"outbox-{number}", 1.0, outbox.step)
             for number, outbox in enumerate(self.outboxes)
@@ -100,6 +102,12 @@ class Term:
 
     def _line(self, name: str, period: float, step: Callable[[], object]) -> Line:
         return Line(name, self._over, [Duty(name, period, step)])
+
+    def _hearing(self) -> list[Line]:
+        return [
+            self._line("ears", 5.0, self.ears.step),
+            self._line("heard", PAUSE, self.ears.tell),
+        ]
 
     def _sweeping(self) -> Line:
         duties = [
@@ -120,6 +128,7 @@ class Term:
         self._over.set()
         for line in self.lines:
             line.join(JOIN_SECONDS / len(self.lines))
+        self.ears.join(JOIN_SECONDS / 2)
 
     def counts(self) -> dict[str, int]:
         return {

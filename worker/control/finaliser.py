@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from promptmill import errors, failpoints
 from promptmill.records import Job
@@ -36,7 +36,14 @@ class Finaliser:
     def step(self) -> int:
         """Returns the jobs that ended in this round."""
         ended = [*control.finish_ready(self._db), *control.expire(self._db)]
-        ended += self._finish_cancelling()
+        return self._ended([*ended, *self._finish_cancelling()])
+
+    def look(self, moved: Collection[str]) -> int:
+        """The same for these jobs (public ids), which just had results, if they are now
+        complete."""
+        return self._ended(control.finish_ready(self._db, sorted(moved)))
+
+    def _ended(self, ended: Sequence[Job]) -> int:
         for job in ended:
             failpoints.reach("finaliser.ended")
             self._clear(job)
