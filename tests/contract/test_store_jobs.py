@@ -254,20 +254,31 @@ def test_an_upload_can_be_deleted(db: Database) -> None:
     assert kit.everything(db)["segments"] == 0
 
 
+def test_a_key_may_do_what_its_scopes_say(db: Database) -> None:
+    key_id, secret = tenants.create_key(db, "acme", scopes=("submit", "read"))
+    found = tenants.authenticate(db, secret)
+    assert found is not None and found[1] == {tenants.Scope.READ, tenants.Scope.SUBMIT}
+    listed = {key.id: key for key in tenants.list_keys(db)}
+    assert listed[key_id].scopes == found[1]
+
+
 def test_keys_are_hashed_and_revocable(db: Database) -> None:
     key_id, secret = tenants.create_key(db, "acme", weight=2.0, max_queued=50)
     _, second = tenants.create_key(db, "acme")
-    tenant = tenants.authenticate(db, secret)
-    assert tenant is not None
+    found = tenants.authenticate(db, secret)
+    assert found is not None
+    tenant, scopes = found
+    assert scopes == {"read", "submit", "manage"}
     assert (tenant.name, tenant.weight, tenant.max_queued) == ("acme", 2.0, 50)
-    assert tenants.authenticate(db, second) == tenant == tenants.get(db, tenant.id)
+    assert tenants.authenticate(db, second) == found
+    assert tenants.get(db, tenant.id) == tenant
     for wrong in (secret[:-1] + "x", "", "pm_", secret.upper(), "\0", "schlüssel", secret + " "):
         assert tenants.authenticate(db, wrong) is None
     assert secret not in repr(tenants.list_keys(db))
     assert tenants.revoke_key(db, key_id)
     assert not tenants.revoke_key(db, key_id)
     assert tenants.authenticate(db, secret) is None
-    assert tenants.authenticate(db, second) == tenant
+    assert tenants.authenticate(db, second) == found
     listed = {key.id: key for key in tenants.list_keys(db)}
     assert listed[key_id].revoked_at is not None and listed[key_id].tenant == "acme"
     with pytest.raises(errors.NotFound):

@@ -114,7 +114,11 @@ def _load(where: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True)
         model = AutoModel.from_pretrained(
-            where, local_files_only=True, dtype=dtype, attn_implementation="eager"
+            where,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation="eager",
         )
     except (OSError, ValueError) as problem:
         raise errors.Error(
