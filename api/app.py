@@ -27,6 +27,7 @@ from api.routes import (
     jobs,
     manifests,
     models,
+    openai_files,
     openai_images,
     provenance,
     verify,
@@ -57,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = lambda: False
     api_errors.install(app)
     app.add_middleware(
-        api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({("POST", "/v1/jobs")})
+        api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({"/v1/jobs", "/v1/files"})
     )
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered)
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         webhooks,
         manifests,
         models,
+        openai_files,
         openai_images,
         provenance,
         health,

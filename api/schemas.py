@@ -304,3 +304,19 @@ class Health(Shape):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str] = Field(default={}, description="by name: ok, or what is wrong")
+
+
+class Fault(Shape):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="the parameter or field at fault")
+    code: str | None = Field(description="stable, for machines")
+    line: int | None = Field(default=None, description="of the body, from 1")
+
+
+class Failure(Shape):
+    """Every error of the API."""
+
+    error: Fault

@@ -7,6 +7,7 @@ import re
 
 from api.farm import Farm
 from promptmill import blobs, errors, jobs, keys, pictures, records
+from promptmill.store import files as stored_files
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 
@@ -26,6 +27,8 @@ class Found:
         `errors.BadRow` for what is too large."""
         if reference.startswith("img_"):
             return self._image(reference)
+        if reference.startswith("file_"):
+            return self._file(reference)
         return self._object(reference)
 
     def _image(self, reference: str) -> bytes:
@@ -36,6 +39,13 @@ class Found:
             raise errors.NotFound(f"this image is {image.state}")
         offset, length = image.offset or 0, image.length
         return self._farm.blobs.read(image.key, offset=offset, length=length)
+
+    def _file(self, reference: str) -> bytes:
+        file = stored_files.get(self._farm.db, self._tenant.id, reference)
+        if file.batch_id is not None:
+            raise errors.NotFound("this file is the output of a batch, no picture")
+        _check_size(file.bytes)
+        return self._farm.blobs.read(keys.file(file.public_id))
 
     def _object(self, key: str) -> bytes:
         if not any(key.startswith(prefix) for prefix in self._prefixes):
@@ -49,11 +59,13 @@ class Found:
             raise errors.BadRow(error.message) from error
         if there is None:
             raise errors.NotFound("there is no such object")
-        if there.size > pictures.MAX_BYTES:
-            raise errors.BadRow(
-                f"the picture has {there.size:,} bytes; at most {pictures.MAX_BYTES:,}"
-            )
+        _check_size(there.size)
         return self._farm.blobs.read(key)
+
+
+def _check_size(size: int) -> None:
+    if size > pictures.MAX_BYTES:
+        raise errors.BadRow(f"the picture has {size:,} bytes; at most {pictures.MAX_BYTES:,}")
 
 
 def prefixes(setting: str, tenant: str) -> list[str]:

@@ -37,3 +37,8 @@ def source(output: Output, job: str, *, sha256: str) -> str:
 def repaired(output: Output, job: str, *, generation: int, index: int, nonce: str) -> str:
     name = f"repaired/{index:09d}-{nonce}.{output.extension()}"
     return generation_prefix(output, job, generation) + name
+
+
+def file(public_id: str) -> str:
+    """An uploaded file."""
+    return f"files/{public_id}"

@@ -88,3 +88,25 @@ class ImagesResponse(Shape):
     quality: str = "auto"
     background: str = "opaque"
     job_id: str = Field(description="ours: the job that made them")
+
+
+class FileObject(Shape):
+    """A file of the tenant. The output of a batch that runs is `uploaded` and still grows."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["uploaded", "processed"]
+    expires_at: int | None = None
+    status_details: str | None = None
+
+
+class FileDeleted(Shape):
+    """The answer to the deletion of a file."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True

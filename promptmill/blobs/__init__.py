@@ -61,6 +61,11 @@ class BlobStore(Protocol):
         creating them again adopts those."""
         ...
 
+    def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
+        """Creates an object of any size from its pieces, in flat memory, under a key that
+        nobody else creates. When `pieces` raises, nothing is left."""
+        ...
+
     def head(self, key: str) -> Stored | None: ...
 
     def read(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:

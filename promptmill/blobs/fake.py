@@ -44,6 +44,9 @@ class MemoryBlobs:
             for new in objects
         ]
 
+    def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
+        return self.create(key, b"".join(pieces), content_type=content_type, metadata={})
+
     def head(self, key: str) -> Stored | None:
         self._up()
         found = self._objects.get(check_key(key))

@@ -25,6 +25,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from promptmill import errors
@@ -33,6 +34,16 @@ from promptmill.blobs import CHUNK, New, Stored, check_key
 SYNCS = 16  # at once: a journal merges them into one commit
 BATCH = 64  # objects synced together, each with an open file
 RACES = 100  # each is won as soon as no deletion falls between two system calls
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """Bytes under a temporary name."""
+
+    fd: int
+    path: Path
+    sha256: str
+    size: int
 
 
 class DirBlobs:
@@ -58,23 +69,35 @@ class DirBlobs:
 
     def _create_batch(self, objects: Sequence[New]) -> list[Stored]:
         with contextlib.ExitStack() as stack:
-            drafts = [stack.enter_context(self._draft(new.data)) for new in objects]
-            list(self._syncs.map(os.fsync, [fd for fd, _ in drafts]))
-            stored = [self._link(new, at) for new, (_, at) in zip(objects, drafts, strict=True)]
+            drafts = [stack.enter_context(self._draft([new.data])) for new in objects]
+            list(self._syncs.map(os.fsync, [draft.fd for draft in drafts]))
+            stored = [self._link(new, draft) for new, draft in zip(objects, drafts, strict=True)]
             for folder in {self._path(new.key).parent for new in objects}:
                 _sync_folder(folder)
             return stored
 
+    def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
+        check_key(key)
+        with _outage(self.root), self._draft(pieces) as draft:
+            os.fsync(draft.fd)
+            stored = self._link(New(key, b"", content_type), draft)
+            _sync_folder(self._path(key).parent)
+            return stored
+
     @contextlib.contextmanager
-    def _draft(self, data: bytes) -> Iterator[tuple[int, Path]]:
+    def _draft(self, pieces: Iterable[bytes]) -> Iterator[_Draft]:
         """The bytes under a temporary name, locked, not yet synced."""
         fd, path = self._locked_file()
         try:
             os.fchmod(fd, 0o644)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            yield fd, path
+            sha256, size = hashlib.sha256(), 0
+            for piece in pieces:
+                sha256.update(piece)
+                size += len(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+            yield _Draft(fd, path, sha256.hexdigest(), size)
         finally:
             path.unlink(missing_ok=True)
             os.close(fd)
@@ -88,7 +111,7 @@ class DirBlobs:
                 return fd, Path(name)
             os.close(fd)  # taken for a dead one before it was locked
 
-    def _link(self, new: New, draft: Path) -> Stored:
+    def _link(self, new: New, draft: _Draft) -> Stored:
         """Gives the draft its name, or adopts what has it. Tried again where a deletion
         prunes the folder at that moment."""
         for _ in range(RACES):
@@ -98,12 +121,12 @@ class DirBlobs:
                 _make_folder(self._path(new.key).parent)
         return self._link_once(new, draft)
 
-    def _link_once(self, new: New, draft: Path) -> Stored:
-        path, sha256 = self._path(new.key), hashlib.sha256(new.data).hexdigest()
+    def _link_once(self, new: New, draft: _Draft) -> Stored:
+        path, sha256 = self._path(new.key), draft.sha256
         note = self._note(new.key, sha256)
         self._write_note(note, new)
         try:
-            os.link(draft, path)
+            os.link(draft.path, path)
         except FileExistsError:
             there = self._describe(new.key)
             if there.sha256 != sha256:
@@ -111,7 +134,7 @@ class DirBlobs:
             return there
         return Stored(
             key=new.key,
-            size=len(new.data),
+            size=draft.size,
             sha256=sha256,
             created=True,
             modified=time.time(),
@@ -227,10 +250,10 @@ class DirBlobs:
         with _outage(self.root):
             _make_folder(self.root)
             self._remove_dead_drafts()
-            with self._draft(b"promptmill") as (fd, draft):
-                os.fsync(fd)
-                twin = draft.with_suffix(".link")
-                os.link(draft, twin)
+            with self._draft([b"promptmill"]) as draft:
+                os.fsync(draft.fd)
+                twin = draft.path.with_suffix(".link")
+                os.link(draft.path, twin)
                 twin.unlink()
 
     def close(self) -> None:

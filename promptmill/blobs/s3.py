@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors
@@ -26,6 +26,7 @@ from promptmill.blobs import CHUNK, New, Stored, check_key, s3_faults
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
         HeadObjectOutputTypeDef,
         ObjectIdentifierTypeDef,
         PutObjectRequestTypeDef,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PUTS = 8  # side by side: boto3 spends a millisecond of CPU on each, more gain little
 CONFLICTS = 6  # tries while another creation of the same key is under way
+PART = 8 << 20  # bytes of one part of a large object
 LONGEST_LINK = 7 * 24 * 3600.0  # seconds; S3 refuses more
 SHA256 = "promptmill-sha256"  # metadata, for stores that keep no checksum
 
@@ -73,6 +75,38 @@ class S3Blobs:
             return list(
                 self._puts.map(lambda new: self._create(new, create_only=create_only), objects)
             )
+
+    def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
+        parts = _cut(pieces, PART)
+        first, second = next(parts, b""), next(parts, None)
+        if second is None:
+            return self.create(key, first, content_type=content_type, metadata={})
+        check_key(key)
+        with self._outage():
+            return self._upload(key, chain((first, second), parts), content_type)
+
+    def _upload(self, key: str, parts: Iterable[bytes], content_type: str) -> Stored:
+        """S3's multipart upload; its rest is removed when it breaks off."""
+        client, bucket, name = self._client(), self.bucket, self.prefix + key
+        begun = client.create_multipart_upload(Bucket=bucket, Key=name, ContentType=content_type)
+        id = begun["UploadId"]
+        sha256, size, done = hashlib.sha256(), 0, _no_parts()
+        try:
+            for number, data in enumerate(parts, start=1):
+                put = client.upload_part(
+                    Bucket=bucket, Key=name, UploadId=id, PartNumber=number, Body=data
+                )
+                done.append({"ETag": put["ETag"], "PartNumber": number})
+                sha256.update(data)
+                size += len(data)
+            client.complete_multipart_upload(
+                Bucket=bucket, Key=name, UploadId=id, MultipartUpload={"Parts": done}
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):
+                client.abort_multipart_upload(Bucket=bucket, Key=name, UploadId=id)
+            raise
+        return Stored(key, size, sha256.hexdigest(), created=True, modified=time.time())
 
     def _create(self, new: New, *, create_only: bool) -> Stored:
         sha256 = hashlib.sha256(new.data)
@@ -317,6 +351,22 @@ def _connect(endpoint_url: str | None) -> S3Client:
 
 def _named(name: str) -> ObjectIdentifierTypeDef:
     return {"Key": name}
+
+
+def _no_parts() -> list[CompletedPartTypeDef]:
+    return []
+
+
+def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of `size`, the last one shorter."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        while len(held) >= size:
+            yield bytes(held[:size])
+            del held[:size]
+    if held:
+        yield bytes(held)
 
 
 def _pieces(body: Any) -> Iterator[bytes]:

@@ -307,3 +307,24 @@ def test_open_store(tmp_path: Path, s3: Bucket) -> None:
         S3Blobs("b", endpoint_url="nonsense").head("a")
     for made in (folder, spaced, remote):
         made.close()
+
+
+def test_an_object_made_from_pieces(store: BlobStore) -> None:
+    for count in (0, 1, 3, 20):  # a part of S3's multipart upload has 8 MiB
+        pieces = [bytes([number]) * 1_000_000 for number in range(count)]
+        made = store.create_from(f"files/{count}", iter(pieces), content_type="text/plain")
+        data = b"".join(pieces)
+        assert (made.size, made.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert store.read(f"files/{count}") == data
+
+
+def test_pieces_that_break_off_leave_nothing(store: BlobStore) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(20):
+            yield bytes(1_000_000)
+        raise errors.BadRequest("the client went away")
+
+    with pytest.raises(errors.BadRequest, match="went away"):
+        store.create_from("files/broken", pieces(), content_type="text/plain")
+    assert store.head("files/broken") is None
+    assert list(store.list("files/")) == []

@@ -85,11 +85,11 @@ def test_killed_after_its_link_it_is_adopted_with_its_metadata(store: DirBlobs, 
 
 def test_drafts_of_the_living_are_left_alone(store: DirBlobs, root: Path) -> None:
     other = DirBlobs(root)
-    with store._draft(b"being written") as (_, draft):
+    with store._draft([b"being written"]) as draft:
         other.probe()
         other.delete(["nothing"])
-        assert draft.exists()
-    assert not draft.exists()
+        assert draft.path.exists()
+    assert not draft.path.exists()
     other.close()
 
 

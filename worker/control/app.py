@@ -115,6 +115,7 @@ class Term:
             Duty("tombstones", 10.0, self.sweep.tombstones),
             Duty("retention", 60.0, self.sweep.retention),
             Duty("uploads", 60.0, self.sweep.uploads),
+            Duty("files", 10.0, self.sweep.files),
         ]
         return Line("sweep", self._over, duties, watched=False)
 

@@ -14,7 +14,7 @@ from promptmill import keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
-from promptmill.store import control, images, submissions
+from promptmill.store import control, files, images, submissions
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.control")
@@ -110,6 +110,15 @@ class Sweep:
     def retention(self) -> int:
         """Deletes the jobs that are older than the setting allows, which may be never."""
         return len(control.retention(self._db, self._days)) if self._days > 0 else 0
+
+    def files(self) -> int:
+        """Deletes uploaded files that were deleted, that expired, or that never arrived
+        whole. Returns them."""
+        dead = files.dead(self._db, AT_ONCE)
+        self._delete(keys.file(file.public_id) for file in dead if file.batch_id is None)
+        if dead and not self._stop.is_set():
+            files.forget(self._db, [file.id for file in dead])
+        return len(dead)
 
     def uploads(self) -> int:
         """Gives up the uploads that nobody goes on with; their objects go as tombstones."""

@@ -13,6 +13,8 @@ depends_on = None
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 LIVE = "state IN ('receiving', 'queued', 'paused', 'cancelling')"
 TABLES = [
+    "batches",
+    "files",
     "images",
     "incidents",
     "job_counters",
@@ -237,6 +239,70 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
     )
     op.create_index("ix_api_keys_prefix", "api_keys", ["prefix"])
+    op.create_table(
+        "files",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("public_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("purpose", sa.Text(), nullable=False),
+        sa.Column("filename", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("batch_id", Id, nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_files"),
+        sa.UniqueConstraint("public_id", name="uq_files_public_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_files_tenant_id_id", "files", ["tenant_id", "id"])
+    op.create_index(
+        "ix_files_expires_at", "files", ["expires_at"], **where("expires_at IS NOT NULL")
+    )
+    op.create_index(
+        "ix_files_unready", "files", ["id"], **where("state IN ('receiving', 'deleted')")
+    )
+    op.create_table(
+        "batches",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("public_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("input_file", sa.Text(), nullable=False),
+        sa.Column("output_file", sa.Text(), nullable=False),
+        sa.Column("error_file", sa.Text(), nullable=False),
+        sa.Column("completion_window", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Text(), nullable=False),
+        sa.Column("packing", sa.Text(), nullable=False),
+        sa.Column("webhook", sa.Text(), nullable=True),
+        sa.Column("metadata", sa.JSON(), nullable=True),
+        sa.Column("base_url", sa.Text(), nullable=False),
+        sa.Column("output_expires_in", sa.Double(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("request_hash", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=True),
+        sa.Column("claimed_until", sa.Double(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("job_id", Id, nullable=True),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("completed", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False),
+        sa.Column("in_progress_at", sa.Double(), nullable=True),
+        sa.Column("cancelling_at", sa.Double(), nullable=True),
+        sa.Column("finalizing_at", sa.Double(), nullable=True),
+        sa.Column("ended_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_batches"),
+        sa.UniqueConstraint("public_id", name="uq_batches_public_id"),
+        sa.UniqueConstraint("tenant_id", "idempotency_key", name="uq_batches_tenant_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_batches_tenant_id_id", "batches", ["tenant_id", "id"])
+    op.create_index("ix_batches_job_id", "batches", ["job_id"])
+    op.create_index("ix_batches_request_hash", "batches", ["tenant_id", "request_hash"])
+    op.create_index("ix_batches_alive", "batches", ["id"], **where("status IS NULL"))
     tenants = sa.table("tenants", sa.column("name"), sa.column("weight"), sa.column("created_at"))
     op.bulk_insert(tenants, [{"name": "default", "weight": 1.0, "created_at": 0.0}])
 

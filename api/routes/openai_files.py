@@ -1,0 +1,128 @@
+"""`/v1/files`, as the official OpenAI client calls it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from api import errors as api_errors
+from api import present, schemas
+from api.bodies import Chunks
+from api.deps import FarmDep, TenantDep
+from api.links import LINK_SECONDS
+from api.openai import files
+from api.openai.shapes import FileDeleted, FileObject
+from promptmill import errors, keys
+from promptmill.store import files as stored
+
+router = APIRouter(prefix="/v1/files", tags=["openai"])
+
+MOST_FILES = 10_000  # in one page
+
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"enum": list(files.PURPOSES)},
+                        "expires_after[anchor]": {"enum": ["created_at"]},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": files.LEAST_SECONDS,
+                            "maximum": files.MOST_SECONDS,
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    response_model=FileObject,
+    openapi_extra=_UPLOAD,
+    responses=api_errors.documented(400, 408, 409, 413, 415, 503),
+)
+async def upload(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
+    """Stores a file: the form's `file`, streamed to the store of objects."""
+    chunks = Chunks(request, limit=farm.settings.max_body_bytes)
+    limiter: CapacityLimiter = request.app.state.uploads
+    kind = request.headers.get("content-type", "")
+    file = await anyio.to_thread.run_sync(
+        files.receive, farm, tenant, chunks, kind, limiter=limiter
+    )
+    return files.show(file)
+
+
+@router.get("", response_model=schemas.Page[FileObject], responses=api_errors.documented(400, 503))
+def listing(
+    *,
+    farm: FarmDep,
+    tenant: TenantDep,
+    after: Annotated[str | None, Query(description="the id of a file")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_FILES)] = MOST_FILES,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> Any:
+    """The tenant's files by age, the newest first."""
+    found, more = stored.page(
+        farm.db,
+        tenant.id,
+        after=after,
+        limit=limit,
+        ascending=order == "asc",
+        purpose=purpose,
+    )
+    return present.page_of(map(files.show, found), has_more=more)
+
+
+@router.get("/{file_id}", response_model=FileObject, responses=api_errors.documented(404, 503))
+def show(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """One file."""
+    return files.show(stored.get(farm.db, tenant.id, file_id))
+
+
+@router.delete("/{file_id}", response_model=FileDeleted, responses=api_errors.documented(404, 503))
+def delete(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
+    """Deletes a file. What was made from it stays."""
+    stored.drop(farm.db, stored.get(farm.db, tenant.id, file_id))
+    return FileDeleted(id=file_id)
+
+
+@router.get(
+    "/{file_id}/content",
+    response_class=Response,
+    responses={
+        200: {"content": {files.MEDIA_TYPE: {}}},
+        302: {"description": "To a link that the store signed: an hour, no key needed."},
+        **api_errors.documented(404, 503),
+    },
+)
+def content(file_id: str, farm: FarmDep, tenant: TenantDep) -> Response:
+    """The bytes of a file."""
+    file = stored.get(farm.db, tenant.id, file_id)
+    key = keys.file(file.public_id)
+    if link := farm.blobs.url(key, expires=LINK_SECONDS, filename=file.filename):
+        return RedirectResponse(link, 302)
+    try:
+        pieces = farm.blobs.stream(key)
+    except errors.NotFound as gone:
+        raise errors.NotFound(f"the bytes of {file_id} are gone", param="file_id") from gone
+    headers = {
+        "content-length": str(file.bytes),
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
+        "x-content-type-options": "nosniff",
+    }
+    return StreamingResponse(pieces, media_type=files.MEDIA_TYPE, headers=headers)
