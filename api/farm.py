@@ -157,7 +157,7 @@ class Farm:
     def require(self) -> None:
         """Raises the `errors.Unavailable` of what cannot be reached, naming its setting."""
         self.db.require_schema()
-        self.queue(self.settings.model).ping()
+        self.queue(self.settings.model_name).ping()
         self.blobs.probe()
 
     def close(self) -> None:

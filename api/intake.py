@@ -22,7 +22,7 @@ def take(
         tenant_id=tenant.id,
         find_model=lambda name: stored_models.get(farm.db, name),
         limits=submissions.Limits.from_settings(settings),
-        default_model=settings.model,
+        default_model=settings.model_name,
         idempotency_key=key,
         output_prefixes=prefixes,
     )

@@ -98,6 +98,7 @@ class Item:
     source: str | None = None
     mask: str | None = None
     strength: float = 1.0
+    lora: str = ""
     min_score: float | None = None
     max_rerolls: int = 0
     expand: bool = False

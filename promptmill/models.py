@@ -3,11 +3,42 @@ imports a generator. Workers register it; the table `models` keeps it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from promptmill import errors, jobs
+
+HUB = "hf:"  # hf:ORG/NAME[@REVISION]: a checkpoint as the Hugging Face hub keeps it
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,100}", re.ASCII)
+
+
+def is_folder(model: str) -> bool:
+    """Whether PROMPTMILL_MODEL means a folder on this machine."""
+    return not model.startswith(HUB) and ("/" in model or model.startswith((".", "~")))
+
+
+def served_name(model: str) -> str:
+    """The name that jobs call a model by, from PROMPTMILL_MODEL: ORG/NAME of
+    `hf:ORG/NAME@REVISION`, the last part of a folder's path, else the value itself. Raises
+    `errors.SettingInvalid` for what cannot be a name."""
+    if model.startswith(HUB):
+        name = model.removeprefix(HUB).partition("@")[0]
+        if not _HUB_NAME.fullmatch(name):
+            raise errors.SettingInvalid(
+                f"PROMPTMILL_MODEL={model!r} must be hf:ORG/NAME or hf:ORG/NAME@REVISION"
+            )
+        return name
+    name = Path(model).expanduser().resolve().name if is_folder(model) else model
+    if not _NAME.fullmatch(name):
+        raise errors.SettingInvalid(
+            f"PROMPTMILL_MODEL={model!r}: {name!r} cannot be a model's name (letters, digits, "
+            "dot, dash and underscore can)"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +49,12 @@ class Caps:
     seed that change its output; any other value than the default is refused. steps,
     guidance: (least, default, most). batch_shapes: the batch sizes it runs, ascending.
     batch_invariant: same bytes at every batch shape, else one fixed shape is used.
-    bucket_fields: item fields that must match inside one micro-batch. cost: seconds per
-    image, a first guess for fair queueing until it is measured. scores: it scores its
-    pictures. expander: fingerprint of the language model that its workers write prompts
-    out with; empty when they have none.
+    bucket_fields: item fields that must match inside one micro-batch. budget: pixels that
+    one micro-batch may hold, so that large images make small batches; 0 for any number.
+    loras: names of the adapters that an item may ask for. cost: seconds per image, a first
+    guess for fair queueing until it is measured. scores: it scores its pictures. expander:
+    fingerprint of the language model that its workers write prompts out with; empty when
+    they have none.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -33,6 +66,8 @@ class Caps:
     quantizations: tuple[str, ...] = ("none",)
     batch_invariant: bool = False
     bucket_fields: tuple[str, ...] = ("task", "width", "height")
+    budget: int = 0
+    loras: tuple[str, ...] = ()
     cost: float = 0.01
     max_prompt: int = 32_000
     scores: bool = False
@@ -56,6 +91,13 @@ class Caps:
     def bucket(self, item: jobs.Item) -> str:
         """The bucket of an item: its `bucket_fields` as `name=value` pairs, in order."""
         return ",".join(f"{name}={getattr(item, name)}" for name in self.bucket_fields)
+
+    def most_of(self, item: jobs.Item) -> int:
+        """The largest batch shape of images like `item` that the budget allows."""
+        if not self.budget:
+            return self.max_batch
+        fitting = self.budget // (item.width * item.height)
+        return max((s for s in self.batch_shapes if s <= fitting), default=self.batch_shapes[0])
 
     def shape_for(self, count: int) -> int:
         """The batch shape that `count` items are padded to."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
-from promptmill import errors
+from promptmill import errors, models
 
 PREFIX = "PROMPTMILL_"
 CLIENT_ONLY = frozenset({"URL", "API_KEY"})
@@ -36,6 +36,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "emoji-gan"
+    model_options: str = ""
     quantization: str = "auto"
     device: str = "auto"
     slots: int = 3
@@ -61,6 +62,11 @@ class Settings:
                 "set PROMPTMILL_AUTH=keys, or PROMPTMILL_HOST=127.0.0.1",
                 param="PROMPTMILL_AUTH",
             )
+
+    @property
+    def model_name(self) -> str:
+        """The name that jobs call `model` by."""
+        return models.served_name(self.model)
 
     @property
     def database(self) -> str:
@@ -98,6 +104,7 @@ def _check(settings: Settings) -> Settings:
         raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
     if not 2 <= settings.slots <= 16:
         raise errors.SettingInvalid(f"{PREFIX}SLOTS must be from 2 to 16")
+    models.served_name(settings.model)
     for name, url, schemes in (
         ("DATABASE_URL", settings.database, ("sqlite", "postgresql", "postgres")),
         ("REDIS_URL", settings.redis, ("unix", "redis", "rediss")),

@@ -88,7 +88,7 @@ def build(settings: Settings, engine: Engine) -> Celery:
 
 
 def open_generator(settings: Settings) -> Generator:
-    generator = registry.create(settings.model)
+    generator = registry.create(settings.model, settings.model_options)
     generator.load(device=settings.device, quantization=settings.quantization)
     generator.warmup(generator.caps.batch_shapes)
     return generator
@@ -101,7 +101,7 @@ def open_engine(settings: Settings) -> Engine:
     db.require_schema()
     blobs = open_store(settings)
     blobs.probe()
-    queue = RedisQueue(settings.redis, settings.model)
+    queue = RedisQueue(settings.redis, settings.model_name)
     queue.ping()
     generator = open_generator(settings)
     fingerprint = of_files(generator.fingerprint)
@@ -136,7 +136,7 @@ def run(settings: Settings) -> int:
     app = build(settings, engine)
     worker = app.Worker(
         hostname=f"render@{engine.worker}",
-        queues=[wakeups.queue_name(settings.model)],
+        queues=[wakeups.queue_name(settings.model_name)],
         pool="threads",
         concurrency=1,
         prefetch_multiplier=1,

@@ -57,6 +57,8 @@ def parameters(item: Item, model: str) -> str:
     }
     if item.task != "text2image":
         settings |= {"Task": item.task, "Denoising strength": f"{item.strength:g}"}
+    if item.lora:
+        settings["Lora"] = item.lora
     lines = [item.prompt]
     if item.negative_prompt:
         lines.append(f"Negative prompt: {item.negative_prompt}")
@@ -80,6 +82,8 @@ def provenance(item: Item, model: str, fingerprint: str) -> str:
     }
     if item.task != "text2image":
         settings |= {"source": item.source, "mask": item.mask, "strength": item.strength}
+    if item.lora:
+        settings["lora"] = item.lora
     block = {
         "prompt": item.prompt,
         "parameters": settings,

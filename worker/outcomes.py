@@ -43,5 +43,6 @@ class Fault:
     text: str
 
 
+REJECTED = "rejected"  # code of a fault: a check refused the prompt or the picture
 Outcome = Picture | Fault
 Task = tuple[Item, Input | None]  # an item and what it starts from

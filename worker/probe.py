@@ -27,9 +27,9 @@ class Shape:
     memory_bytes: int
 
 
-def probe(name: str, *, device: str, quantization: str) -> Iterator[Shape]:
+def probe(name: str, *, device: str, quantization: str, options: str = "") -> Iterator[Shape]:
     """Raises `errors.ModelNotFound`, and what `load` raises."""
-    generator = registry.create(name)
+    generator = registry.create(name, options)
     generator.load(device=device, quantization=quantization)
     generator.warmup(generator.caps.batch_shapes)
     try:
@@ -39,10 +39,10 @@ def probe(name: str, *, device: str, quantization: str) -> Iterator[Shape]:
         generator.close()
 
 
-def pull(name: str, *, device: str, quantization: str) -> str:
+def pull(name: str, *, device: str, quantization: str, options: str = "") -> str:
     """Loads the weights as a worker would; the generator's fingerprint. Raises
     `errors.Error` naming the file that is missing or damaged."""
-    generator = registry.create(name)
+    generator = registry.create(name, options)
     generator.load(device=device, quantization=quantization)
     fingerprint = generator.fingerprint
     generator.close()

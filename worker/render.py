@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, cast
 
 from promptmill.jobs import Item
 from worker import rerolls
-from worker.generators.base import Generator, Input, OutOfMemory, Scorer
-from worker.outcomes import Fault, Outcome, Picture, Task
+from worker.generators.base import Generator, Input, OutOfMemory, Rejected, Scorer, Stepwise
+from worker.outcomes import REJECTED, Fault, Outcome, Picture, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Abandoned(Exception):
+    """Nobody wants what is being rendered any more."""
 
 
 class Turn:
@@ -66,14 +70,15 @@ class Renderer:
     ) -> None:
         self.generator = generator
         self.caps = dict(caps or {})
+        self.step = (0, 0)  # of the forward pass that runs: (done, in all)
         self._base = fingerprint or generator.fingerprint
         self._lower = lower
 
-    def limit(self, bucket: str) -> int:
-        """The largest batch to try in this bucket."""
-        return min(
-            self.caps.get(bucket, self.generator.caps.max_batch), self.generator.caps.max_batch
-        )
+    def limit(self, bucket: str, item: Item | None = None) -> int:
+        """The largest batch to try in this bucket; of items like this one."""
+        caps = self.generator.caps
+        most = caps.max_batch if item is None else caps.most_of(item)
+        return min(self.caps.get(bucket, most), most)
 
     def render(
         self,
@@ -84,7 +89,9 @@ class Renderer:
         progress: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         """One outcome per item, in order, the best of those that it asks for. inputs: what
-        each item starts from. progress: told after every forward pass."""
+        each item starts from. progress: told after every forward pass, and after every step
+        of a generator that goes by steps; it may raise `Abandoned`."""
+        self.tell(progress)
         tasks = list(zip(items, inputs or [None] * len(items), strict=True))
         return rerolls.best(lambda some: self._render(bucket, some, progress), tasks)
 
@@ -97,7 +104,7 @@ class Renderer:
         todo = [list(tasks)]
         while todo:
             chunk = todo.pop(0)
-            limit = self.limit(bucket)
+            limit = self.limit(bucket, chunk[0][0])
             if len(chunk) > limit:
                 todo[:0] = [chunk[:limit], chunk[limit:]]
                 continue
@@ -109,6 +116,8 @@ class Renderer:
                     continue
                 self._halve(bucket, min(limit, self._shape(len(chunk), limit)))
                 todo.insert(0, chunk)
+            except Abandoned:
+                raise
             except Exception as error:
                 if len(chunk) == 1:
                     outcomes.append(Fault("render_failed", f"{type(error).__name__}: {error}"))
@@ -118,6 +127,17 @@ class Renderer:
             finally:
                 progress()
         return outcomes
+
+    def tell(self, progress: Callable[[], None]) -> None:
+        """Has the generator tell its steps."""
+        if not isinstance(self.generator, Stepwise):
+            return
+
+        def watch(done: int, total: int) -> None:
+            self.step = (done, total)
+            progress()
+
+        self.generator.watch = watch
 
     def _shape(self, count: int, limit: int) -> int:
         """A generator that is not batch-invariant always runs the largest shape that
@@ -136,8 +156,7 @@ class Renderer:
         items = [item for item, _ in padded]
         inputs = [given for _, given in padded if given is not None]
         begun = time.monotonic()
-        generate = self.generator.generate
-        pixels = generate(items, inputs) if inputs else generate(items)
+        pixels, reasons = self._generate(items, inputs)
         if pixels.shape[0] != shape or pixels.dtype.name != "uint8":
             raise ValueError(
                 f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"
@@ -146,9 +165,21 @@ class Renderer:
         share = (time.monotonic() - begun) * 1000 / len(chunk)
         fingerprint = self.fingerprint(shape)
         return [
-            Picture(items[i], pixels[i], share, fingerprint, score)
+            Fault(REJECTED, reasons[i])
+            if i in reasons
+            else Picture(items[i], pixels[i], share, fingerprint, score)
             for i, score in enumerate(scores)
         ]
+
+    def _generate(
+        self, items: Sequence[Item], inputs: Sequence[Input]
+    ) -> tuple[NDArray[np.uint8], Mapping[int, str]]:
+        """Pictures, and why the model itself refuses some, by place."""
+        generate = self.generator.generate
+        try:
+            return (generate(items, inputs) if inputs else generate(items)), {}
+        except Rejected as verdict:
+            return verdict.pixels, verdict.reasons
 
     def _scores(self, items: Sequence[Item], pixels: NDArray[np.uint8]) -> list[float | None]:
         if not self.generator.caps.scores:

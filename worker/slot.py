@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
@@ -19,6 +19,7 @@ from worker import filing
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
 from worker.outcomes import Fault, Outcome
+from worker.render import Abandoned
 
 if TYPE_CHECKING:
     from worker.engine import Engine
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ATTEMPTS = 5  # after so many unexplained errors of ours, a lone image fails
+
+
+LOOK_EVERY = 0.5  # seconds between two looks, inside a forward pass, at who still wants it
 
 
 class GiveBack(Exception):
@@ -120,7 +124,10 @@ class Slot(threading.Thread):
                 return []
             works = [one.work for one in wanted]
             self._begin(lease, works)
-            outcomes = self.engine.render(lease.bucket, wanted, progress=self._move)
+            try:
+                outcomes = self.engine.render(lease.bucket, wanted, progress=self._steps(wanted))
+            except Abandoned:
+                return []
         return list(zip(works, outcomes, strict=True))
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
@@ -192,6 +199,26 @@ class Slot(threading.Thread):
 
     def _move(self) -> None:
         self.moved = time.monotonic()
+
+    def _steps(self, ready: Sequence[Ready]) -> Callable[[], None]:
+        """Progress inside a forward pass: the slot moves, and a batch of which nobody wants
+        anything any more is abandoned between two steps."""
+        looked = time.monotonic()
+
+        def progress() -> None:
+            nonlocal looked
+            self._move()
+            if time.monotonic() - looked < LOOK_EVERY:
+                return
+            looked = time.monotonic()
+            try:
+                wanted = self._still_wanted(ready)
+            except errors.Unavailable:
+                return  # the commit will wait for the database
+            if not wanted:
+                raise Abandoned
+
+        return progress
 
     def _still_wanted(self, ready: Sequence[Ready]) -> list[Ready]:
         """Leaves out the images of jobs that were cancelled, paused or restarted since."""

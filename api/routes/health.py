@@ -32,7 +32,7 @@ async def readyz(farm: FarmDep, response: Response) -> Any:
     async with anyio.create_task_group() as group:
         for name, probe in (
             ("database", farm.db.require_schema),
-            ("redis", farm.queue(farm.settings.model).ping),
+            ("redis", farm.queue(farm.settings.model_name).ping),
             ("storage", farm.blobs.probe),
         ):
             group.start_soon(_check, checks, name, probe)

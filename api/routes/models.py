@@ -24,7 +24,7 @@ def listing(farm: FarmDep, tenant: TenantDep) -> Any:
     return present.page_of(shapes, has_more=False)
 
 
-@router.get("/models/{name}", response_model=schemas.Model)
+@router.get("/models/{name:path}", response_model=schemas.Model)
 def show(name: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One model."""
     model = stored_models.get(farm.db, name)

@@ -15,7 +15,7 @@ How a route calls it (in a worker thread; `chunks` is any iterator of bytes, for
         tenant_id=tenant.id,
         find_model=lambda name: store.models.get(db, name),
         limits=submissions.Limits.from_settings(settings),
-        default_model=settings.model,
+        default_model=settings.model_name,
         idempotency_key=request.headers.get("idempotency-key"),
         output_prefixes=("allowed/one", "two"),
     )

@@ -29,6 +29,7 @@ NAMES = (
     "source",
     "mask",
     "strength",
+    "lora",
     "min_score",
     "max_rerolls",
     "expand",
@@ -121,6 +122,7 @@ class Parsers:
             "source": lambda value: self.reference("source", value),
             "mask": lambda value: self.reference("mask", value),
             "strength": self.strength,
+            "lora": self.lora,
             "min_score": self.min_score,
             "max_rerolls": self.max_rerolls,
             "expand": self.expand,
@@ -173,6 +175,15 @@ class Parsers:
         if not 0 <= given <= 1:
             raise errors.BadRow("strength must be from 0 to 1", param="strength")
         return float(self._honoured("strength", given, 1.0))
+
+    def lora(self, value: Any) -> str:
+        given = string(value, name="lora", most=64)
+        if given and given not in self.caps.loras:
+            known = ", ".join(self.caps.loras) or "none"
+            raise errors.UnsupportedParameter(
+                f"model {self.model.name} has no adapter {given!r} (it has {known})", param="lora"
+            )
+        return given
 
     def min_score(self, value: Any) -> float:
         given = number(value, name="min_score", textual=self.textual)

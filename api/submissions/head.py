@@ -26,6 +26,7 @@ PRODUCT_ORDER = (
     "steps",
     "guidance",
     "strength",
+    "lora",
     "min_score",
     "max_rerolls",
     "expand",

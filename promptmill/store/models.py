@@ -66,14 +66,26 @@ def _amend(db: Database, name: str, column: str, amend: Callable[[dict[str, Any]
     db.write(work)
 
 
-def remember_cap(db: Database, model: str, device: str, bucket: str, cap: int) -> None:
-    """The largest batch of `bucket` that fits on `device`."""
-    _amend(db, model, "limits", lambda held: held.setdefault(device, {}).update({bucket: cap}))
+def remember_cap(db: Database, model: str, place: str, bucket: str, cap: int) -> None:
+    """The largest batch of `bucket` to run at `place`: weights and the device they are on."""
+    _amend(db, model, "limits", lambda held: held.setdefault(place, {}).update({bucket: cap}))
 
 
-def caps(db: Database, model: str, device: str) -> dict[str, int]:
-    """Bucket → largest batch that fits on `device`, where one was found too large."""
-    return dict(db.read(lambda conn: _row(conn, model)).limits.get(device, {}))
+def settle_cap(db: Database, model: str, place: str, bucket: str, cap: int) -> int:
+    """What a worker measured to be the best batch; the answer is what another has settled
+    before, if one has: all workers of a place run one shape."""
+    settled: list[int] = []
+
+    def amend(held: dict[str, Any]) -> None:
+        settled.append(held.setdefault(place, {}).setdefault(bucket, cap))
+
+    _amend(db, model, "limits", amend)
+    return settled[-1]
+
+
+def caps(db: Database, model: str, place: str) -> dict[str, int]:
+    """Bucket → largest batch to run at `place`, where one is known."""
+    return dict(db.read(lambda conn: _row(conn, model)).limits.get(place, {}))
 
 
 def remember_cost(db: Database, model: str, bucket: str, seconds: float) -> None:

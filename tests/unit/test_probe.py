@@ -29,7 +29,7 @@ def test_a_shape_that_does_not_fit_is_a_zero(monkeypatch: pytest.MonkeyPatch) ->
                 raise OutOfMemory
             return super().generate(items)
 
-    monkeypatch.setattr(probe.registry, "create", lambda name: Small())
+    monkeypatch.setattr(probe.registry, "create", lambda name, options: Small())
     fitting = [
         shape.batch
         for shape in probe.probe("stub", device="cpu", quantization="none")

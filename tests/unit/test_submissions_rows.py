@@ -58,7 +58,7 @@ def test_a_row_may_set_every_field() -> None:
         style="oil",
     )
     assert draft[3:] == (
-        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, -1.5, 3,
+        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, "", -1.5, 3,
         True, "17",
         {"style": "oil", "k": [1]},
     )  # fmt: skip

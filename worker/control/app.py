@@ -54,7 +54,7 @@ class Farm:
         db.require_schema()
         webhook.key_of(settings.webhook_secret)
         queues = Queues(db, lambda model: RedisQueue(settings.redis, model))
-        queues.of(settings.model).ping()
+        queues.of(settings.model_name).ping()
         blobs = open_store(settings)
         blobs.probe()
         return Farm(settings, db, blobs, queues, wakeups.celery_app(settings))

@@ -4,9 +4,9 @@ written once, around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from promptmill.jobs import Item
 from promptmill.models import Caps
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
+Watch: TypeAlias = Callable[[int, int], None]  # told (steps done, steps in all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class Input:
 
 class OutOfMemory(Exception):
     """The device has too little memory for this batch: a smaller one may pass."""
+
+
+class Rejected(Exception):
+    """The model's own check refuses some of what it made. reasons: by place in the batch;
+    pixels: of the whole batch."""
+
+    def __init__(self, reasons: Mapping[int, str], pixels: Pixels) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = reasons
+        self.pixels = pixels
 
 
 class Generator(Protocol):
@@ -72,4 +83,22 @@ class Scorer(Protocol):
         """How well each picture of uint8 [N, H, W, 3] shows what its item asks for, higher
         is better; any N. It runs one fixed shape, whatever N, so that a score depends on
         its own item and picture alone; what decides it belongs to the fingerprint."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A generator whose pictures take many steps: it calls `watch` after each, which may
+    raise to abandon the batch."""
+
+    watch: Watch | None
+
+
+@runtime_checkable
+class Roomy(Protocol):
+    """A generator that knows how much memory its device has left."""
+
+    def room(self) -> float:
+        """The share of the device's memory that was free at the worst moment since the
+        last call."""
         ...

@@ -1,31 +1,48 @@
 """Model name → generator, imported only when asked for: a new generator is one file
-beside this one and one line here."""
+beside this one and one line here. A checkpoint goes to the library that it was made with."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from promptmill import errors, models
+from worker.generators import checkpoint
 from worker.generators.base import Generator
+from worker.generators.options import read as read_options
 
 FACTORIES: Mapping[str, str] = {
     "emoji-gan": "worker.generators.gan:EmojiGan",
     "stub": "worker.generators.stub:Stub",
 }
+LIBRARIES: Mapping[str, str] = {
+    "diffusers": "worker.generators.diffusers:Diffusers",
+    "transformers": "worker.generators.transformers:Autoregressive",
+}
 SEEDED = ("emoji-gan",)  # registered by `migrate`, before any worker has served them
 
 
-def create(name: str) -> Generator:
-    """An unloaded generator. Raises `errors.ModelNotFound` with the known names."""
-    if name not in FACTORIES:
+def create(model: str, options: str = "") -> Generator:
+    """An unloaded generator of what PROMPTMILL_MODEL names; options: what
+    PROMPTMILL_MODEL_OPTIONS names. Raises `errors.ModelNotFound` with the known names, and
+    `errors.Error` for a checkpoint that is not here or cannot be served."""
+    if model.startswith(models.HUB) or models.is_folder(model):
+        found = checkpoint.find(model)
+        kind: Callable[..., Generator] = _import(LIBRARIES[found.kind])
+        return kind(found, read_options(options))
+    if model not in FACTORIES:
         known = ", ".join(sorted(FACTORIES))
         raise errors.ModelNotFound(
-            f"PROMPTMILL_MODEL={name!r} is not a generator of promptmill (it has {known})"
+            f"PROMPTMILL_MODEL={model!r} is not a generator of promptmill (it has {known}, and "
+            "checkpoints: hf:ORG/NAME or a folder)"
         )
-    module, _, attribute = FACTORIES[name].partition(":")
-    return cast(Generator, getattr(importlib.import_module(module), attribute)())
+    return cast(Generator, _import(FACTORIES[model])())
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def seeds() -> list[models.Model]:

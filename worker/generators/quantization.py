@@ -1,0 +1,174 @@
+"""One setting, PROMPTMILL_QUANTIZATION, for every checkpoint: which number format and which
+library it means on this device, and why not where it would not help. Pure but for `config`,
+which builds what the libraries take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from promptmill import errors
+
+NAMES = ("none", "bf16", "int8", "fp8", "nf4", "gguf")
+BYTES = {"none": 4.0, "bf16": 2.0, "int8": 1.1, "fp8": 1.1, "nf4": 0.6, "gguf": 1.1}
+LINEAR_LEAST = 0.5  # share of matrices below which quantizing linear layers does not pay
+FP8_SINCE, INT8_SINCE, BF16_SINCE = (8, 9), (7, 5), (8, 0)  # compute capability
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a checkpoint will run. capability: of a GPU."""
+
+    kind: str  # cpu | cuda
+    capability: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is to be quantized. kind: the library that loads it. linear: share of its large
+    component's numbers in matrices. gguf: such a file is in the checkpoint."""
+
+    kind: str  # diffusers | transformers
+    linear: float = 1.0
+    gguf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a setting comes to. dtype: of the numbers that are computed with. backend: the
+    library that holds the weights smaller; empty for none. compiled: slower without."""
+
+    name: str
+    dtype: str
+    backend: str = ""
+    compiled: bool = False
+
+    @property
+    def bytes(self) -> float:
+        """Bytes that a parameter of the large component takes."""
+        return BYTES[self.name]
+
+
+def plan(name: str, device: Device, model: Model) -> Plan:
+    """`auto` is bf16 on a GPU that has it, none elsewhere. Raises
+    `errors.UnsupportedParameter` with the reason where a format cannot run or would make
+    nothing better."""
+    if name == "auto":
+        name = "bf16" if device.kind == "cuda" and device.capability >= BF16_SINCE else "none"
+    if name not in NAMES:
+        raise errors.UnsupportedParameter(
+            f"PROMPTMILL_QUANTIZATION={name!r} must be auto or one of {', '.join(NAMES)}"
+        )
+    reason = _refusal(name, device, model)
+    if reason:
+        raise errors.UnsupportedParameter(f"PROMPTMILL_QUANTIZATION={name} is refused: {reason}")
+    return _PLANS[name]
+
+
+_PLANS = {
+    "none": Plan("none", "float32"),
+    "bf16": Plan("bf16", "bfloat16"),
+    "int8": Plan("int8", "bfloat16", "torchao", compiled=True),
+    "fp8": Plan("fp8", "bfloat16", "torchao", compiled=True),
+    "nf4": Plan("nf4", "bfloat16", "bitsandbytes"),
+    "gguf": Plan("gguf", "bfloat16", "gguf"),
+}
+
+
+def possible(device: Device, model: Model) -> tuple[str, ...]:
+    """The settings that run here."""
+    return tuple(name for name in NAMES if not _refusal(name, device, model))
+
+
+def _refusal(name: str, device: Device, model: Model) -> str:
+    if name in ("int8", "fp8", "nf4") and model.linear < LINEAR_LEAST:
+        return (
+            f"only {model.linear:.0%} of the weights are in linear layers, the rest are "
+            "convolutions, which it does not touch: use bf16"
+        )
+    rule = {
+        "int8": _int8,
+        "fp8": _fp8,
+        "nf4": _nf4,
+        "gguf": _gguf,
+        "bf16": _bf16,
+    }.get(name)
+    return rule(device, model) if rule else ""
+
+
+def _bf16(device: Device, model: Model) -> str:
+    if device.kind == "cuda" and device.capability < BF16_SINCE:
+        return "this GPU computes bfloat16 in software"
+    return ""
+
+
+def _int8(device: Device, model: Model) -> str:
+    if device.kind == "cpu":
+        return "without compilation on a GPU it is slower than bf16, which halves the memory"
+    if device.capability < INT8_SINCE:
+        return "this GPU has no int8 units"
+    return ""
+
+
+def _fp8(device: Device, model: Model) -> str:
+    if device.kind == "cpu":
+        return "a CPU has no 8-bit floats: it runs at a fifth of the speed; use bf16"
+    if device.capability < FP8_SINCE:
+        return "this GPU has no 8-bit floats (compute capability 8.9 has): use int8"
+    return ""
+
+
+def _nf4(device: Device, model: Model) -> str:
+    if device.kind == "cpu" and model.kind == "diffusers":
+        return "diffusers needs a GPU for it; it saves memory, not time"
+    return ""
+
+
+def _gguf(device: Device, model: Model) -> str:
+    if model.kind != "diffusers":
+        return "transformers reads no GGUF of image generators"
+    if not model.gguf:
+        return "the checkpoint has no .gguf file of its transformer"
+    return ""
+
+
+def config(plan: Plan, kind: str) -> Any:
+    """What `from_pretrained` of the library `kind` takes as `quantization_config` of the
+    large component; None for none. Raises `errors.Error` naming the extra that is missing."""
+    try:
+        return _config(plan, kind)
+    except ImportError as missing:
+        raise errors.Error(
+            f"PROMPTMILL_QUANTIZATION={plan.name} needs {plan.backend}: "
+            "pip install 'promptmill[gpu]'"
+        ) from missing
+
+
+def _config(plan: Plan, kind: str) -> Any:
+    import torch
+
+    dtype = getattr(torch, plan.dtype)
+    if plan.backend == "torchao":
+        from torchao import quantization as torchao
+
+        kinds = {
+            "int8": torchao.Int8DynamicActivationInt8WeightConfig,
+            "fp8": torchao.Float8DynamicActivationFloat8WeightConfig,
+        }
+        return _class(kind, "TorchAoConfig")(kinds[plan.name]())
+    if plan.backend == "bitsandbytes":
+        import bitsandbytes  # noqa: F401  # the config checks for it only later
+
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+        return _class(kind, "BitsAndBytesConfig")(**options, bnb_4bit_compute_dtype=dtype)
+    if plan.backend == "gguf":
+        import gguf  # noqa: F401
+
+        return _class(kind, "GGUFQuantizationConfig")(compute_dtype=dtype)
+    return None
+
+
+def _class(kind: str, name: str) -> Any:
+    import importlib
+
+    return getattr(importlib.import_module(kind), name)

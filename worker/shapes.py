@@ -1,0 +1,66 @@
+"""Which batch shape a bucket runs best: found by running the shapes, smallest first, until
+more images at once bring nothing or memory is short. Knows no queue and no database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from promptmill.jobs import Item
+from worker.generators.base import Generator, Input, OutOfMemory, Roomy
+
+RISE = 1.03  # a larger batch must bring so many times the images per second
+SPARE = 0.1  # of the device's memory stays free
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """best: the batch shape to run; 0 when not even one image fits. rates: images per second
+    by shape, as far as they were tried."""
+
+    best: int
+    rates: Mapping[int, float]
+
+
+def find(
+    generator: Generator,
+    item: Item,
+    given: Input | None,
+    *,
+    most: int,
+    progress: Callable[[], None] = lambda: None,
+) -> Found:
+    """Runs copies of `item` at the shapes up to `most`. Each runs once unmeasured, which is
+    where a compiled generator compiles it. Raises what the item makes the generator raise."""
+    rates: dict[int, float] = {}
+    best = 0
+    for shape in (shape for shape in generator.caps.batch_shapes if shape <= most):
+        try:
+            rate = _rate(generator, [item] * shape, [given] * shape if given else [], progress)
+        except OutOfMemory:
+            break
+        if best and isinstance(generator, Roomy) and generator.room() < SPARE:
+            break
+        rates[shape] = round(rate, 3)
+        if best and rate < rates[best] * RISE:
+            break
+        best = shape
+    return Found(best, rates)
+
+
+def _rate(
+    generator: Generator,
+    items: Sequence[Item],
+    inputs: Sequence[Input],
+    progress: Callable[[], None],
+) -> float:
+    if isinstance(generator, Roomy):
+        generator.room()  # from here on
+    seconds = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        generator.generate(items, inputs) if inputs else generator.generate(items)
+        seconds = time.perf_counter() - begun
+        progress()
+    return len(items) / seconds
