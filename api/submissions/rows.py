@@ -225,13 +225,13 @@ def _settled(variant: Variant) -> Variant:
     """With the strength that is usual for its task, and with pictures by their hash. Raises
     `errors.BadRow` when the pictures are not those that its task needs, or rerolls have no
     score to reach."""
-    task, size, source, mask, *middle, strength, least, rerolls, expand, seed = variant
+    task, size, source, mask, *middle, strength, lora, least, rerolls, expand, seed = variant
     strength = jobs.usual_strength(task) if strength is None else strength
     if rerolls and least is None:
         raise errors.BadRow("max_rerolls needs a min_score", param="min_score")
     if task in jobs.SOURCE_TASKS or source is not None or mask is not None:
         source, mask = _fitting(task, source, mask)
-    return (task, size, source, mask, *middle, strength, least, rerolls, expand, seed)
+    return (task, size, source, mask, *middle, strength, lora, least, rerolls, expand, seed)
 
 
 def _fitting(
