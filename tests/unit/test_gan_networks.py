@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import evaluate, lexicon, losses, quantize, train, views, weights
+from worker.gan import evaluate, folding, lexicon, losses, quantize, train, views, weights
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.data import Concept, Dataset
 from worker.gan.encoder import TextEncoder
@@ -74,14 +74,14 @@ def test_shapes_of_both_players(trained: Generator) -> None:
 
 def test_folding_keeps_the_function(trained: Generator) -> None:
     conditions = condition(**batch(4))
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in plain.modules())
     assert torch.allclose(plain(conditions), trained(conditions), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.skipif(not quantize.supported(), reason="int8 needs VNNI")
 def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> None:
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     ranges = quantize.observe(plain, [condition(**batch(8, seed)) for seed in (4, 5)])
     small = quantize.Int8Generator(plain, ranges)
     conditions = condition(**batch(32, 6))
@@ -97,7 +97,7 @@ def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> No
 
 
 def test_row_by_row_is_blind_to_the_batch(trained: Generator) -> None:
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     rows = quantize.FloatGenerator(plain, quantize.observe(plain, [condition(**batch(4))]))
     conditions = condition(**batch(5))
     assert torch.equal(rows(conditions)[3:4], rows(conditions[3:4]))
@@ -238,7 +238,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_shipped_weights(tmp_path: Path, trained: Generator) -> None:
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     state = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, critic_width=16, start=plain)
     before = [value.clone() for value in state.generator.parameters()]
     train.regress(state, train.draw(tiny_lessons(), train.Plan(batch=2), 0))
@@ -257,7 +257,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_shipped_weights_come_back(tmp_path: Path, trained: Generator) -> None:
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     ranges = quantize.observe(plain, [condition(**batch(8))])
     weights.write(tmp_path, plain, ranges, step=3)
     shipped = weights.read(tmp_path)
@@ -267,14 +267,14 @@ def test_shipped_weights_come_back(tmp_path: Path, trained: Generator) -> None:
 
 
 def test_a_range_ignores_the_few_that_lose_nothing_when_cut(trained: Generator) -> None:
-    ranges = quantize.observe(quantize.fold(trained), [condition(**batch(4))])
+    ranges = quantize.observe(folding.fold(trained), [condition(**batch(4))])
     assert set(ranges) == set(quantize.STAGES)
     assert all(low <= 0 < high for low, high in ranges.values())
     assert ranges["input"][1] <= 6 and ranges["map"][0] == 0
 
 
 def test_adapting_makes_up_for_narrow_ranges(trained: Generator) -> None:
-    plain = quantize.fold(trained)
+    plain = folding.fold(trained)
     batches = [condition(**batch(4, seed)) for seed in range(6)]
     wide = quantize.observe(plain, batches[:1])
     narrow = {stage: (low, high / 2) for stage, (low, high) in wide.items()}

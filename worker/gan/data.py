@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import captions
+from worker.gan import captions, common
 from worker.gan.networks import SIDE, VENDORS
 
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
@@ -109,11 +109,11 @@ def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -
 
 
 def weight(entry: dict[str, Any]) -> float:
-    """People and signs count half, and so do flags of the lands people ask for least: the
-    capacity goes to what is asked for."""
-    land = entry["label"].removeprefix("flag: ")
-    common = entry["group"] not in SELDOM or land in captions.PEOPLES
-    return 1.0 if common else 0.5
+    """What people ask for most counts full, the rest half, and people, signs and flags that
+    are not among it less: the capacity goes to what is asked for."""
+    if entry["label"] in common.WANTED:
+        return 1.0
+    return 0.3 if entry["group"] in SELDOM else 0.5
 
 
 def _rare_tags(emoji: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worker.gan import lexicon, quantize, train, weights
+from worker.gan import folding, lexicon, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -39,7 +39,7 @@ def folded(run: Path) -> Generator:
     state = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
     average = Generator(normed="at4.1.running_mean" in state).eval().requires_grad_(False)
     average.load_state_dict(state)
-    return quantize.fold(average) if "at4.1.running_mean" in state else average
+    return folding.fold(average) if "at4.1.running_mean" in state else average
 
 
 def _conditions(given: Lessons, numbers: range) -> list[Tensor]:

@@ -18,21 +18,21 @@ from torch import Tensor, nn
 
 from worker.gan import data, lexicon
 from worker.gan.encoder import TextEncoder
-from worker.gan.networks import TEXT
+from worker.gan.networks import SIDE, TEXT
 
 SHARPNESS = 20.0  # inverse temperature of the comparison with texts
-WIDTHS = (32, 64, 128, 256)
+WIDTHS = (48, 96, 192)
 FILE = "judge.safetensors"
 
 
 class Judge(nn.Module):
-    """Pixels [B, 3, 64, 64] in [0, 1] to unit vectors [B, 384] in the text encoder's space,
-    and the features [B, 256] before them, in which distances are measured."""
+    """Pixels [B, 3, 64, 64] in [0, 1], seen at half size, to unit vectors [B, 384] in the text
+    encoder's space, and the features [B, 192] before them, in which distances are measured."""
 
     def __init__(self) -> None:
         super().__init__()
         stages: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise((3, *WIDTHS)):
+        for inputs, outputs in itertools.pairwise((12, *WIDTHS)):
             stages += [
                 _convolution(inputs, outputs),
                 _convolution(outputs, outputs),
@@ -42,11 +42,16 @@ class Judge(nn.Module):
         self.out = nn.Linear(WIDTHS[-1], TEXT)
 
     def features(self, pictures: Tensor) -> Tensor:
-        seen: Tensor = self.trunk(pictures * 2 - 1)
+        seen: Tensor = self.trunk(F.pixel_unshuffle(half(pictures) * 2 - 1, 2))
         return seen.mean((2, 3)) + seen.amax((2, 3))
 
     def forward(self, pictures: Tensor) -> Tensor:
         return F.normalize(self.out(self.features(pictures)), dim=1)
+
+
+def half(pictures: Tensor) -> Tensor:
+    """Pictures [B, 3, 64, 64] at 32x32; those that are that small already stay."""
+    return F.avg_pool2d(pictures, 2) if pictures.shape[-1] == SIDE else pictures
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -85,7 +90,7 @@ def disguise(pictures: Tensor, chance: torch.Generator) -> Tensor:
 
 
 def train(
-    pictures: Tensor, concept: Tensor, named: Tensor, *, steps: int, batch: int = 96, seed: int = 0
+    pictures: Tensor, concept: Tensor, named: Tensor, *, steps: int, batch: int = 64, seed: int = 0
 ) -> Judge:
     """Cross-entropy of a picture's vector against the names of all concepts."""
     torch.manual_seed(seed)
@@ -97,7 +102,7 @@ def train(
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, step / 100) * (1 - step / steps) + 1e-6
         rows = torch.randint(len(pictures), (batch,), generator=chance)
-        shown = disguise(pictures[rows].float() / 255, chance)
+        shown = disguise(half(pictures[rows].float() / 255), chance)
         with torch.autocast("cpu", torch.bfloat16):
             vectors = judge(shown.to(memory_format=torch.channels_last))
         loss = F.cross_entropy(SHARPNESS * vectors.float() @ named.T, concept[rows])
@@ -118,7 +123,7 @@ def vectors(judge: Judge, pictures: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def features(judge: Judge, pictures: Tensor) -> Tensor:
-    """Features [N, 256] of pictures [N, 3, 64, 64], uint8 or in [0, 1]."""
+    """Features [N, 192] of pictures [N, 3, 64, 64], uint8 or in [0, 1]."""
     return torch.cat([judge.features(_unit(part)) for part in torch.split(pictures, 256)])
 
 
@@ -144,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--out", type=Path, default=Path("data/judge"))
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)

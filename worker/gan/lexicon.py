@@ -3,15 +3,17 @@ and texts of two subjects, embedded once by the encoder that ships."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worker.gan import captions, corpus, data
+from worker.gan import captions, checkpoint, corpus, data
 from worker.gan.encoder import TextEncoder
 
 PAIRS, HELD_PAIRS = 24_000, 100
@@ -45,7 +47,20 @@ class Lessons:
 def lessons(folder: Path, encoder: TextEncoder, *, seed: int) -> Lessons:
     """What `worker.gan.data` built in `folder`, read by `encoder`."""
     dataset = data.load(folder)
-    return Lessons(dataset, read(folder, dataset, encoder, seed=seed), encoder)
+    return Lessons(dataset, _kept(folder, dataset, encoder, seed=seed), encoder)
+
+
+def _kept(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:
+    """`read`, or what it gave before for this data, encoder and seed: it takes a minute."""
+    names = "\n".join(caption for one in dataset.concepts for caption in one.captions)
+    known = hashlib.sha256(f"{encoder.digest}\n{seed}\n{names}".encode()).hexdigest()
+    path = folder / f"lexicon-{known[:16]}.safetensors"
+    if path.exists():
+        return Lexicon(**load_file(path))
+    made = read(folder, dataset, encoder, seed=seed)
+    parts = {field.name: getattr(made, field.name).contiguous() for field in fields(made)}
+    checkpoint.write(path, lambda beside: save_file(parts, beside))
+    return made
 
 
 def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:

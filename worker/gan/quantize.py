@@ -1,5 +1,5 @@
-"""Compression: folds the batch norms into the convolutions, observes activation ranges,
-adapts the weights to them and runs the result in static int8. Integer sums are exact, so
+"""Static int8: observes the activation ranges of a folded generator, adapts its weights to
+them and runs the result. Integer sums are exact, so
 a picture's bytes do not depend on its batch. Knows no files."""
 
 from __future__ import annotations
@@ -12,45 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from worker.gan import losses
+from worker.gan.folding import layers
 from worker.gan.networks import Generator, double
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
 CUTS = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)  # quantiles of the rows' greatest values
 Ranges = Mapping[str, tuple[float, float]]  # stage -> least and greatest value
-
-
-def fold(generator: Generator) -> Generator:
-    """The same function without batch norms: w' = w g / s, b' = beta - m g / s with the
-    running mean m and deviation s (Jacob et al. 2018, section 3.2)."""
-    trained = copy.deepcopy(generator).eval()
-    plain = Generator(trained.widths, normed=False).eval().requires_grad_(False)
-    for name in ("map", "seed", "detail", "pixels"):
-        getattr(plain, name).load_state_dict(getattr(trained, name).state_dict())
-    for name in ("at4", "at8", "at16", "at32"):
-        old, new = getattr(trained, name), getattr(plain, name)
-        for place in range(0, len(old), 3):
-            fused = fuse_conv_bn_eval(old[place], old[place + 1])
-            new[place].load_state_dict(fused.state_dict())
-    return plain
-
-
-def layers(plain: Generator) -> dict[str, nn.Module]:
-    """The layers of a folded generator, named by the stage that their output is."""
-    return {
-        "map": plain.map[0],
-        "seed": plain.seed[0],
-        "detail": plain.detail[0],
-        "at4": plain.at4[0],
-        "at8": plain.at8[0],
-        "at16": plain.at16[0],
-        "at32": plain.at32[0],
-        "at32b": plain.at32[3],
-        "pixels": plain.pixels,
-    }
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Plan:
     rate: float = 1.5e-3
     critic_rate: float = 3e-4
     anchor: float = 6.0  # weight of the reconstruction beside the adversarial loss
+    critic_width: int = 48
     penalty: float = 1.0  # R1's gamma
     penalty_every: int = 16
     jitter: float = 0.12  # text noise, in units of a component's own spread
@@ -52,6 +53,9 @@ class Batch:
     vendor: Tensor
     noise: Tensor
     dice: Tensor
+
+
+Lesson = Callable[[Lessons, Plan, int], Batch]
 
 
 def draw(given: Lessons, plan: Plan, step: int) -> Batch:
@@ -153,17 +157,30 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def train(given: Lessons, plan: Plan, out: Path, *, start: Generator | None = None) -> Checkpoint:
+def train(
+    given: Lessons,
+    plan: Plan,
+    out: Path,
+    *,
+    start: Generator | None = None,
+    lesson: Lesson = draw,
+) -> Checkpoint:
     """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
-    generator `start`, else from nothing."""
-    state = Checkpoint.fresh(plan.seed, rate=plan.rate, critic_rate=plan.critic_rate, start=start)
+    generator `start`, else from nothing. `lesson` gives the batch of each step."""
+    state = Checkpoint.fresh(
+        plan.seed,
+        rate=plan.rate,
+        critic_rate=plan.critic_rate,
+        critic_width=plan.critic_width,
+        start=start,
+    )
     if (out / "state.json").exists():
         state.restore(out)
     began, seen = time.monotonic(), state.step
     while state.step < plan.steps:
         for group in state.generator_optimizer.param_groups:
             group["lr"] = rate_at(plan, state.step)
-        batch = draw(given, plan, state.step)
+        batch = lesson(given, plan, state.step)
         adversarial = state.step >= plan.adversarial
         told = compete(state, batch, plan) if adversarial else regress(state, batch)
         state.step += 1

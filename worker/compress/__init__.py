@@ -1,0 +1,1 @@
+"""Compression of the emoji GAN: fewer channels, a student taught by its teacher, 8 bits."""

@@ -1,0 +1,95 @@
+"""The student: a generator of a fifth of the teacher's arithmetic, cut out of it and taught by
+it and by the pictures (`python -m worker.compress.student`). Stop it anywhere; the same
+command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.compress.prune import prune
+from worker.gan import corpus, folding, lexicon, quantize, train, views, weights
+from worker.gan.encoder import TextEncoder
+from worker.gan.lexicon import Lessons
+from worker.gan.networks import NOISE, Generator, Widths, condition
+from worker.gan.train import Batch, Lesson, Plan
+from worker.gan.weights import Shipped
+
+WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
+TAUGHT = 0.15  # share of a batch that the teacher draws
+STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: the first two
+CALIBRATION = 256
+
+
+def begin(teacher: Shipped, given: Lessons) -> Generator:
+    """The student before its training: pruned, with batch norms."""
+    drawn = train.draw(given, Plan(batch=CALIBRATION, pairs=0.0), 0)
+    conditions = condition(drawn.text, drawn.vendor, drawn.noise)
+    small = prune(teacher.generator, WIDTHS, conditions)
+    return folding.unfold(small, conditions)
+
+
+def free_texts(given: Lessons) -> Tensor:
+    """Vectors [N, 384] of texts that no picture answers: subjects with attributes they may
+    not have. What they look like, only the teacher can say."""
+    chance = random.Random(Plan().seed)
+    texts = [t.text for t in corpus.english(given.pictures.concepts, chance) if t.concept is None]
+    return lexicon.embed(given.encoder, texts)
+
+
+def lesson(teacher: Shipped, free: Tensor) -> Lesson:
+    """Batches of which a share is the teacher's answer to a free text, in a view of its own
+    (distillation as regression on the teacher's output: Hinton et al. 2015, section 2)."""
+    answer = quantize.Int8Generator(teacher.generator, teacher.ranges)
+
+    def taught(given: Lessons, plan: Plan, step: int) -> Batch:
+        batch = train.draw(given, plan, step)
+        chance = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+        count = round(TAUGHT * plan.batch)
+        rows = torch.randint(len(free), (count,), generator=chance)
+        vendor = torch.randint(STYLES, (count,), generator=chance)
+        still = torch.zeros(count, NOISE)
+        drawn = answer(condition(free[rows], vendor, still)).float() / 255
+        drawn = views.view(drawn, batch.noise[:count])
+        shake = torch.randn(count, free.shape[1], generator=chance)
+        text = F.normalize(free[rows] + shake * plan.jitter / free.shape[1] ** 0.5, dim=1)
+        return replace(
+            batch,
+            pictures=torch.cat([drawn, batch.pictures[count:]]),
+            text=torch.cat([text, batch.text[count:]]),
+            vendor=torch.cat([vendor, batch.vendor[count:]]),
+        )
+
+    return taught
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Teach the student; resumes by itself.")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--teacher", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--out", type=Path, default=Path("data/student"))
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--adversarial", type=int, default=10_500)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    plan = Plan(
+        steps=options.steps, adversarial=options.adversarial, rate=options.rate, critic_width=32
+    )
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)
+    teacher = weights.read(options.teacher)
+    options.out.mkdir(parents=True, exist_ok=True)
+    start = begin(teacher, given)
+    train.train(given, plan, options.out, start=start, lesson=lesson(teacher, free_texts(given)))
+
+
+if __name__ == "__main__":
+    main()
