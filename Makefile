@@ -12,7 +12,7 @@ BANDIT := $(BIN)/python -m bandit -q -ll -c pyproject.toml -r promptmill api wor
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check audit bench format clean
+.PHONY: help demo up test check audit bench chaos mutants format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo "make test    everything, against real servers (installs them where they are missing)"
 	@echo "make audit   known vulnerabilities of what is installed, and bandit over the code"
 	@echo "make bench   run all benchmarks, write benchmarks/RESULTS.md"
+	@echo "make chaos   break servers and processes for MINUTES=30 under load, print what was found"
+	@echo "make mutants apply wrong versions one by one, say which test notices which"
 
 .venv/bin/python:
 	@echo "== creating .venv"
@@ -70,6 +72,15 @@ audit: .venv/tests
 
 bench: .venv/tests
 	@$(BIN)/python -m benchmarks
+
+MINUTES ?= 30
+chaos: .venv/tests
+	@bash infra/test-servers.sh redis postgres
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+mutants: .venv/tests
+	@bash infra/test-servers.sh redis postgres
+	@$(BIN)/python -m tests.mutants
 
 format: .venv/tests
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ from celery import Celery
 from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
-from promptmill import blobs, errors, jobs, records, wakeups
+from promptmill import blobs, errors, failpoints, jobs, records, wakeups
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images as stored_images
@@ -134,6 +134,7 @@ class Farm:
             for lane in stored_jobs.queue_lanes(self.db, job):
                 whole = [records.Span(0, counts[lane.id])]
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
+            failpoints.reach("submit.enqueued")
             wakeups.wake(self.celery, queue, job.model)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:

@@ -36,6 +36,10 @@ CHROMIUM_FLAGS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    scrub()
+
+
+def scrub() -> None:
     """No setting, credential or proxy of the machine reaches a test."""
     for name in list(os.environ):
         if name.startswith(("PROMPTMILL_", "AWS_")) or name.lower().endswith("_proxy"):

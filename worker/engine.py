@@ -192,8 +192,8 @@ class Engine:
             )
         except Cold:
             return None
-        failpoints.reach("lease.replied")
         if lease is not None:
+            failpoints.reach("lease.replied")
             with self._changed:
                 self._held[lease.id] = Held(lease, slot)
         return lease

@@ -75,6 +75,7 @@ class Slot(threading.Thread):
             outcomes = self.render(lease, ready)
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
+            failpoints.reach("slot.encoded")
             kept = self.put(lease, files)
             failpoints.reach("slot.put")
             self.commit(lease, kept, [*refused, *lacking])
@@ -166,6 +167,7 @@ class Slot(threading.Thread):
         images finds them done."""
         try:
             self.engine.queue.ack(lease.id)
+            failpoints.reach("slot.acknowledged")
         except errors.RedisDown as outage:
             log.info("lease %s expires by itself: %s", lease.id, outage)
 
@@ -175,6 +177,7 @@ class Slot(threading.Thread):
         self.engine.events.given_back(lease.id, reason)
         try:
             self.engine.queue.nack(lease, lease.spans, charge=charge)
+            failpoints.reach("slot.returned")
         except errors.RedisDown as outage:
             log.info("lease %s expires by itself: %s", lease.id, outage)
 

@@ -15,7 +15,7 @@ from api.submissions.rows import Rows
 from api.submissions.sources import Taken
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
-from promptmill import errors
+from promptmill import errors, failpoints
 from promptmill.records import Job, MapBlock, Replay, Segment, Upload
 from promptmill.store import jobs, submissions
 from promptmill.store.database import Database
@@ -63,6 +63,7 @@ def receive(
         return _replay(db, submission, begun)
     store = copies(begun)
     try:
+        failpoints.reach("submit.begun")
         with Heartbeat(db, begun, submission):
             lanes = Lanes(head.model.caps)
             sources = Taken(read, store.keep)
@@ -111,6 +112,7 @@ def _write(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None
     segments = [part for part in held if isinstance(part, Segment)]
     blocks = [part for part in held if isinstance(part, MapBlock)]
     submissions.write(db, upload, segments, blocks)
+    failpoints.reach("submit.written")
     held.clear()
 
 

@@ -215,10 +215,10 @@ class DirBlobs:
             folders = set()
             for key in keys:
                 path = self._path(check_key(key))
+                for note in self._notes(key):  # first: a note alone would never be found again
+                    note.unlink(missing_ok=True)
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     path.unlink()
-                for note in self._notes(key):
-                    note.unlink(missing_ok=True)
                 folders.add(path.parent)
             for folder in folders:
                 self._prune(folder)

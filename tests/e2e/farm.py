@@ -36,17 +36,18 @@ FINAL = {"completed", "cancelled", "failed", "expired"}
 
 @dataclass
 class Process:
-    """One `promptmill COMMAND`, its output in a file."""
+    """One `promptmill COMMAND`, or `MODULE COMMAND`, its output in a file."""
 
     command: str
     env: Mapping[str, str]
     log: Path
+    module: str = "promptmill"
     popen: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "promptmill", *self.command.split()],
+                [sys.executable, "-m", self.module, *self.command.split()],
                 env=dict(self.env),
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -134,7 +135,7 @@ class Farm:
 
     def start_api(self, **env: str) -> Process:
         self.api = self.run("api", **env)
-        wait_until(self.ready, seconds=30, what=f"the API answers:\n{self.api.text()}")
+        wait_until(self.ready, seconds=90, what=f"the API answers:\n{self.api.text()}")
         return self.api
 
     def ready(self) -> bool:

@@ -94,7 +94,8 @@ class Term:
             "finaliser", self._over, [Duty("finaliser", 0.5, self.finaliser.step, rest=4.0)]
         )
         wake = self._line("wake", 1.0, self.wake.step)
-        self.lines = [repairs, reaper, finaliser, *self._hearing(), wake, self._sweeping()]
+        sweeping = self._sweeping(settings.lease_seconds)
+        self.lines = [repairs, reaper, finaliser, *self._hearing(), wake, sweeping]
         self.lines += [
             self._line(f"outbox-{number}", 1.0, outbox.step)
             for number, outbox in enumerate(self.outboxes)
@@ -109,9 +110,9 @@ class Term:
             self._line("heard", PAUSE, self.ears.tell),
         ]
 
-    def _sweeping(self) -> Line:
+    def _sweeping(self, lease_seconds: float) -> Line:
         duties = [
-            Duty("sweep", 10.0, self.sweep.generations),
+            Duty("sweep", min(10.0, lease_seconds), self.sweep.generations),
             Duty("tombstones", 10.0, self.sweep.tombstones),
             Duty("retention", 60.0, self.sweep.retention),
             Duty("uploads", 60.0, self.sweep.uploads),

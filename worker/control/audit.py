@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptmill import errors
+from promptmill import errors, failpoints
 from promptmill.jobs import JobState
 from promptmill.queue import Queue
 from promptmill.records import Job, LaneCount
@@ -151,6 +151,7 @@ class Audit:
                     "audit.repaired", extra={"job": job.public_id, "lane": lane.id, "n": missing}
                 )
                 repaired += 1
+                failpoints.reach("audit.repaired")
         self.repairs += repaired
         return repaired
 

@@ -47,6 +47,7 @@ class Finaliser:
         for job in ended:
             failpoints.reach("finaliser.ended")
             self._clear(job)
+            failpoints.reach("finaliser.cleared")
             log.info("job.ended", extra={"job": job.public_id, "state": str(job.state)})
         return len(ended)
 

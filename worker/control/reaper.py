@@ -93,6 +93,7 @@ class Reaper:
         for each in given_up:
             queue.ack(each.lease.id)  # released, not put back: the image is terminal
         back = queue.reap([each.lease.id for each in expired if each not in given_up])
+        failpoints.reach("reaper.returned")
         self.reaped += back
         log.warning("reaper.leases", extra={"model": queue.model, "back": back})
         return back + len(given_up)

@@ -85,6 +85,7 @@ class Rebuild:
             if len(control.closed_lanes(self._db, lost)) < len(lost):
                 return False  # emptied again meanwhile: the next round starts over
         queue.set_epoch()
+        failpoints.reach("rebuild.opened")
         self.rebuilt += 1
         log.warning("rebuild.done", extra={"model": queue.model, "lanes": len(filled)})
         return True

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from promptmill import keys
+from promptmill import failpoints, keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
@@ -155,5 +155,6 @@ class Sweep:
         waiting = iter(orphans)
         while (some := list(islice(waiting, AT_ONCE))) and not self._stop.is_set():
             self._blobs.delete(some)
+            failpoints.reach("sweep.deleted")
             self.swept += len(some)
             log.info("sweep.deleted", extra={"count": len(some), "first": some[0]})

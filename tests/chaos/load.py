@@ -1,0 +1,97 @@
+"""Jobs for a farm under attack: a client that never gives up, and a thread that keeps a
+backlog of it. Remembers what it sent, so that nothing may get lost unnoticed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from random import Random
+
+import httpx
+
+from tests.chaos.world import World
+
+GIVE_UP = 120.0  # seconds after which a submission that nobody takes is an error
+
+
+class Load:
+    """`jobs` by public id. `unclear`: submissions whose first answer was not an acceptance;
+    each of them may have been committed and not queued."""
+
+    def __init__(self, world: World, random: Random, *, batch_ms: int) -> None:
+        self.world = world
+        self.random = random
+        self.batch_ms = batch_ms
+        self.jobs: dict[str, int] = {}
+        self.unclear = 0
+        self._sent = 0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._http = httpx.Client(base_url=world.farm.http.base_url, timeout=10)
+
+    @property
+    def images(self) -> int:
+        return sum(self.jobs.values())
+
+    def submit(self, count: int) -> str:
+        """One job of `count` images, four of five times packed; its public id."""
+        self._sent += 1
+        name = f"{self.world.stack}-{self._sent}"
+        packing = "image" if self.random.random() < 0.2 else "tar"
+        query = {"packing": packing, "steps": str(self.batch_ms), "name": name}
+        body = "".join(json.dumps({"prompt": f"{name} picture {i}"}) + "\n" for i in range(count))
+        deadline = time.monotonic() + GIVE_UP
+        tries = 0
+        while time.monotonic() < deadline:
+            id = self._try(body, query, key=f"{name}-{tries}" if tries else name)
+            if isinstance(id, str):
+                self.jobs[id] = count
+                return id
+            tries += id
+            time.sleep(0.1)
+        raise AssertionError(f"nobody took {name} in {GIVE_UP:g} s")
+
+    def _try(self, body: str, query: dict[str, str], *, key: str) -> str | int:
+        """The job's id; or by how much the key must change: a dead upload holds its own."""
+        headers = {"content-type": "application/x-ndjson", "idempotency-key": key}
+        try:
+            answer = self._http.post("/v1/jobs", params=query, content=body, headers=headers)
+        except httpx.TransportError:
+            self.unclear += 1
+            return 0
+        if answer.status_code in (200, 202):
+            return str(answer.json()["id"])
+        if answer.status_code == 409:
+            return int(answer.json()["error"]["code"] == "in_progress")
+        assert answer.status_code >= 500, answer.text
+        self.unclear += 1
+        return 0
+
+    # in the background
+
+    def start(self, *, backlog: int, largest: int) -> None:
+        """Keeps at least `backlog` images open, in jobs of up to `largest`."""
+
+        def run() -> None:
+            while not self._over.wait(0.2):
+                if self.images - self._done() < backlog:
+                    self.submit(self.random.randint(1, largest))
+
+        self._thread = threading.Thread(target=run, name="load", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(GIVE_UP)
+        self._over.clear()
+
+    def _done(self) -> int:
+        try:
+            return self.world.rows()
+        except Exception:  # whatever its driver says of a database that is down
+            return 0
+
+    def close(self) -> None:
+        self._http.close()

@@ -1,0 +1,101 @@
+"""What a run found, as a table for people and one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.invariants import Violation
+
+BATCH = 32  # the stub's largest micro-batch
+
+
+@dataclass
+class Totals:
+    """Of one stack, or of several. recovery: seconds, by fault class."""
+
+    seed: int
+    stacks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    jobs: int = 0
+    images: int = 0
+    rendered: int = 0
+    recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    wasted: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    injected: int = 0
+    unclear: int = 0
+    repairs: int = 0
+    rebuilt: int = 0
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def faults(self) -> int:
+        return sum(map(len, self.recovery.values()))
+
+    def add(self, other: Totals) -> None:
+        self.stacks += other.stacks
+        for name in ("seconds", "jobs", "images", "rendered", "injected", "unclear"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.repairs += other.repairs
+        self.rebuilt += other.rebuilt
+        self.violations += other.violations
+        for name, seconds in other.recovery.items():
+            self.recovery[name] += seconds
+        for name, count in other.wasted.items():
+            self.wasted[name] += count
+
+    def figures(self) -> dict[str, object]:
+        kinds = Counter(v.kind for v in self.violations)
+        return {
+            "seed": self.seed,
+            "stacks": self.stacks,
+            "seconds": round(self.seconds),
+            "jobs": self.jobs,
+            "images": self.images,
+            "faults": self.faults,
+            "lost": kinds["lost"],
+            "twice": kinds["twice"],
+            "innocents_failed": kinds["failed"],
+            "violations": dict(kinds),
+            "rendered": self.rendered,
+            "wasted": self.rendered - self.images,
+            "wasted_percent": round(100 * (self.rendered / max(1, self.images) - 1), 2),
+            "repairs": self.repairs,
+            "enqueues_lost": self.injected,
+            "submissions_unclear": self.unclear,
+            "rebuilt": self.rebuilt,
+            "recovery": {name: quantiles(s) for name, s in sorted(self.recovery.items())},
+            "wasted_per_fault": {
+                name: round(count / max(1, len(self.recovery[name])), 1)
+                for name, count in sorted(self.wasted.items())
+            },
+        }
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {
+        "faults": len(ordered),
+        "median": round(statistics.median(ordered), 2),
+        "p99": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2),
+    }
+
+
+def write(totals: Totals) -> str:
+    found = totals.figures()
+    lines = [f"{'fault':<15}{'times':>6}{'median s':>10}{'p99 s':>8}{'wasted each, alone':>20}"]
+    for name, seconds in sorted(totals.recovery.items()):
+        told = quantiles(seconds)
+        alone = found["wasted_per_fault"].get(name, "")  # type: ignore[attr-defined]
+        lines.append(
+            f"{name:<15}{told['faults']:>6}{told['median']:>10}{told['p99']:>8}{alone:>20}"
+        )
+    lines.append("")
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            lines.append(f"{name.replace('_', ' '):<22}{value}")
+    lines += [f"  {v.kind:<10}{v.job} {v.text}" for v in totals.violations[:50]]
+    return "\n".join([*lines, json.dumps(found)])

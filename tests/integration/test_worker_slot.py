@@ -1,0 +1,170 @@
+"""The story of a slot, played step by step without a thread: the order of its steps, and
+who pays when one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptmill import errors
+from promptmill.blobs import New, Stored
+from promptmill.blobs.fake import MemoryBlobs
+from promptmill.records import Lease
+from promptmill.store import jobs
+from tests.integration.control_bench import Bench, bench
+from worker import slot as slots
+from worker.app import identity
+from worker.engine import Engine
+from worker.generators.stub import Stub
+from worker.slot import Slot
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def farm(tmp_path: Path, valkey_url: str) -> Iterator[Bench]:
+    with bench(f"sqlite:///{tmp_path / 'slot.db'}", valkey_url, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def blobs() -> MemoryBlobs:
+    return MemoryBlobs()
+
+
+@pytest.fixture
+def engine(farm: Bench, blobs: MemoryBlobs) -> Iterator[Engine]:
+    generator = Stub()
+    generator.load(device="cpu", quantization="none")
+    generator.name = farm.model
+    made = Engine(
+        replace(farm.settings, model=farm.model),
+        worker=identity(),
+        generator=generator,
+        fingerprint="stub",
+        db=farm.db,
+        blobs=blobs,
+        queue=farm.queue,
+    )
+    made.outlast = lambda outage: None  # type: ignore[method-assign]
+    yield made
+    made.pool.shutdown()
+
+
+def leased(engine: Engine) -> tuple[Slot, Lease]:
+    slot = engine.slots[1]
+    lease = engine.lease(slot)
+    assert lease is not None
+    return slot, lease
+
+
+def attempts(farm: Bench) -> set[int]:
+    """What the next leases say of the images that wait."""
+    found = set()
+    while (lease := farm.lease("looker")) is not None:
+        found |= {span.attempt for span in lease.spans}
+    return found
+
+
+def test_objects_before_rows_and_rows_before_the_acknowledgement(
+    farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies between two steps leaves an orphan or a lease, never a row without its
+    object or an image that nobody holds."""
+    job = farm.submit(16)
+    order: list[str] = []
+    commit, ack = slots.images.commit, farm.queue.ack
+
+    def committing(db: Any, results: Sequence[Any], **options: Any) -> object:
+        order.append("commit")
+        assert all(blobs.head(result.key) for result in results)
+        return commit(db, results, **options)
+
+    def acknowledging(lease: str) -> bool:
+        order.append("acknowledge")
+        assert farm.job(job).counts.done == 16
+        return ack(lease)
+
+    monkeypatch.setattr(slots.images, "commit", committing)
+    monkeypatch.setattr(farm.queue, "ack", acknowledging)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert order == ["commit", "acknowledge"]
+
+
+def test_an_outage_of_the_store_charges_nobody(
+    farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = farm.submit(16)
+
+    def down(objects: Sequence[New]) -> list[Stored]:
+        raise errors.StorageDown("away")
+
+    monkeypatch.setattr(blobs, "create_many", down)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert farm.job(job).counts.done == 0
+    assert attempts(farm) == {0}
+
+
+def test_an_error_of_ours_isolates_the_images(
+    farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.submit(16)
+
+    def broken(objects: Sequence[New]) -> list[Stored]:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(blobs, "create_many", broken)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert attempts(farm) == {1}
+
+
+def test_a_zombie_fails_nobody(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is another's by now, who may render the same image well."""
+    job = farm.submit(4)
+
+    def cannot(items: Sequence[object]) -> object:
+        raise ValueError("this graphics card is broken")
+
+    monkeypatch.setattr(engine.generator, "generate", cannot)
+    slot, lease = leased(engine)
+    assert farm.queue.nack(lease, lease.spans, charge=False)
+    slot.carry(lease)
+    assert farm.job(job).counts.failed == 0
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert farm.job(job).counts.failed == 4, "its owner may"
+
+
+def test_a_cancelled_job_is_not_rendered(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = farm.submit(4)
+    slot, lease = leased(engine)
+    ready, _ = slot.gather(slot.fetch(lease))
+    jobs.cancel(farm.db, 1, job.public_id)
+    monkeypatch.setattr(engine.generator, "generate", lambda items: pytest.fail("rendered"))
+    assert slot.render(lease, ready) == []
+    engine.release(lease)
+
+
+def test_a_slot_that_drains_gives_back_uncharged(farm: Bench, engine: Engine) -> None:
+    job = farm.submit(16)
+    slot, lease = leased(engine)
+    engine.draining.set()
+    slot.carry(lease)
+    assert farm.job(job).counts.done == 0
+    assert attempts(farm) == {0}
+
+
+def test_no_two_starts_share_an_identity() -> None:
+    """A reused one would let a new process renew what a dead one held."""
+    assert len({identity() for _ in range(10)}) == 10
