@@ -17,6 +17,7 @@ from api import metrics
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
+from api.openai.desk import Desk
 from api.routes import (
     archives,
     dashboard,
@@ -27,6 +28,7 @@ from api.routes import (
     jobs,
     manifests,
     models,
+    openai_batches,
     openai_files,
     openai_images,
     provenance,
@@ -73,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         webhooks,
         manifests,
         models,
+        openai_batches,
         openai_files,
         openai_images,
         provenance,
@@ -90,11 +93,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.feeds = Feeds(farm)
     app.state.feeds.stopping = app.state.stopping
     app.state.uploads = CapacityLimiter(jobs.UPLOADS)
+    app.state.desk = Desk(farm)
+    app.state.desk.start()
     unwatch = metrics.watch(farm)
     try:
         yield
     finally:
         unwatch()
+        app.state.desk.close()
         await app.state.feeds.close()
         farm.close()
 

@@ -36,20 +36,27 @@ def stream(blobs: BlobStore, images: Sequence[records.Image], extension: str) ->
     """The archive of `images`, all done, in their order, in pieces of about `CHUNK` bytes.
     What is not in the store is left out. Raises `errors.StorageDown` in its midst."""
     waiting = bytearray()
+    for image, data in pictures(blobs, images):
+        if data is None:
+            continue
+        waiting += _header(f"{image.item.index:09d}.{extension}", len(data))
+        waiting += data
+        waiting += bytes(-len(data) % tarfile.BLOCKSIZE)
+        if len(waiting) >= CHUNK:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting) + END
+
+
+def pictures(
+    blobs: BlobStore, images: Iterable[records.Image]
+) -> Iterator[tuple[records.Image, bytes | None]]:
+    """Done images in their order, each with its bytes; None for what is not in the store."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="archive") as pool:
         for window in _windows(images):
             found = _read(blobs, pool, window)
             for image in window:
-                data = found.get(image.item.index)
-                if data is None:
-                    continue
-                waiting += _header(f"{image.item.index:09d}.{extension}", len(data))
-                waiting += data
-                waiting += bytes(-len(data) % tarfile.BLOCKSIZE)
-                if len(waiting) >= CHUNK:
-                    yield bytes(waiting)
-                    waiting.clear()
-    yield bytes(waiting) + END
+                yield image, found.get(image.item.index)
 
 
 def _header(name: str, size: int) -> bytes:

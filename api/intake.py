@@ -17,7 +17,7 @@ def take(
     plan as JSON. Raises `errors.Error`; nothing is then left behind."""
     settings = farm.settings
     prefixes = [p.strip() for p in settings.output_prefixes.split(",") if p.strip()]
-    submission = submissions.open_submission(
+    opened = submissions.open_submission(
         body,
         tenant_id=tenant.id,
         find_model=lambda name: stored_models.get(farm.db, name),
@@ -26,6 +26,14 @@ def take(
         idempotency_key=key,
         output_prefixes=prefixes,
     )
+    return accept(farm, tenant, opened)
+
+
+def accept(
+    farm: Farm, tenant: records.Tenant, submission: submissions.Submission
+) -> submissions.Received | dict[str, Any]:
+    """The same for a submission that is open already."""
+    settings = farm.settings
     addresses.check_webhook(
         submission.head.job.webhook, any_network=settings.webhook_networks == "any"
     )

@@ -56,6 +56,23 @@ def pass_of(farm: Farm, job: records.Job, index: int) -> str:
     return "?" + urlencode({"expires": expires, "signature": signature})
 
 
+def lasting(
+    farm: Farm, base: str, job: records.Job, *, seconds: float
+) -> Callable[[records.Image], str]:
+    """Links below `base` that open without a key for `seconds`: they lead through the farm,
+    since no store signs for that long."""
+    expires = math.ceil((time.time() + seconds) / STEP) * int(STEP)
+
+    def url(image: records.Image) -> str:
+        index, told = image.item.index, "redirect=true"
+        if farm.settings.auth != "off":
+            signature = _sign(farm, job.public_id, index, expires)
+            told += f"&expires={expires}&signature={signature}"
+        return f"{base}v1/jobs/{job.public_id}/images/{index}/content?{told}"
+
+    return url
+
+
 def _sign(farm: Farm, job_id: str, index: int, expires: int) -> str:
     told = f"content:{job_id}:{index}:{expires}".encode()
     return hmac.new(farm.link_key(), told, hashlib.sha256).hexdigest()

@@ -25,6 +25,14 @@ LONGEST = 300.0  # seconds that a client is kept waiting; its own limit is 600 b
 COLD = 30.0  # seconds to wait for a model that nobody serves: a worker may be starting
 LISTEN = 1.0  # seconds between two looks whether the client is still there
 
+# What the client's type of an event promises; nothing is charged by tokens here.
+NO_TOKENS = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+
 Url = Callable[[records.Image], str | None]
 
 
@@ -126,22 +134,25 @@ def answer(farm: Farm, job: records.Job, asked: ImageRequest, url: Url) -> Image
     )
     for image in found:
         if image.state is jobs.ImageState.FAILED:
-            raise _failure(image)
+            raise failure(image)
     inline = asked.response_format == "b64_json"
     return ImagesResponse(
         created=int(job.created_at),
-        data=[data_of(farm, image, job, url=None if inline else url) for image in found],
+        data=[
+            data_of(job, image, data=_bytes(farm, image) if inline else None, url=url)
+            for image in found
+        ],
         output_format=job.output.format,
         size=found[0].item.size,
         job_id=job.public_id,
     )
 
 
-def data_of(farm: Farm, image: records.Image, job: records.Job, *, url: Url | None) -> ImageData:
-    """One image: with `url` where it is, without it its bytes."""
+def data_of(job: records.Job, image: records.Image, *, data: bytes | None, url: Url) -> ImageData:
+    """One image: its bytes if they are given, else where they are."""
     return ImageData(
-        b64_json=None if url else base64.b64encode(_bytes(farm, image)).decode(),
-        url=url(image) if url else None,
+        b64_json=None if data is None else base64.b64encode(data).decode(),
+        url=url(image) if data is None else None,
         seed=image.item.seed,
         id=jobs.image_id(job.public_id, image.item.index),
         sha256=image.sha256.hex() if image.sha256 else None,
@@ -154,7 +165,8 @@ def _bytes(farm: Farm, image: records.Image) -> bytes:
     return farm.blobs.read(image.key, offset=image.offset or 0, length=image.length)
 
 
-def _failure(image: records.Image) -> errors.Error:
+def failure(image: records.Image) -> errors.Error:
+    """Why an image failed, as the answer to the request that asked for it."""
     told = f"image {image.item.index}: {image.error_text or image.error_code}"
     if image.error_code == "rejected":
         return Refused(told, param="prompt")
@@ -173,6 +185,7 @@ def events(made: ImagesResponse) -> list[bytes]:
             "size": made.size,
             "quality": made.quality,
             "background": made.background,
+            "usage": NO_TOKENS,
             "seed": data.seed,
             "id": data.id,
         }

@@ -32,7 +32,7 @@ class ImageRequest(BaseModel):
     background: Literal["auto", "opaque"] | None = None
     moderation: Literal["auto", "low"] | None = None
     output_compression: Literal[100] | None = None
-    partial_images: Literal[0] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3, description="none is ever sent")] | None = None
     # ours, through `extra_body`
     seed: int | None = None
     negative_prompt: str | None = None
@@ -110,3 +110,98 @@ class FileDeleted(Shape):
     id: str
     object: Literal["file"] = "file"
     deleted: Literal[True] = True
+
+
+class ExpiresAfter(BaseModel):
+    """How long files are kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
+
+
+class BatchRequest(BaseModel):
+    """A file of requests to run within a window."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_file_id: Annotated[str, Field(max_length=100)]
+    endpoint: Literal["/v1/images/generations"]
+    completion_window: Annotated[
+        str, Field(max_length=20, description="24h, 7d, 30m: what is not done by then is not run")
+    ]
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    output_expires_after: ExpiresAfter | None = None
+    # ours, through `extra_body`
+    priority: Literal["interactive", "normal", "bulk"] = "bulk"
+    packing: Literal["image", "tar"] = "image"
+    webhook: Annotated[str, Field(max_length=2048)] | None = None
+
+
+class BatchProblem(Shape):
+    """What is wrong with a line of the file."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None = Field(description="from 1; null: of the file as a whole")
+
+
+class BatchProblems(Shape):
+    object: Literal["list"] = "list"
+    data: list[BatchProblem]
+
+
+class RequestCounts(Shape):
+    """In requests."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class Batch(Shape):
+    """A file of requests on its way."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    model: str | None
+    errors: BatchProblems | None
+    input_file_id: str
+    completion_window: str
+    status: Literal[
+        "validating",
+        "failed",
+        "in_progress",
+        "finalizing",
+        "completed",
+        "expired",
+        "cancelling",
+        "cancelled",
+    ]
+    output_file_id: str | None = Field(description="readable, and growing, from the first result")
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None
+    job_id: str | None = Field(description="ours: the job that it became")
+    priority: str = Field(description="ours")
+    eta: int | None = Field(description="ours: Unix seconds; null while nothing moves")
+    eta_seconds: float | None = Field(description="ours")
+    images_per_second: float = Field(description="ours: over the last ten seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from api import present, schemas
 from api.bodies import Chunks
 from api.deps import FarmDep, TenantDep
 from api.links import LINK_SECONDS
-from api.openai import files
+from api.openai import batches, files
 from api.openai.shapes import FileDeleted, FileObject
 from promptmill import errors, keys
 from promptmill.store import files as stored
@@ -110,9 +111,16 @@ def delete(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
         **api_errors.documented(404, 503),
     },
 )
-def content(file_id: str, farm: FarmDep, tenant: TenantDep) -> Response:
+def content(file_id: str, request: Request, farm: FarmDep, tenant: TenantDep) -> Response:
     """The bytes of a file."""
     file = stored.get(farm.db, tenant.id, file_id)
+    disposition = f"attachment; filename*=UTF-8''{quote(file.filename)}"
+    headers = {"content-disposition": disposition, "x-content-type-options": "nosniff"}
+    if file.batch_id is not None:
+        lines = batches.content(farm, file, str(request.base_url))
+        first = next(lines, b"")  # what fails now is an error of its own, not half a file
+        told = itertools.chain((first,), lines)
+        return StreamingResponse(told, media_type=files.MEDIA_TYPE, headers=headers)
     key = keys.file(file.public_id)
     if link := farm.blobs.url(key, expires=LINK_SECONDS, filename=file.filename):
         return RedirectResponse(link, 302)
@@ -120,9 +128,5 @@ def content(file_id: str, farm: FarmDep, tenant: TenantDep) -> Response:
         pieces = farm.blobs.stream(key)
     except errors.NotFound as gone:
         raise errors.NotFound(f"the bytes of {file_id} are gone", param="file_id") from gone
-    headers = {
-        "content-length": str(file.bytes),
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
-        "x-content-type-options": "nosniff",
-    }
+    headers["content-length"] = str(file.bytes)
     return StreamingResponse(pieces, media_type=files.MEDIA_TYPE, headers=headers)

@@ -100,10 +100,15 @@ def expires(params: Mapping[str, Any], textual: bool) -> float | None:
         return at
     if "window" not in params:
         return None
-    match = _WINDOW.fullmatch(str(params["window"]))
+    return now + window(str(params["window"]))
+
+
+def window(text: str) -> float:
+    """Seconds of a window: `30m`, `24h`, `7d`."""
+    match = _WINDOW.fullmatch(text)
     if match is None or not int(match[1]):
         raise errors.BadRequest("window must be like 30m, 24h or 7d", param="window")
-    return now + int(match[1]) * _SECONDS[match[2]]
+    return float(int(match[1]) * _SECONDS[match[2]])
 
 
 def columns(value: Any) -> dict[str, str]:

@@ -97,6 +97,14 @@ def _known(
     return Upload(row.id, row.public_id, epoch, job.output)
 
 
+def known(db: Database, tenant_id: int, key: str) -> Job | None:
+    """The job that was made under this idempotency key."""
+    mine = (table.c.tenant_id == tenant_id) & (table.c.idempotency_key == key)
+    received = mine & (table.c.state != _RECEIVING)
+    found = db.read(lambda conn: rows.load(conn, received))
+    return found[0] if found else None
+
+
 def _held(conn: Connection, upload: Upload, **values: Any) -> None:
     """Beats the heartbeat, if the upload still owns the job. Raises `errors.Conflict`."""
     held = conn.execute(
