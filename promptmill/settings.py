@@ -40,6 +40,11 @@ class Settings:
     quantization: str = "auto"
     device: str = "auto"
     slots: int = 3
+    recycle_bytes: int = 8_000_000_000
+    prompt_blocklist: str = ""
+    image_check: str = ""
+    image_check_labels: str = "nsfw"
+    image_check_threshold: float = 0.5
     auth: str = "off"
     lease_seconds: float = 30.0
     max_rows: int = 10_000_000

@@ -21,6 +21,7 @@ from promptmill.settings import Settings
 from promptmill.store import models as store_models
 from promptmill.store.database import Database
 from worker import encode
+from worker.checks import from_settings
 from worker.engine import Engine
 from worker.events import TaskEvents
 from worker.generators import registry
@@ -103,6 +104,7 @@ def open_engine(settings: Settings) -> Engine:
     blobs.probe()
     queue = RedisQueue(settings.redis, settings.model_name)
     queue.ping()
+    checks = from_settings(settings)
     generator = open_generator(settings)
     fingerprint = of_files(generator.fingerprint)
     store_models.register(db, models.Model(generator.name, generator.caps, fingerprint))
@@ -114,6 +116,7 @@ def open_engine(settings: Settings) -> Engine:
         db=db,
         blobs=blobs,
         queue=queue,
+        checks=checks,
     )
 
 

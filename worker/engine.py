@@ -20,6 +20,7 @@ from promptmill.settings import Settings
 from promptmill.store import images, models
 from promptmill.store.database import Database
 from worker import shapes
+from worker.checks import Checks
 from worker.generators.base import Generator
 from worker.heart import Heart
 from worker.inputs import Inputs, Ready
@@ -30,6 +31,7 @@ from worker.slot import Slot
 
 log = logging.getLogger(__name__)
 
+NO_CHECKS = Checks()
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
 
@@ -73,6 +75,7 @@ class Engine:
         db: Database,
         blobs: BlobStore,
         queue: Queue,
+        checks: Checks = NO_CHECKS,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -85,6 +88,7 @@ class Engine:
         self.turn = Turn()
         self.segments = images.SegmentCache()
         self.inputs = Inputs(blobs)
+        self.checks = checks
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
         self.measured = Measured()
         self.stopping = threading.Event()

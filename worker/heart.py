@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptmill import errors
+from worker import memory
 
 if TYPE_CHECKING:
     from worker.engine import Engine
@@ -30,6 +32,8 @@ class Heart(threading.Thread):
         super().__init__(name="heart", daemon=True)
         self.engine = engine
         self.lease_seconds = engine.settings.lease_seconds
+        self._growth = memory.Growth(engine.settings.recycle_bytes)
+        self._leaving = False
         folder = Path(engine.settings.data_dir) / "health"
         self._health = folder / f"worker-{os.getpid()}.json"
 
@@ -41,6 +45,7 @@ class Heart(threading.Thread):
             try:
                 self.beat()
                 self.report()
+                self.recycle()
                 if time.monotonic() > costs_at:
                     self.engine.remember_costs()
                     costs_at = time.monotonic() + COSTS_EVERY
@@ -69,6 +74,17 @@ class Heart(threading.Thread):
         caps = self.engine.generator.caps
         batch = max(self.engine.measured.batch_seconds, caps.cost * caps.max_batch)
         return max(STALL_LEAST, 2 * self.lease_seconds, 10 * batch)
+
+    def recycle(self) -> None:
+        """A worker whose memory grows leases no more, and ends when it holds nothing; its
+        supervisor starts a fresh one."""
+        batches = self.engine.measured.batches
+        if not self._leaving and self._growth.excessive(batches=batches, now=memory.held()):
+            log.warning("memory has grown by more than PROMPTMILL_RECYCLE_BYTES: starting anew")
+            self._leaving = True
+            self.engine.drain()
+        elif self._leaving and not self.engine.held() and not self.engine.stopping.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def report(self) -> None:
         ttl = max(5.0, self.lease_seconds)

@@ -17,6 +17,7 @@ class Measured:
 
     def __init__(self) -> None:
         self.images = 0
+        self.batches = 0
         self.failed = 0
         self.batch = 0
         self.bucket = ""
@@ -27,6 +28,7 @@ class Measured:
     def add(self, bucket: str, count: int, seconds: float) -> None:
         """One micro-batch rendered."""
         self.images += count
+        self.batches += 1
         self.batch, self.bucket = count, bucket
         self.batch_seconds += NEW * (seconds - self.batch_seconds)
         old = self.seconds_per_image.get(bucket, seconds / count)

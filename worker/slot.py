@@ -106,8 +106,9 @@ class Slot(threading.Thread):
 
     def gather(self, works: Sequence[Work]) -> tuple[list[Ready], list[Refused]]:
         """What each item starts from: its source picture, if its task has one. An item
-        whose source is gone is refused by itself."""
-        found = [(work, self.engine.inputs.of(work)) for work in works]
+        whose source is gone, or whose prompt may not be rendered, is refused by itself."""
+        check, source = self.engine.checks.of_prompt, self.engine.inputs.of
+        found = [(work, check(work.item) or source(work)) for work in works]
         self._move()
         lacking = [Refused(work, input) for work, input in found if isinstance(input, Fault)]
         ready = [Ready(work, input) for work, input in found if not isinstance(input, Fault)]
@@ -132,8 +133,8 @@ class Slot(threading.Thread):
         return list(zip(works, outcomes, strict=True))
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
-        """Pictures become files; faults stay faults."""
-        pictures, refused = filing.sort_out(outcomes)
+        """Pictures that may be given out become files; faults stay faults."""
+        pictures, refused = filing.sort_out(self.engine.checks.of_pictures(outcomes))
         large = bool(pictures) and pictures[0][1].pixels[..., 0].size > LARGE
         run = self.engine.pool.map if large else map
         files = list(run(filing.to_file, pictures))
