@@ -4,6 +4,7 @@ real processes; prints its report, and ends with status 1 where an invariant did
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--backlog", type=int, default=3000, help="images open at any time")
     parser.add_argument("--batch-ms", type=int, default=50, help="rendering of a micro-batch")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     scrub()
     stacks = ["embedded", "fleet"] if given.stack == "both" else [given.stack]
     seconds = given.minutes * 60 / len(stacks)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -119,8 +120,15 @@ class Invariants:
         named = self.farm.query(
             "SELECT DISTINCT key FROM images WHERE key LIKE :prefix", prefix=f"jobs/{id}/%"
         )
-        there = {o.key for o in self.blobs.list(f"jobs/{id}/")}
+        there = {o.key for o in self.blobs.list(f"jobs/{id}/")} | self._noted(id)
         return [Violation("orphan", id, key) for key in there - {row["key"] for row in named}]
+
+    def _noted(self, id: str) -> set[str]:
+        """The keys of which a folder keeps metadata beside the objects."""
+        root = Path(self.farm.settings.storage.removeprefix("file://"))
+        notes = root / ".meta"
+        found = (path for path in (notes / "jobs" / id).rglob("*") if path.is_file())
+        return {path.relative_to(notes).with_suffix("").as_posix() for path in found}
 
     def leftovers(self) -> list[Violation]:
         """8: when no job is open Redis holds nothing of them."""

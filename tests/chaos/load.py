@@ -12,7 +12,7 @@ import httpx
 
 from tests.chaos.world import World
 
-GIVE_UP = 120.0  # seconds after which a submission that nobody takes is an error
+GIVE_UP = 240.0  # seconds after which a submission that nobody takes is an error
 
 
 class Load:
@@ -28,6 +28,7 @@ class Load:
         self._sent = 0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._trouble: AssertionError | None = None
         self._http = httpx.Client(base_url=world.farm.http.base_url, timeout=10)
 
     @property
@@ -74,9 +75,12 @@ class Load:
         """Keeps at least `backlog` images open, in jobs of up to `largest`."""
 
         def run() -> None:
-            while not self._over.wait(0.2):
-                if self.images - self._done() < backlog:
-                    self.submit(self.random.randint(1, largest))
+            try:
+                while not self._over.wait(0.2):
+                    if self.images - self._done() < backlog:
+                        self.submit(self.random.randint(1, largest))
+            except AssertionError as error:
+                self._trouble = error
 
         self._thread = threading.Thread(target=run, name="load", daemon=True)
         self._thread.start()
@@ -86,6 +90,8 @@ class Load:
         if self._thread is not None:
             self._thread.join(GIVE_UP)
         self._over.clear()
+        if self._trouble is not None:
+            raise self._trouble
 
     def _done(self) -> int:
         try:

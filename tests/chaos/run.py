@@ -7,18 +7,19 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
+from promptmill import errors
 from tests.chaos import faults
 from tests.chaos.faults import Fault
 from tests.chaos.invariants import Invariants, Violation
 from tests.chaos.load import Load
 from tests.chaos.report import Totals
-from tests.chaos.world import World
+from tests.chaos.world import Span, World
 from tests.servers import wait_until
 
-RECOVERY = 90.0  # seconds after which a farm that has not recovered never will
+RECOVERY = 180.0  # seconds after which a farm that has not recovered never will
 STRIKERS = 2  # faults that may overlap in the mixed part
 PAUSE = (0.5, 5.0)  # seconds between two faults of one striker
 LOST = "enqueue.lost"
@@ -42,16 +43,14 @@ class Run:
         images that are open at any time, and the largest job."""
         begun = time.monotonic()
         kinds = faults.of(self.world)
-        try:
-            for kind in kinds if alone else ():
+        for kind in kinds if alone else ():
+            with self._noting(f"{kind.name} alone"):
                 self._alone(kind, seconds=alone / len(kinds), images=backlog)
-            if mixed:
+        if mixed:
+            with self._noting("mixed"):
                 self._mixed(kinds, seconds=mixed, backlog=backlog)
-        except AssertionError as error:
-            self._violated("state", str(error))
-        finally:
-            self.load.close()
         self._account(time.monotonic() - begun)
+        self.load.close()
         return self.totals
 
     # the parts
@@ -98,12 +97,8 @@ class Run:
         while time.monotonic() < deadline:
             time.sleep(random.uniform(*PAUSE))
             kind = random.choice(kinds)
-            with self._locks[kind.hits]:
-                try:
-                    self._suffer(kind, random)
-                except AssertionError as error:
-                    self._violated("state", f"after {kind.name}: {error}")
-                    return
+            with self._locks[kind.hits], self._noting(f"mixed, {kind.name}"):
+                self._suffer(kind, random)
 
     # one fault
 
@@ -111,23 +106,29 @@ class Run:
         """Strikes, waits, heals; then, from the moment it is healed, until all that was in
         flight is terminal, the API is ready and a control process leads."""
         lasts = random.uniform(*kind.lasts)
-        with contextlib.suppress(Exception):
+        flying: list[Span] = []
+        with contextlib.suppress(errors.RedisDown):
             flying = self.world.in_flight()
         with kind.strike(self.world, random):
             if kind.name == LOST:
                 self.load.submit(random.randint(1, 64))
             time.sleep(lasts)
         healed = time.monotonic()
+        led = time.time() if kind.hits == "control" else 0.0
         wait_until(
-            lambda: self._recovered(flying), seconds=RECOVERY, what=f"recovery from {kind.name}"
+            lambda: self._recovered(flying, led=led),
+            seconds=RECOVERY,
+            what=f"recovery from {kind.name}",
         )
         self.totals.recovery[kind.name].append(time.monotonic() - healed)
         self._say(f"  {kind.name} for {lasts:.1f} s, back {time.monotonic() - healed:.1f} s later")
 
-    def _recovered(self, flying: list[tuple[int, int, int]]) -> bool:
+    def _recovered(self, flying: list[Span], *, led: float) -> bool:
+        """led: when a leader must have spoken after."""
         time.sleep(0.1)
         try:
-            return self.world.well() and self.world.landed(flying)
+            well = self.world.well() and self.world.led_at() > led
+            return well and self.world.landed(flying)
         except Exception:  # a server is away: whatever its driver says
             return False
 
@@ -150,7 +151,16 @@ class Run:
         found.wait_swept(fresh, seconds=RECOVERY)
         found.wait_empty(seconds=RECOVERY)
 
+    @contextlib.contextmanager
+    def _noting(self, part: str) -> Iterator[None]:
+        """What goes wrong in a part is a finding, and the next part begins."""
+        try:
+            yield
+        except Exception as error:
+            self._violated("state", f"{part}: {type(error).__name__}: {error}")
+
     def _violated(self, kind: str, text: str) -> None:
+        self._say(f"VIOLATED: {kind}: {text}")
         self.totals.violations.append(Violation(kind, "", text))
 
     def _wasted(self) -> int:

@@ -6,7 +6,7 @@ farm and run one after another; the fault of one may still heal while the next i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,12 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
-ACTIONS = ("exit", "freeze", "hang:2.5", "down", "error")
+ACTIONS = {  # the other stack repeats what its own servers could make different
+    "embedded": ("exit", "freeze", "hang:2.5", "down", "error"),
+    "fleet": ("exit", "down"),
+}
 SLOT = tuple(sorted(s for s in SITES if s.startswith(("lease.", "slot."))))
 SUBMIT = tuple(sorted(s for s in SITES if s.startswith("submit.")))
 CONTROL = tuple(sorted(SITES - {*SLOT, *SUBMIT}))
@@ -32,6 +35,7 @@ class Story:
     """A farm whose failpoints are armed by files, and the jobs it was given."""
 
     def __init__(self, stack: Stack, folder: Path, *, workers: int) -> None:
+        self.actions = ACTIONS["fleet" if stack.database else "embedded"]
         self.armed = folder / "failpoints"
         self.armed.mkdir()
         env = {"PROMPTMILL_FAILPOINTS": f"@{self.armed}", "PROMPTMILL_LEASE_SECONDS": "1"}
@@ -40,7 +44,7 @@ class Story:
         self.jobs: list[str] = []
         epoch = f"{{{self.farm.settings.model}}}:epoch"
         wait_until(
-            lambda: bool(self.farm.redis().exists(epoch)), seconds=120, what="control has begun"
+            lambda: bool(self.farm.redis().exists(epoch)), seconds=180, what="control has begun"
         )
 
     def arm(self, site: str, action: str) -> None:
@@ -56,7 +60,15 @@ class Story:
 
     def reached(self, site: str) -> None:
         gone = self.armed / site
-        wait_until(lambda: not gone.exists(), seconds=90, what=f"{site} is reached")
+        wait_until(lambda: not gone.exists(), seconds=120, what=f"{site} is reached")
+
+    def ended(self, sites: Sequence[str]) -> None:
+        """Asserts how many processes these sites killed and froze. Two threads of a process
+        may freeze it at once, and wake at once."""
+        keeper = self.keeper
+        assert keeper.deaths == len(sites) * ("exit" in self.actions)
+        assert (keeper.thawed > 0) == ("freeze" in self.actions)
+        assert keeper.thawed <= len(sites)
 
     def converge(self) -> Invariants:
         for job in self.jobs:
@@ -68,8 +80,8 @@ class Story:
 
 def test_every_moment_of_a_slot(stack: Stack, tmp_path: Path) -> None:
     story = Story(stack, tmp_path, workers=2)
-    with story.keeper as keeper:
-        for action in ACTIONS:
+    with story.keeper:
+        for action in story.actions:
             for site in SLOT:
                 story.arm(site, action)
                 if site == "slot.returned":
@@ -77,25 +89,26 @@ def test_every_moment_of_a_slot(stack: Stack, tmp_path: Path) -> None:
                 story.submit(f"{site} {action}")
                 story.reached(site)
         invariants = story.converge()
-    assert (keeper.deaths, keeper.thawed) == (len(SLOT), len(SLOT))
+    story.ended(SLOT)
     assert {i["kind"] for i in story.farm.incidents()} == {"lost"}
     assert invariants.repairs(least=0, most=0) == []
 
 
 def test_every_moment_of_a_submission(stack: Stack, tmp_path: Path) -> None:
     story = Story(stack, tmp_path, workers=1)
-    with story.keeper as keeper:
-        for action in ACTIONS:
+    with story.keeper:
+        for action in story.actions:
             for site in SUBMIT:
                 story.arm(site, action)
                 story.submit(f"{site} {action}", 10)
                 story.reached(site)
         invariants = story.converge()
-    assert (keeper.deaths, keeper.thawed) == (len(SUBMIT), len(SUBMIT))
+    story.ended(SUBMIT)
     listed = story.farm.http.get("/v1/jobs", params={"limit": "100"}).json()["data"]
     assert sorted(job["id"] for job in listed) == sorted(story.jobs), "each was made once"
-    # Cut off between commit and enqueue: three lost enqueues, and one that was only late.
-    assert invariants.repairs(least=3, most=4) == []
+    # Between commit and enqueue: what stops the request loses one, what delays it may.
+    lost = sum(action in ("exit", "down", "error") for action in story.actions)
+    assert invariants.repairs(least=lost, most=len(story.actions)) == []
 
 
 def lose_a_lease(story: Story, case: str) -> None:
@@ -138,12 +151,13 @@ TRIGGERS: dict[str, Callable[[Story, str], object]] = {
 
 def test_every_moment_of_control(stack: Stack, tmp_path: Path) -> None:
     story = Story(stack, tmp_path, workers=1)
-    with story.keeper as keeper:
-        for action in ACTIONS:
+    with story.keeper:
+        for action in story.actions:
             for site in CONTROL:
                 story.arm(site, action)
                 TRIGGERS[site.partition(".")[0]](story, f"{site} {action}")
                 story.reached(site)
         invariants = story.converge()
-    assert (keeper.deaths, keeper.thawed) == (len(CONTROL), len(CONTROL))
-    assert invariants.repairs(least=len(ACTIONS), most=len(ACTIONS)) == []
+    story.ended(CONTROL)
+    lost = len(story.actions)
+    assert invariants.repairs(least=lost, most=lost) == []

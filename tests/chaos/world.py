@@ -88,7 +88,7 @@ class World:
         stack.callback(self.looker.dispose)
         self.spy = RedisQueue(f"unix://{self.queue.socket}", "stub")
         stack.callback(self.spy.close)
-        wait_until(self.well, seconds=120, what="the farm has begun")
+        wait_until(self.well, seconds=600, what="the farm has begun")
 
     def _fleet(self, stack: ExitStack) -> dict[str, str]:
         self.database = stack.enter_context(PostgresServer())

@@ -83,6 +83,28 @@ def test_killed_after_its_link_it_is_adopted_with_its_metadata(store: DirBlobs, 
     assert files(root) == []
 
 
+def test_stopped_in_the_middle_of_a_deletion_it_is_found_again(
+    store: DirBlobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("j/1.png", b"picture", content_type=PNG, metadata={"seed": "1"})
+    unlink = Path.unlink
+
+    def once(path: Path, missing_ok: bool = False) -> None:
+        monkeypatch.setattr(Path, "unlink", stopped)
+        unlink(path, missing_ok)
+
+    def stopped(path: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", once)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete(["j/1.png"])
+    monkeypatch.undo()
+    assert [stored.key for stored in store.list("j/")] == ["j/1.png"]
+    store.delete(["j/1.png"])
+    assert files(root) == []
+
+
 def test_drafts_of_the_living_are_left_alone(store: DirBlobs, root: Path) -> None:
     other = DirBlobs(root)
     with store._draft([b"being written"]) as draft:

@@ -130,6 +130,13 @@ def test_a_whole_outage_of_redis_is_survived(farm: Bench) -> None:
         assert process.health()["counts"]["repairs"] == 0
 
 
+def test_an_enqueue_that_was_lost_is_made_good(farm: Bench) -> None:
+    farm.submit(12, enqueue=False)
+    with controls(farm, 1) as (process,):
+        soon(lambda: farm.work_off("w") == 12, 60)
+        soon(lambda: process.health()["counts"]["repairs"] == 1)
+
+
 @pytest.mark.parametrize("site", ["reaper.recorded", "rebuild.filling", "finaliser.ended"])
 def test_a_death_at_an_awkward_place_is_made_good(
     site: str, valkey_url: str, tmp_path: Path
@@ -245,6 +252,18 @@ def test_a_slow_duty_rests_in_proportion() -> None:
     line.join(5)
     assert len(starts) == 3
     assert starts[2] - starts[0] >= 2 * 0.25
+
+
+def test_health_that_cannot_be_written_ends_nobody(tmp_path: Path) -> None:
+    health = Health(tmp_path)
+    folder = health.path.parent
+    folder.rmdir()
+    folder.write_bytes(b"")
+    health.write(leader=True, lines=[], counts={})
+    folder.unlink()
+    folder.mkdir()
+    health.write(leader=True, lines=[], counts={})
+    assert list(folder.iterdir()) == [health.path]
 
 
 def test_health_stands_still_while_a_watched_line_hangs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SWEEP = "tests/integration/test_control_sweep.py"
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`old`, which stands once in `path`, becomes `new`; `tests` are pytest arguments."""
+    """`old`, which stands once in `path`, becomes `new`; `tests` are what pytest is to run."""
 
     name: str
     path: str
@@ -34,35 +34,46 @@ MUTANTS = (
         "            os.link(draft.path, path)\n        except FileExistsError:",
         "            path.unlink(missing_ok=True)\n            os.link(draft.path, path)\n"
         "        except FileExistsError:",
-        (BLOBS,),
+        (f"{BLOBS}::test_second_creation_adopts_the_first",),
     ),
     Mutant(
         "a put in S3 overwrites",
         "promptmill/blobs/s3.py",
         '        if create_only:\n            request["IfNoneMatch"] = "*"',
         '        if not create_only:\n            request["IfNoneMatch"] = "*"',
-        (BLOBS,),
+        (f"{BLOBS}::test_second_creation_adopts_the_first",),
     ),
     Mutant(
         "an object that was there is not adopted",
         "worker/filing.py",
         "        bytes.fromhex(there.sha256),\n        there.size,\n",
         "        file.sha256,\n        len(file.data),\n",
-        ("tests/unit/test_filing.py",),
+        ("tests/unit/test_filing.py::test_an_object_that_was_there_is_adopted_with_its_own_facts",),
+    ),
+    Mutant(
+        "an object is deleted before what is noted of it",
+        "promptmill/blobs/folder.py",
+        "                for note in self._notes(key):"
+        "  # first: a note alone would never be found again\n",
+        "                path.unlink(missing_ok=True)\n"
+        "                for note in self._notes(key):\n",
+        (
+            "tests/contract/test_blobs_folder.py::test_stopped_in_the_middle_of_a_deletion_it_is_found_again",
+        ),
     ),
     Mutant(
         "the sweep deletes what is young",
         "worker/control/sweep.py",
         "if self._clock() - stored.modified < self._settle:",
         "if self._clock() - stored.modified < 0:",
-        (SWEEP,),
+        (f"{SWEEP}::test_what_is_young_is_looked_at_again",),
     ),
     Mutant(
         "the sweep forgets the parts of a tar",
         "worker/control/sweep.py",
         "            self._others.add(key)",
         "            pass",
-        (SWEEP,),
+        (f"{SWEEP}::test_tar_parts_stay_while_a_row_lies_in_them",),
     ),
     # the slot
     Mutant(
@@ -71,42 +82,42 @@ MUTANTS = (
         "            self.commit(lease, kept, [*refused, *lacking])\n",
         "            self.acknowledge(lease)\n"
         "            self.commit(lease, kept, [*refused, *lacking])\n",
-        (SLOT,),
+        (f"{SLOT}::test_objects_before_rows_and_rows_before_the_acknowledgement",),
     ),
     Mutant(
         "an outage is charged to the images",
         "worker/slot.py",
         "self.give_back(lease, charge=False, reason=str(error))",
         "self.give_back(lease, charge=True, reason=str(error))",
-        (SLOT,),
+        (f"{SLOT}::test_an_outage_of_the_store_charges_nobody",),
     ),
     Mutant(
         "an error of ours is charged to nobody",
         "worker/slot.py",
         "self.give_back(lease, charge=True, reason=type(error).__name__)",
         "self.give_back(lease, charge=False, reason=type(error).__name__)",
-        (SLOT,),
+        (f"{SLOT}::test_an_error_of_ours_isolates_the_images",),
     ),
     Mutant(
         "a zombie may fail images",
         "worker/slot.py",
         "if refused and self.engine.owns(lease):",
         "if refused:",
-        (SLOT,),
+        (f"{SLOT}::test_a_zombie_fails_nobody",),
     ),
     Mutant(
         "what was cancelled is rendered",
         "worker/slot.py",
         "return [one for one in ready if one.work.job_id in live]",
         "return list(ready)",
-        (SLOT,),
+        (f"{SLOT}::test_a_cancelled_job_is_not_rendered",),
     ),
     Mutant(
         "a worker's id is used again",
         "worker/app.py",
         'return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"',
         'return f"{socket.gethostname()}-{os.getpid()}"',
-        (SLOT,),
+        (f"{SLOT}::test_no_two_starts_share_an_identity",),
     ),
     Mutant(
         "neighbours fail with the guilty",
@@ -115,7 +126,7 @@ MUTANTS = (
         '                    outcomes.append(Fault("render_failed"',
         "                if len(chunk) <= 4:\n"
         '                    outcomes.append(Fault("render_failed"',
-        ("tests/unit/test_render.py",),
+        ("tests/unit/test_render.py::test_one_poison_among_64_fails_alone_and_keeps_its_place",),
     ),
     # the database
     Mutant(
@@ -123,14 +134,20 @@ MUTANTS = (
         "promptmill/store/commits.py",
         "WHERE c.shard = %s AND NOT c.closed\n",
         "WHERE c.shard = %s\n",
-        (COMMIT,),
+        (
+            f"{COMMIT}::test_a_cancelled_jobs_items_are_dropped_and_the_others_committed",
+            f"{COMMIT}::test_nothing_is_committed_to_a_job_that_is_over",
+        ),
     ),
     Mutant(
         "no fence on SQLite",
         "promptmill/store/commits.py",
         'generation = ? "\n        "AND NOT closed"',
         'generation = ?"',
-        (COMMIT,),
+        (
+            f"{COMMIT}::test_a_cancelled_jobs_items_are_dropped_and_the_others_committed",
+            f"{COMMIT}::test_nothing_is_committed_to_a_job_that_is_over",
+        ),
     ),
     Mutant(
         "a late result replaces an earlier one",
@@ -138,21 +155,23 @@ MUTANTS = (
         '"ON CONFLICT DO NOTHING RETURNING lane, position, job_id, state, bytes"',
         '"ON CONFLICT (lane, position) DO UPDATE SET sha256 = excluded.sha256 "\n'
         '        "RETURNING lane, position, job_id, state, bytes"',
-        (COMMIT,),
+        (f"{COMMIT}::test_a_terminal_image_never_changes",),
     ),
     Mutant(
         "counters count what was given, not what was new",
         "promptmill/store/commits.py",
         "    _count(conn, entered, shard)\n",
         "    _count(conn, [(r[0], r[1], r[2], r[-2], r[7]) for r in kept], shard)\n",
-        (COMMIT,),
+        (f"{COMMIT}::test_a_result_is_inserted_once_and_counted_once",),
     ),
     Mutant(
         "a job completes one image early",
         "promptmill/store/control.py",
         "    if job.counts.done + job.counts.failed < job.counts.total:\n        return None\n",
         "",
-        ("tests/contract/test_store_control.py", APP),
+        (
+            "tests/contract/test_store_control.py::test_a_job_completes_when_its_last_image_is_terminal",
+        ),
     ),
     # Redis
     Mutant(
@@ -160,63 +179,66 @@ MUTANTS = (
         "promptmill/lua/lease.lua",
         "if call('EXISTS', P .. 'epoch') == 0 then return 'COLD' end\n",
         "",
-        (QUEUE,),
+        (f"{QUEUE}::TestLease::test_cold_until_rebuilt",),
     ),
     Mutant(
         "a lost reply is a second lease",
         "promptmill/lua/lease.lua",
         "if given then return given end\n",
         "",
-        (QUEUE,),
+        (f"{QUEUE}::TestLease::test_lost_reply_gives_the_same_lease",),
     ),
     Mutant(
         "reap without an attempt",
         "promptmill/lua/reap.lua",
         "put_back(span, span.attempt + 1)",
         "put_back(span, span.attempt)",
-        (QUEUE, REAPER),
+        (
+            f"{QUEUE}::TestExpiry",
+            f"{REAPER}::test_a_dead_workers_lease_comes_back_charged_and_halved",
+        ),
     ),
     Mutant(
         "reap what was renewed meanwhile",
         "promptmill/lua/reap.lua",
         "if deadline and tonumber(deadline) <= now then",
         "if deadline then",
-        (QUEUE,),
+        (f"{QUEUE}::TestExpiry::test_reap_takes_only_what_is_still_expired",),
     ),
     Mutant(
         "a heartbeat renews what another holds",
         "promptmill/lua/beat.lua",
         "if call('SISMEMBER', P .. 'held:' .. worker, id) == 1 then",
         "if call('HEXISTS', P .. 'lease', id) == 1 then",
-        (QUEUE,),
+        (f"{QUEUE}::TestExpiry::test_beat_marks_rendering_and_tells_what_is_gone",),
     ),
     Mutant(
         "replace forgets what is leased",
         "promptmill/lua/replace.lua",
         "    if span.lane == lane and span.gen == gen then\n",
         "    if false then\n",
-        (QUEUE,),
+        (f"{QUEUE}::TestReplace::test_subtracts_leases_and_waiting_retries",),
     ),
     Mutant(
         "replace by a process that slept",
         "promptmill/lua/replace.lua",
         "if tomb and version < tonumber(tomb) then return 0 end\n",
         "",
-        (QUEUE,),
+        (f"{QUEUE}::TestReplace::test_drop_outlives_the_lane",),
     ),
     Mutant(
         "give back to a lane of another generation",
         "promptmill/lua/prelude.lua",
         "if not r or r.gen ~= span.gen then return false end",
         "if not r then return false end",
-        (QUEUE,),
+        (f"{QUEUE}::TestEnds::test_spans_of_an_older_generation_are_dropped",),
     ),
     Mutant(
         "no refund",
         "promptmill/lua/nack.lua",
         "  if r then charge(r, -span.n * r.charge) end\n",
         "",
-        (QUEUE,),
+        (f"{QUEUE}::TestEnds::test_nack_refunds",),
     ),
     # control
     Mutant(
@@ -224,7 +246,7 @@ MUTANTS = (
         "worker/control/app.py",
         '            Duty("audit", 2.0, self.audit.step),\n',
         "",
-        (APP,),
+        (f"{APP}::test_an_enqueue_that_was_lost_is_made_good",),
     ),
     Mutant(
         "the audit reads the database before Redis",
@@ -233,7 +255,10 @@ MUTANTS = (
         "        ends = conservation.progress(self._db, [job.id for job in page])\n",
         "        ends = conservation.progress(self._db, [job.id for job in page])\n"
         "        counts = queue.snapshot(lanes)\n",
-        (REPAIRS,),
+        (
+            f"{REPAIRS}::test_what_moves_between_the_two_reads_is_counted_twice_never_not_at_all",
+            f"{REPAIRS}::test_no_false_repair_while_everything_moves",
+        ),
     ),
     Mutant(
         "a repair reads Redis first, and believes it",
@@ -241,21 +266,21 @@ MUTANTS = (
         "    return queue.replace(lane, images.gaps(db, lane.id))\n",
         "    seen = queue.snapshot([lane.id])[lane.id]\n"
         "    return not seen.registered and queue.replace(lane, images.gaps(db, lane.id))\n",
-        (REPAIRS,),
+        (f"{REPAIRS}::test_a_lane_lost_by_half_gets_what_it_lacks_and_no_more",),
     ),
     Mutant(
         "the audit repairs at first sight",
         "worker/control/audit.py",
         "if self._clock() - s.since >= self._confirm]",
         "if self._clock() - s.since >= 0]",
-        (REPAIRS,),
+        (f"{REPAIRS}::test_a_lost_enqueue_is_repaired_once_per_lane",),
     ),
     Mutant(
         "the queue opens before it is filled",
         "worker/control/rebuild.py",
         "                return False  # emptied again meanwhile: the next round starts over\n",
         "                break\n",
-        (REPAIRS,),
+        (f"{REPAIRS}::test_a_queue_emptied_again_during_its_rebuild_is_rebuilt_again",),
     ),
     Mutant(
         "attempt not persisted",
@@ -263,27 +288,34 @@ MUTANTS = (
         "        control.record_incidents("
         "self._db, [i for each in expired for i in incidents(each)])\n",
         "",
-        (REAPER,),
+        (f"{REAPER}::test_attempts_survive_the_loss_of_redis",),
     ),
     Mutant(
         "every death counts against the image",
         "worker/control/reaper.py",
         "    return expired.rendering and alone\n",
         "    return expired.rendering or alone\n",
-        (REAPER,),
+        (f"{REAPER}::test_innocents_are_charged_with_no_crash",),
     ),
     Mutant(
         "a new leader reaps at once",
         "worker/control/reaper.py",
         "        return self._clock() - self._since >= self._seconds\n",
         "        return True\n",
-        (REAPER,),
+        (f"{REAPER}::test_a_new_leader_waits_one_lease_period",),
+    ),
+    Mutant(
+        "a full disk ends control",
+        "worker/control/health.py",
+        "        except OSError as error:\n",
+        "        except BlockingIOError as error:\n",
+        (f"{APP}::test_health_that_cannot_be_written_ends_nobody",),
     ),
     Mutant(
         "everybody leads",
         "promptmill/store/leadership.py",
         "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
-        (APP,),
+        (f"{APP}::test_one_leads_and_the_other_takes_over",),
     ),
 )

@@ -1,9 +1,12 @@
 """The file that health checks read: DATA_DIR/health/control-<pid>.json, replaced in one
-step, and only while every watched line makes progress."""
+step, and only while every watched line makes progress. A disk that is full ends nobody: the
+file grows old, which is what it is read for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from worker.control.loop import Line
+
+log = logging.getLogger("promptmill.control")
 
 STALLED = 120.0  # seconds without a finished round
 
@@ -34,8 +39,13 @@ class Health:
             },
         }
         fresh = self.path.with_suffix(f".new-{os.getpid()}")
-        fresh.write_text(json.dumps(body))
-        fresh.replace(self.path)
+        try:
+            fresh.write_text(json.dumps(body))
+            fresh.replace(self.path)
+        except OSError as error:
+            log.warning("health.unwritten", extra={"error": str(error)})
+            with contextlib.suppress(OSError):
+                fresh.unlink()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
