@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import anyio.to_thread
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -38,18 +39,27 @@ def _guard_open_farm(request: Request) -> None:
         raise errors.Forbidden("with PROMPTMILL_AUTH=off other origins may not write")
 
 
-def tenant_of(
-    request: Request,
-    farm: FarmDep,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+def caller_of(
+    request: Request, farm: Farm, given: HTTPAuthorizationCredentials | None
 ) -> records.Tenant:
-    """The caller. Raises `errors.Unauthorized`."""
+    """Whose request this is. Raises `errors.Unauthorized`, `errors.Forbidden`."""
     if farm.settings.auth == "off":
         _guard_open_farm(request)
         return farm.default_tenant()
     tenant = _allowed(farm, given, _needed(request))
     farm.pacing.take(tenant.id)
     return tenant
+
+
+async def tenant_of(
+    request: Request,
+    farm: FarmDep,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> records.Tenant:
+    """The caller; in a thread only where a look at the database is needed."""
+    if farm.settings.auth == "off" and farm.knows_default_tenant:
+        return caller_of(request, farm, given)
+    return await anyio.to_thread.run_sync(caller_of, request, farm, given)
 
 
 def _allowed(

@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery
 
+from api.looks import Looks
 from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
@@ -40,6 +41,7 @@ class Farm:
         self.blobs = blobs.open_store(settings)
         self.segments = stored_images.SegmentCache()
         self.rates = Rates()
+        self.looks = Looks()
         self.thumbnails = Thumbnails()
         self.pacing = Pacing(settings.requests_per_second)
         self.celery: Celery = wakeups.celery_app(settings)
@@ -103,6 +105,11 @@ class Farm:
             found = []
         return found
 
+    @property
+    def knows_default_tenant(self) -> bool:
+        """Whether `default_tenant` answers without a look at the database."""
+        return self._default is not None
+
     def default_tenant(self) -> records.Tenant:
         """Whose jobs those of a farm without keys are. Looked up once: it is a write."""
         if self._default is None:
@@ -126,6 +133,7 @@ class Farm:
     def enqueue(self, job: records.Job, *, fresh: bool) -> None:
         """Puts what is left of a job into the queue and wakes workers, if it is queued.
         fresh: nothing of it has ever run."""
+        self.looks.forget(job.tenant_id, job.public_id)
         if job.state is not jobs.JobState.QUEUED:
             return
         queue = self.queue(job.model)
@@ -142,6 +150,7 @@ class Farm:
 
     def withdraw(self, job: records.Job) -> None:
         """Takes a paused, cancelled or deleted job's lanes off the queue."""
+        self.looks.forget(job.tenant_id, job.public_id)
         queue = self.queue(job.model)
         try:
             lanes = stored_jobs.lanes(self.db, job.id)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials
 
-from api.deps import FarmDep, bearer, tenant_of
+from api.deps import FarmDep, bearer, caller_of
 from api.farm import Farm
 from promptmill import errors, records
 
@@ -92,7 +92,7 @@ def reader_of(
     (None) by a link that the farm signed for this image. Raises `errors.Unauthorized`,
     `errors.Forbidden`."""
     if signature is None or given is not None:
-        return tenant_of(request, farm, given).id
+        return caller_of(request, farm, given).id
     genuine = _sign(farm, job_id, index, expires or 0)
     if not hmac.compare_digest(genuine.encode(), signature.encode()):
         raise errors.Forbidden("this link is not genuine")

@@ -159,10 +159,14 @@ class Rows:
         return tuple(self._taken({name: value})[name] for value in values)
 
     def _variants_of(self, values: Mapping[str, Any]) -> list[Variant]:
-        if len(values) > 1:
+        """Rows of a prompt, an id and a seed, which is nearly all of them, are settled once."""
+        seeded = "seed" in values
+        if len(values) - ("id" in values) - seeded > 1 or (seeded and self._many):
             return list(map(_settled, self._variants(values)))
         if self._plain is None:
             self._plain = list(map(_settled, self._variants(_NOTHING)))
+        if seeded:
+            return [(*variant[:-1], values["seed"]) for variant in self._plain]
         return self._plain
 
     def _variants(self, values: Mapping[str, Any]) -> list[Variant]:

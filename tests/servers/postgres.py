@@ -24,12 +24,13 @@ from tests.servers.base import (
 
 
 class PostgresServer(Server):
-    """Postgres on a loopback port, no password, not durable against power loss."""
+    """Postgres on a loopback port, no password. durable: against power loss, too."""
 
     name = "postgres"
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         super().__init__()
+        self.durable = durable
         self.bin = _postgres_binaries()
         self.port = 0
         self.data = self.directory / "data"
@@ -82,8 +83,8 @@ class PostgresServer(Server):
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "fsync": "off",
-            "full_page_writes": "off",
+            "fsync": "on" if self.durable else "off",
+            "full_page_writes": "on" if self.durable else "off",
             "max_connections": "200",
             "shared_buffers": "64MB",
             "logging_collector": "off",

@@ -1,0 +1,48 @@
+"""The two stacks that are measured, both durable: `embedded` (SQLite with synchronous=FULL,
+a folder with fsync, Valkey) and `fleet` (Postgres with fsync and synchronous commit,
+SeaweedFS, Redis). The servers are started here and end with the block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from promptmill.local import Farm
+from tests.servers import PostgresServer, RedisServer, S3Server
+
+NAMES = ("embedded", "fleet")
+DURABILITY = {
+    "embedded": "SQLite synchronous=FULL, folder with fsync, Valkey appendfsync everysec",
+    "fleet": "Postgres fsync=on synchronous_commit=on, SeaweedFS, Redis appendfsync everysec",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """environ: what a process needs to use these servers. folder: for its data."""
+
+    name: str
+    environ: dict[str, str]
+    folder: Path
+
+    def farm(self, model: str, *, workers: int = 1) -> Farm:
+        """An embedded farm on these servers, not started."""
+        return Farm(self.folder, model=model, port=0, workers=workers, environ=self.environ)
+
+
+@contextmanager
+def stack(name: str) -> Iterator[Stack]:
+    with ExitStack() as servers:
+        folder = Path(servers.enter_context(TemporaryDirectory(prefix="pm-bench-")))
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PROMPTMILL_")}
+        if name == "fleet":
+            queue = servers.enter_context(RedisServer())
+            database = servers.enter_context(PostgresServer(durable=True))
+            environ |= servers.enter_context(S3Server()).new_bucket().env()
+            environ["PROMPTMILL_REDIS_URL"] = queue.url
+            environ["PROMPTMILL_DATABASE_URL"] = database.new_database()
+        yield Stack(name, environ, folder)

@@ -1,0 +1,131 @@
+"""Asking how a job stands: requests per second of `GET /v1/jobs/{id}` beside a bare FastAPI
+route that answers the same bytes, for a job of a thousand images and one of ten million of
+which half are done; deep pages of its images beside the first."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import httpx
+import orjson
+
+from benchmarks import big, load, stacks
+from benchmarks.report import Figure, show
+from promptmill.store.database import Database
+from tests.servers import free_port
+
+SECONDS = 4.0
+MANY = 500  # jobs asked for in turn: none of them was asked for a tenth of a second ago
+
+
+def serve(port: int, body: bytes) -> None:
+    """The bare route, served as the API is."""
+    import uvicorn
+    from fastapi import FastAPI
+    from pydantic import BaseModel, create_model
+
+    fields = {name: (type(value) | None, ...) for name, value in orjson.loads(body).items()}
+    shape: type[BaseModel] = create_model("Job", **fields)  # type: ignore[call-overload]
+    told = shape.model_validate_json(body)
+    app = FastAPI()
+
+    @app.get("/job", response_model=shape)
+    def job() -> BaseModel:
+        return told
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+@contextmanager
+def bare(body: bytes) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.status", "--serve", str(port), body.decode()]
+    process = subprocess.Popen(command)
+    url = f"http://127.0.0.1:{port}/job"
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(url)
+                break
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rate(*urls: str) -> float:
+    return len(load.get(*urls, seconds=SECONDS)) / SECONDS
+
+
+def pages(url: str, *, total: int, done: int) -> tuple[float, float]:
+    """Median milliseconds of the first page of a hundred images, and of deep ones."""
+
+    def took(after: int | None) -> float:
+        times = []
+        for _ in range(9):
+            params = {"limit": 100} | ({} if after is None else {"after": after})
+            begun = time.perf_counter()
+            httpx.get(f"{url}/images", params=params).raise_for_status()
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times) * 1000
+
+    return took(None), max(took(at) for at in (done // 2, done - 200, total - 200))
+
+
+def measure(name: str, total: int, rounds: int) -> list[Figure]:
+    with stacks.stack(name) as servers, servers.farm("emoji-gan", workers=0) as farm:
+        db = Database(farm.settings.database)
+        small = big.make(db, "emoji-gan", total=1000, done=500)
+        large = big.make(db, "emoji-gan", total=total, done=total // 2)
+        others = [big.make(db, "emoji-gan", total=10, done=5) for _ in range(MANY)]
+        db.close()
+        urls = [f"{farm.url}/v1/jobs/{job.public_id}" for job in (small, large, *others)]
+        rates: dict[str, list[float]] = {"bare": [], "small": [], "large": [], "many": []}
+        with bare(httpx.get(urls[1]).content) as floor:
+            for _ in range(rounds):
+                asked = [[floor], urls[:1], urls[1:2], urls[2:]]
+                for label, some in zip(rates, asked, strict=True):
+                    rates[label].append(rate(*some))
+        first, deep = pages(urls[1], total=total, done=total // 2)
+    floor_rate, small_rate, large_rate, many_rate = map(statistics.median, rates.values())
+    return [
+        Figure(f"{name}: bare FastAPI route", floor_rate, "requests/s"),
+        Figure(f"{name}: status of 1,000 images", small_rate, "requests/s"),
+        Figure(f"{name}: status of {total:,} images", large_rate, "requests/s"),
+        Figure(f"{name}: status/bare", large_rate / floor_rate, "ratio", 0.5),
+        Figure(f"{name}: status of {MANY} jobs in turn, each looked up", many_rate, "requests/s"),
+        Figure(f"{name}: looked up/bare", many_rate / floor_rate, "ratio"),
+        Figure(f"{name}: large/small", large_rate / small_rate, "ratio", 1.0),
+        Figure(f"{name}: first page of images", first, "ms"),
+        Figure(f"{name}: slowest deep page", deep, "ms"),
+        Figure(f"{name}: deep/first", deep / first, "ratio", 2.0, "lower"),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--serve", nargs=2, metavar=("PORT", "BODY"))
+    given = parser.parse_args(arguments)
+    if given.serve:
+        serve(int(given.serve[0]), given.serve[1].encode())
+        return
+    total, rounds = (100_000, 1) if given.quick else (10_000_000, 3)
+    print(f"status of a job of {total:,} images, half of them done; 8 connections")
+    figures = [figure for name in stacks.NAMES for figure in measure(name, total, rounds)]
+    show("status", figures, **stacks.DURABILITY, images=total, rounds=rounds)
+
+
+if __name__ == "__main__":
+    main()
