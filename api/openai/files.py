@@ -82,6 +82,20 @@ def receive(farm: Farm, tenant: records.Tenant, chunks: Iterable[bytes], content
         raise
 
 
+def keep(farm: Farm, tenant: records.Tenant, data: bytes, filename: str) -> File:
+    """Stores a picture that an image is to start from."""
+    begun = stored.begin(farm.db, tenant.id)
+    put = farm.blobs.create_from(keys.file(begun.public_id), [data], content_type=MEDIA_TYPE)
+    return stored.finish(
+        farm.db,
+        begun,
+        purpose="vision",
+        filename=_plain(filename),
+        size=put.size,
+        expires_in=float(LEAST_SECONDS),
+    )
+
+
 def _plain(filename: str) -> str:
     """The name without folders and control characters, as it is shown and offered."""
     name = filename.replace("\\", "/").rpartition("/")[2]

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import anyio.to_thread
 import orjson
@@ -63,11 +65,17 @@ class NotRendered(errors.Error):
 
 
 async def make(
-    request: Request, farm: Farm, tenant: records.Tenant, asked: ImageRequest, *, key: str | None
+    request: Request,
+    farm: Farm,
+    tenant: records.Tenant,
+    asked: ImageRequest,
+    *,
+    key: str | None,
+    start: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImagesResponse:
-    """Submits and waits. Raises `errors.Error`: of the submission, `Refused`, `NotRendered`,
-    `NotInTime`."""
-    body = submissions.Body([orjson.dumps(asked.submission())])
+    """Submits and waits. start: what the images start from. Raises `errors.Error`: of the
+    submission, `Refused`, `NotRendered`, `NotInTime`."""
+    body = submissions.Body([orjson.dumps(asked.submission(**start))])
     received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
     job = await wait(request, farm, received.job)
     if job.counts.done + job.counts.failed < job.counts.total:
@@ -173,12 +181,13 @@ def failure(image: records.Image) -> errors.Error:
     return NotRendered(told)
 
 
-def events(made: ImagesResponse) -> list[bytes]:
-    """The answer as server-sent events: one `image_generation.completed` an image."""
+def events(made: ImagesResponse, *, kind: str) -> list[bytes]:
+    """The answer as server-sent events: one `image_generation.completed` an image, or
+    `image_edit.completed`."""
     told = []
     for data in made.data:
         event = {
-            "type": "image_generation.completed",
+            "type": f"{kind}.completed",
             "b64_json": data.b64_json,
             "created_at": made.created,
             "output_format": made.output_format,
@@ -189,5 +198,5 @@ def events(made: ImagesResponse) -> list[bytes]:
             "seed": data.seed,
             "id": data.id,
         }
-        told.append(b"event: image_generation.completed\ndata: " + orjson.dumps(event) + b"\n\n")
+        told.append(b"event: %b.completed\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event)))
     return told

@@ -44,8 +44,8 @@ class ImageRequest(BaseModel):
     ] = None
     metadata: dict[str, Any] | None = None
 
-    def submission(self) -> dict[str, Any]:
-        """The same as a document of `POST /v1/jobs`."""
+    def submission(self, **start: Any) -> dict[str, Any]:
+        """The same as a document of `POST /v1/jobs`. start: what its row starts from."""
         row = {
             "prompt": self.prompt,
             "n": self.n,
@@ -54,6 +54,7 @@ class ImageRequest(BaseModel):
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance": self.guidance,
+            **start,
         }
         caller = self.safety_identifier or self.user
         document = {
@@ -65,6 +66,16 @@ class ImageRequest(BaseModel):
             "items": [{name: value for name, value in row.items() if value is not None}],
         }
         return {name: value for name, value in document.items() if value is not None}
+
+
+class EditRequest(ImageRequest):
+    """The same for a picture to start from. With a mask, or a picture that is transparent in
+    places, what is clear is painted anew (`inpaint`); else the whole (`img2img`)."""
+
+    input_fidelity: Literal["low"] | None = None
+    # ours, through `extra_body`
+    task: Annotated[str, Field(max_length=64)] | None = None
+    strength: float | None = None
 
 
 class ImageData(Shape):
