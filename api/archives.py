@@ -32,7 +32,7 @@ class _Reading:
     images: tuple[records.Image, ...]
 
 
-def stream(blobs: BlobStore, images: Sequence[records.Image], extension: str) -> Iterator[bytes]:
+def stream(blobs: BlobStore, images: Iterable[records.Image], extension: str) -> Iterator[bytes]:
     """The archive of `images`, all done, in their order, in pieces of about `CHUNK` bytes.
     What is not in the store is left out. Raises `errors.StorageDown` in its midst."""
     waiting = bytearray()

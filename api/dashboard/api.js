@@ -1,4 +1,4 @@
-// The public API from a browser: requests, the key, pictures, server-sent events.
+// The public API from a browser: requests, the key, files to save.
 
 const KEY = "promptmill-key";
 
@@ -15,96 +15,53 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-function headers(more = {}) {
+export function headers(more = {}) {
   return key.get() ? { ...more, authorization: `Bearer ${key.get()}` } : more;
 }
 
-async function checked(response) {
+export async function checked(response) {
   if (response.ok) return response;
   const body = await response.json().catch(() => null);
   const error = body?.error ?? { message: `the farm answered ${response.status}`, code: "" };
   throw new ApiError(response.status, error);
 }
 
-export async function call(method, path, { query, json, text, signal } = {}) {
-  const url = new URL(path, location.origin);
-  for (const [name, value] of Object.entries(query ?? {})) {
-    if (value !== null && value !== undefined && value !== "") url.searchParams.append(name, value);
+export function url(path, query = {}) {
+  const made = new URL(path, location.origin);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== "") made.searchParams.append(name, value);
   }
+  return made;
+}
+
+/** json: a value to send. body, type: what else to send. */
+export async function call(method, path, { query, json, body, type, signal } = {}) {
   const options = { method, signal, headers: headers() };
   if (json !== undefined) {
     options.body = JSON.stringify(json);
     options.headers["content-type"] = "application/json";
-  } else if (text !== undefined) {
-    options.body = text;
-    options.headers["content-type"] = "text/plain; charset=utf-8";
+  } else if (body !== undefined) {
+    options.body = body;
+    options.headers["content-type"] = type;
   }
-  const response = await checked(await fetch(url, options));
+  const response = await checked(await fetch(url(path, query), options));
   return response.json();
 }
 
 export const get = (path, query, signal) => call("GET", path, { query, signal });
 
-const content = (image) => `/v1/jobs/${image.job_id}/images/${image.index}/content`;
-
-/** Puts an image's picture into an <img>. With a key, its bytes are fetched when it nears
- *  the screen, since an <img> cannot send the key. */
-const nearing = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    nearing.unobserve(target);
-    fetch(target.dataset.from, { headers: headers() })
-      .then(checked).then((response) => response.blob())
-      .then((blob) => {
-        const url = URL.createObjectURL(blob);
-        target.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-        target.src = url;
-      })
-      .catch(() => target.classList.add("broken"));
-  }
-}, { rootMargin: "300px" });
-
-export function show(img, image) {
+/** Saves what a path answers as a file. A link cannot send a key, so that with one the bytes
+ *  come first and are saved then. */
+export async function save(path, name, query) {
+  const link = document.createElement("a");
+  link.download = name;
   if (!key.get()) {
-    img.src = content(image);
+    link.href = url(path, query);
+    link.click();
     return;
   }
-  img.dataset.from = content(image);
-  nearing.observe(img);
-}
-
-/** Calls on(event, data) for each server-sent event of a job, resuming after a cut, until
- *  the job's end or `signal`. EventSource cannot send a key; fetch can. */
-export async function listen(jobId, on, signal) {
-  let last = null;
-  while (!signal.aborted) {
-    try {
-      const more = last ? { "last-event-id": last } : {};
-      const path = `/v1/jobs/${jobId}/events`;
-      const response = await checked(await fetch(path, { headers: headers(more), signal }));
-      if (response.status === 204) return;
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let rest = "";
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        const parts = (rest + value).split("\n\n");
-        rest = parts.pop();
-        for (const part of parts) last = tell(part, on) ?? last;
-      }
-    } catch (error) {
-      if (signal.aborted || [401, 404].includes(error.status)) return;
-    }
-    await new Promise((wake) => setTimeout(wake, 1500));
-  }
-}
-
-function tell(part, on) {
-  const fields = {};
-  for (const line of part.split("\n")) {
-    const colon = line.indexOf(": ");
-    if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
-  }
-  if (fields.event) on(fields.event, JSON.parse(fields.data));
-  return fields.id;
+  const response = await checked(await fetch(url(path, query), { headers: headers() }));
+  link.href = URL.createObjectURL(await response.blob());
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -1,46 +1,59 @@
-// The frame: which view is shown, the key, errors, the state of the farm.
+// The frame: which view is shown, the key, the theme, the state of the farm.
 
-import { ApiError, get, key } from "./api.js";
-import { el, number } from "./dom.js";
+import { get, key } from "./api.js";
+import { compareView } from "./compare.js";
+import { composeView } from "./compose.js";
+import { fill } from "./dom.js";
+import { count } from "./format.js";
+import { homeView } from "./home.js";
 import { jobView } from "./job.js";
-import { jobsView } from "./jobs.js";
+import { keyForm } from "./keyform.js";
+import { onLocked } from "./notices.js";
+import { help, install } from "./shortcuts.js";
+import { workersView } from "./workers.js";
+
+const VIEWS = { new: composeView, jobs: jobView, compare: compareView, workers: workersView };
+const FARM = 10_000; // milliseconds between two looks at the farm
+const THEMES = { auto: ["◐", "Theme: as the system"], light: ["☀", "Theme: light"], dark: ["☾", "Theme: dark"] };
 
 const view = document.getElementById("view");
-const toast = document.getElementById("toast");
 const farm = document.getElementById("farm");
 const forget = document.getElementById("forget");
+const themeButton = document.getElementById("theme");
 let leaving = null; // ends what the present view started
+let shown = null; // the present view
+let locked = false; // whether the farm asks for a key
 
-export function complain(error) {
-  if (error.name === "AbortError") return;
-  if (error instanceof ApiError && error.status === 401) {
-    askForKey(key.get() ? "This key is not known here." : "");
-    return;
+function route() {
+  const [, kind = "", ...args] = location.hash.split("/").map(decodeURIComponent);
+  if (!locked && shown?.kind === kind && shown.go?.(args)) return;
+  leaving?.abort();
+  leaving = new AbortController();
+  locked = false;
+  forget.hidden = !key.get();
+  const made = (kind === "jobs" && !args[0] ? homeView : VIEWS[kind] ?? homeView)(args, leaving.signal);
+  const first = shown === null;
+  shown = { ...made, kind };
+  document.title = made.title ? `${made.title} · promptmill` : "promptmill";
+  for (const link of document.querySelectorAll("[data-view]")) {
+    const here = link.dataset.view === (kind === "jobs" ? "" : kind);
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
-  const place = error.line ? `Line ${error.line}: ` : "";
-  toast.textContent = place + (error instanceof TypeError ? "The farm does not answer." : error.message);
-  toast.hidden = false;
-  clearTimeout(complain.timer);
-  complain.timer = setTimeout(() => { toast.hidden = true; }, 8000);
+  fill(view, made.node);
+  window.scrollTo(0, 0);
+  if (!first) view.focus({ preventScroll: true });
+  look();
 }
 
-function askForKey(message) {
+function askForKey() {
+  if (locked) return;
+  locked = true;
   leaving?.abort();
   forget.hidden = true;
-  const field = el("input", { type: "password", name: "key", autocomplete: "off", required: true,
-    placeholder: "pm_…", ariaLabel: "API key" });
-  const form = el("form.card.keyform", {
-    onsubmit(event) {
-      event.preventDefault();
-      key.set(field.value.trim());
-      route();
-    },
-  }, el("h1", {}, "API key"),
-  el("p.hint", {}, "This farm asks for a key. It stays in this tab and is gone when you close it."),
-  message ? el("p.error", {}, message) : null,
-  el("div.line", {}, field, el("button.primary", {}, "Open")));
-  view.replaceChildren(form);
-  field.focus();
+  const form = keyForm(() => { locked = true; route(); });
+  fill(view, form);
+  form.querySelector("input").focus();
 }
 
 async function look() {
@@ -48,29 +61,36 @@ async function look() {
     const { data } = await get("/v1/models");
     const workers = data.reduce((sum, model) => sum + model.workers, 0);
     const known = data.every((model) => model.cold !== null);
-    farm.textContent = !known ? "queue out of reach"
-      : workers ? `${number(workers)} worker${workers === 1 ? "" : "s"}` : "no worker";
+    farm.textContent = !known ? "queue out of reach" : workers ? count(workers, "worker") : "no worker";
     farm.className = `farm ${workers ? "alive" : "asleep"}`;
-    farm.title = data.map((model) => `${model.id}: ${model.workers}`).join("\n");
   } catch (error) {
     farm.textContent = error.status === 401 ? "" : "out of reach";
     farm.className = "farm asleep";
   }
 }
 
-function route() {
-  leaving?.abort();
-  leaving = new AbortController();
-  forget.hidden = !key.get();
-  const [, kind, id] = location.hash.split("/");
-  const open = kind === "jobs" && id ? jobView(id, leaving.signal, complain)
-    : jobsView(leaving.signal, complain);
-  view.replaceChildren(open);
-  window.scrollTo(0, 0);
-  look();
+function tellTheme(now) {
+  const [sign, words] = THEMES[now];
+  themeButton.textContent = sign;
+  themeButton.ariaLabel = words;
+  themeButton.title = `${words} (t)`;
 }
 
+const nextTheme = () => tellTheme(window.theme.next());
+
+function toPrompt() {
+  if (shown?.prompt) { shown.prompt(); return; }
+  location.hash = "#/";
+  setTimeout(() => shown?.prompt?.(), 0);
+}
+
+onLocked(askForKey);
+install({ "/": toPrompt, t: nextTheme });
+tellTheme(window.theme.now());
+themeButton.addEventListener("click", nextTheme);
+document.getElementById("help").addEventListener("click", help);
 forget.addEventListener("click", () => { key.forget(); route(); });
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); view.focus(); });
 window.addEventListener("hashchange", route);
-setInterval(() => { if (!document.hidden) look(); }, 10000);
+setInterval(() => { if (!document.hidden) look(); }, FARM);
 route();

@@ -1,4 +1,4 @@
-// Building nodes and writing numbers for people. Knows no API.
+// Building nodes. Knows no API and no words.
 
 /** el("a.big.red", {href: "…", onclick: f}, child, "text", …): text is always text. */
 export function el(spec, props = {}, ...children) {
@@ -7,40 +7,36 @@ export function el(spec, props = {}, ...children) {
   if (classes.length) node.className = classes.join(" ");
   for (const [name, value] of Object.entries(props)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "data") Object.assign(node.dataset, value);
     else if (name in node && name !== "list") node[name] = value;
-    else if (value !== null) node.setAttribute(name, value);
+    else if (value !== null && value !== undefined) node.setAttribute(name, value);
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  node.append(...present(children));
   return node;
 }
 
-export const number = (value) => new Intl.NumberFormat("en").format(value);
-
-export function bytes(value) {
-  if (value === null || value === undefined) return "–";
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) { value /= 1000; unit += 1; }
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+/** Replaces what a node holds; nothing and false are left out. */
+export function fill(node, ...children) {
+  node.replaceChildren(...present(children));
+  return node;
 }
 
-export function duration(seconds) {
-  if (seconds === null || seconds === undefined) return "–";
-  const s = Math.max(0, Math.round(seconds));
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+const present = (children) => children.flat(Infinity)
+  .filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+
+/** Calls `act` once things have been quiet for `ms`. */
+export function quietly(ms, act) {
+  let timer = null;
+  return (...args) => {
+    clearTimeout(timer);
+    timer = setTimeout(act, ms, ...args);
+  };
 }
 
-export function rate(value) {
-  if (!value) return "–";
-  return `${value >= 100 ? Math.round(value) : value.toFixed(1)}/s`;
-}
-
-export function ago(time) {
-  const s = Date.now() / 1000 - time;
-  if (s < 10) return "just now";
-  return s < 86400 ? `${duration(s).split(" ").slice(0, 2).join(" ")} ago`
-    : new Date(time * 1000).toLocaleDateString();
+/** Runs `look` now and every `ms` while the page is seen, until `signal` ends it. */
+export async function regularly(ms, look, signal) {
+  while (!signal.aborted) {
+    if (!document.hidden) await look();
+    await new Promise((wake) => setTimeout(wake, ms));
+  }
 }

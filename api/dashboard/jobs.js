@@ -1,122 +1,113 @@
-// The first view: the submit box and the list of jobs, live by polling.
+// The list of jobs, live by polling.
 
-import { call, get } from "./api.js";
-import { ago, duration, el, number, rate } from "./dom.js";
+import { get } from "./api.js";
+import { bar, FINAL, pill } from "./bar.js";
+import { el, fill, regularly } from "./dom.js";
+import { ago, count, duration, number, percent, rate } from "./format.js";
+import { complain } from "./notices.js";
+import { show, thumbnail } from "./pictures.js";
 
-const EVERY = 1500; // milliseconds between two looks at the list
-const PAGE = 25;
+const EVERY = 1500; // milliseconds between two looks
+const PAGE = 20;
+const SAMPLES = 4; // pictures beside each job
+const FILTERS = [["All", []], ["Running", ["queued", "paused", "cancelling"]],
+  ["Completed", ["completed"]], ["Ended early", ["cancelled", "expired", "failed"]]];
 
-/** A bar whose parts are done, failed and cancelled. Returns [node, update(job)]. */
-export function bar() {
-  const parts = ["done", "failed", "cancelled"].map((name) => el(`span.${name}`));
-  const node = el("div.bar", { role: "progressbar", ariaValueMin: "0", ariaValueMax: "100" }, parts);
-  return [node, ({ counts, images_per_second: speed, state }) => {
-    const total = counts.total || 1;
-    parts.forEach((part) => { part.style.width = `${(100 * counts[part.className]) / total}%`; });
-    node.setAttribute("aria-valuenow", Math.floor((100 * (counts.done + counts.failed)) / total));
-    node.classList.toggle("moving", state === "running" && speed > 0);
-  }];
+/** A few pictures of a job, once it has that many or has ended. */
+function samples(signal) {
+  const node = el("div.samples", { "aria-hidden": "true" });
+  let asked = false;
+  return {
+    node,
+    look(job) {
+      const enough = job.counts.done >= SAMPLES || (job.counts.done > 0 && FINAL.includes(job.state));
+      if (asked || !enough) return;
+      asked = true;
+      get(`/v1/jobs/${job.id}/images`, { state: "done", limit: SAMPLES }, signal).then(({ data }) => {
+        fill(node, data.map((image) => {
+          const img = el("img", { alt: "", loading: "lazy", width: 40, height: 40 });
+          show(img, thumbnail(image, 40));
+          return img;
+        }));
+      }).catch(() => { asked = false; }); // the next look tries again
+    },
+  };
 }
 
-export const pill = (state) => el(`span.pill.${state}`, {}, state);
-
-function line(job) {
-  const [node, update] = bar();
+function line(signal) {
+  const [meter, move] = bar();
   const facts = el("span.facts");
   const state = el("span");
-  const title = el("a.title", { href: `#/jobs/${job.id}` }, job.name || job.id);
-  const row = el("li.card.job", { id: job.id }, el("div.head", {}, title, state), node, facts);
+  const title = el("a.title");
+  const pictures = samples(signal);
+  const row = el("li.card.job", {}, pictures.node,
+    el("div.body", {}, el("div.head", {}, title, state), meter, facts));
   return {
     row,
-    update(now) {
-      update(now);
-      state.replaceChildren(pill(now.state));
-      const { done, failed, total } = now.counts;
-      const live = now.state === "running";
-      facts.replaceChildren(
-        el("span", {}, `${number(done)} of ${number(total)}`),
-        failed ? el("span.bad", {}, `${number(failed)} failed`) : "",
-        live && now.images_per_second ? el("span", {}, rate(now.images_per_second)) : "",
-        live && now.eta_seconds !== null ? el("span", {}, `${duration(now.eta_seconds)} left`) : "",
-        now.notice ? el("span.warn", {}, now.notice) : "",
-        el("span.model", {}, now.model),
-        el("time", {}, ago(now.created_at)),
-      );
+    update(job) {
+      const { done, failed, total, cancelled } = job.counts;
+      const live = job.state === "running";
+      title.textContent = job.name || job.id;
+      title.href = `#/jobs/${job.id}`;
+      move(job);
+      fill(state, pill(job.state));
+      fill(facts,
+        el("span", {}, total === done ? count(total, "image") : `${number(done)} of ${number(total)} · ${percent(done + failed, total)}`),
+        failed > 0 && el("span.bad", {}, `${number(failed)} failed`),
+        cancelled > 0 && el("span", {}, `${number(cancelled)} never rendered`),
+        live && job.images_per_second > 0 && el("span", {}, rate(job.images_per_second)),
+        live && job.eta_seconds !== null && el("span", {}, `${duration(job.eta_seconds)} left`),
+        job.notice && el("span.warn", {}, job.notice),
+        el("span.later", {}, job.model), el("time", {}, ago(job.created_at)));
+      pictures.look(job);
     },
   };
 }
 
-function submitBox(complain) {
-  const prompts = el("textarea", { name: "prompts", rows: 4, required: true, ariaLabel: "Prompts",
-    placeholder: "One prompt per line\na red heart\na slice of pizza" });
-  const model = el("select", { name: "model", ariaLabel: "Model" });
-  const size = el("select", { name: "size", ariaLabel: "Size" });
-  const many = el("input", { name: "n", type: "number", min: 1, max: 1000, value: 1, ariaLabel: "Images per prompt" });
-  const name = el("input", { name: "name", placeholder: "Name (optional)", ariaLabel: "Name" });
-  const button = el("button.primary", {}, "Render");
-  let models = [];
-  const sizes = () => {
-    const chosen = models.find((candidate) => candidate.id === model.value);
-    size.replaceChildren(...(chosen?.sizes ?? []).map((text) => el("option", {}, text)));
-  };
-  model.addEventListener("change", sizes);
-  get("/v1/models").then(({ data }) => {
-    models = data;
-    model.replaceChildren(...data.map((m) => el("option", { value: m.id }, m.cold ? `${m.id} (cold)` : m.id)));
-    model.value = (data.find((m) => m.cold === false) ?? data[0])?.id ?? "";
-    sizes();
-  }).catch(complain);
-  prompts.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
-  const form = el("form.card.submit", {
-    async onsubmit(event) {
-      event.preventDefault();
-      button.disabled = true;
-      try {
-        const query = { model: model.value, size: size.value, name: name.value.trim() };
-        if (Number(many.value) > 1) query.n = many.value;
-        const job = await call("POST", "/v1/jobs", { query, text: prompts.value });
-        location.hash = `#/jobs/${job.id}`;
-      } catch (error) {
-        complain(error);
-      } finally {
-        button.disabled = false;
-      }
-    },
-  }, prompts, el("div.line", {}, el("label", {}, "Model", model), el("label", {}, "Size", size),
-    el("label.few", {}, "Each", many), el("label.grow", {}, "Name", name), button));
-  return form;
-}
+const nothing = () => el("div.empty", {},
+  el("img", { src: "/dashboard/favicon.svg", alt: "", width: 56, height: 56 }),
+  el("h3", {}, "No jobs yet"),
+  el("p", {}, "Try a prompt above, or make a job of many: from a list, a template or a file."),
+  el("a.button.primary", { href: "#/new" }, "New job"),
+  el("p.hint", {}, "From a terminal: ", el("code", {}, "promptmill submit prompts.jsonl --watch")));
 
-export function jobsView(signal, complain) {
+export function jobsList(signal) {
   const lines = new Map();
   const list = el("ul.jobs");
-  const empty = el("p.hint", { hidden: true }, "No jobs yet. Write a prompt above, or use ",
-    el("code", {}, "promptmill submit"), ".");
-  const more = el("button.quiet", { type: "button", hidden: true, onclick: () => { shown += PAGE; poll(); } }, "Older jobs");
+  const empty = el("div");
+  const more = el("button.ghost", { type: "button", hidden: true, onclick: () => { shown += PAGE; poll().catch(complain); } }, "Older jobs");
   let shown = PAGE;
+  let states = [];
+  const tabs = el("div.segments", { role: "group", ariaLabel: "Which jobs" }, FILTERS.map(([name, chosen]) =>
+    el("button", { type: "button", ariaPressed: String(!chosen.length), onclick: (event) => {
+      for (const tab of tabs.children) tab.ariaPressed = String(tab === event.currentTarget);
+      states = chosen;
+      poll().catch(complain);
+    } }, name)));
+
+  async function page() {
+    const query = new URLSearchParams([["limit", String(Math.min(shown, 1000))], ...states.map((each) => ["state", each])]);
+    return get(`/v1/jobs?${query}`, {}, signal);
+  }
 
   async function poll() {
-    const { data, has_more: rest } = await get("/v1/jobs", { limit: Math.min(shown, 1000) }, signal);
-    const present = new Set(data.map((job) => job.id));
-    for (const [id, old] of lines) if (!present.has(id)) { old.row.remove(); lines.delete(id); }
+    const asked = states;
+    const { data, has_more: rest } = await page();
+    if (asked !== states) return;
+    const there = new Set(data.map((job) => job.id));
+    for (const [id, old] of lines) if (!there.has(id)) { old.row.remove(); lines.delete(id); }
     data.forEach((job, at) => {
-      if (!lines.has(job.id)) lines.set(job.id, line(job));
+      if (!lines.has(job.id)) lines.set(job.id, line(signal));
       const { row, update } = lines.get(job.id);
       update(job);
       if (list.children[at] !== row) list.insertBefore(row, list.children[at] ?? null);
     });
-    empty.hidden = data.length > 0;
+    if (data.length) fill(empty);
+    else if (states.length) fill(empty, el("p.hint.empty", {}, "No such jobs."));
+    else if (!empty.childElementCount) fill(empty, nothing());
     more.hidden = !rest;
   }
 
-  async function live() {
-    while (!signal.aborted) {
-      if (!document.hidden) await poll().catch(complain);
-      await new Promise((wake) => setTimeout(wake, EVERY));
-    }
-  }
-  live();
-  return el("div.stack", {}, submitBox(complain), el("h2", {}, "Jobs"), empty, list, more);
+  regularly(EVERY, () => poll().catch(complain), signal);
+  return el("section.stack", {}, el("div.row.between", {}, el("h1", {}, "Jobs"), tabs), empty, list, more);
 }

@@ -1,19 +1,24 @@
 """The dashboard in Chromium, as a person uses it: on a wide screen and on a phone, in
-light and dark, with and without a key."""
+light and dark, with and without a key, with the mouse and by keyboard alone."""
 
 from __future__ import annotations
 
-import threading
+import io
+import json
+import re
+import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from promptmill.store import control, tenants
+from promptmill.store import control
+from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
+from tests.integration.browser import eventually, saved, sideways, tab, working
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -23,156 +28,190 @@ pytestmark = [pytest.mark.servers, pytest.mark.browser]
 PROMPTS = ["a red heart", "a slice of pizza", "a rocket", "a smiling face with sunglasses"]
 
 
-@pytest.fixture
-def farm(tmp_path: Path, valkey_url: str) -> Iterator[ApiFarm]:
-    with ApiFarm(tmp_path, valkey_url) as served:
-        served.worker.report()
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[ApiFarm]:
+    with ApiFarm(tmp_path_factory.mktemp("farm"), valkey_url) as served:
         yield served
 
 
-@contextmanager
-def tab(chromium: Browser, farm: ApiFarm, **options: Any) -> Iterator[Page]:
-    """A page on the dashboard; it must end without an error of its own."""
-    context = chromium.new_context(base_url=farm.url, **options)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda said: complaints.append(said.text) if "Content Security" in said.text else None,
-    )
-    page.set_default_timeout(8000)
-    try:
-        page.goto("/")
-        yield page
-    finally:
-        context.close()
-    assert complaints == []
+@pytest.fixture(autouse=True)
+def _alive(farm: ApiFarm) -> None:
+    farm.worker.report()
 
 
-@contextmanager
-def working(farm: ApiFarm, *, every: float = 0.05) -> Iterator[None]:
-    """A worker and control at work, in another thread."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(every):
-            farm.worker.report()
-            farm.worker.batch(4)
-            control.finish_ready(farm.db)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def finished(farm: ApiFarm, rows: list[str], name: str) -> str:
+    id: str = farm.submit(rows, name=name)["id"]
+    farm.worker.drain()
+    control.finish_ready(farm.db)
+    return id
 
 
-def eventually(page: Page, expression: str) -> None:
-    """Until the expression holds. (`wait_for_function` would need eval, which the page's
-    policy forbids.)"""
-    deadline = time.monotonic() + 8
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, f"never: {expression}"
-        page.wait_for_timeout(50)
+def test_a_prompt_and_enter_show_a_picture(chromium: Browser, farm: ApiFarm) -> None:
+    with tab(chromium, farm) as page, working(farm):
+        page.keyboard.press("/")
+        page.keyboard.type("a red heart")
+        page.keyboard.press("Enter")
+        eventually(page, "document.querySelector('.try .canvas img')?.naturalWidth === 64")
+        page.get_by_role("button", name="Another seed").click()
+        eventually(page, "document.querySelectorAll('.strip img').length === 2")
+        page.get_by_role("link", name="Compare", exact=True).last.click()
+        page.get_by_role("heading", name="Compare").wait_for()
+    assert {job["priority"] for job in farm.http.get("/v1/jobs?limit=2").json()["data"]} == {
+        "interactive"
+    }
 
 
-def sideways(page: Page) -> int:
-    """Pixels by which the page is wider than its window."""
-    wide: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    return wide
-
-
-def test_prompts_become_pictures(chromium: Browser, farm: ApiFarm) -> None:
-    with tab(chromium, farm) as page:
-        page.get_by_label("Prompts").fill("\n".join(PROMPTS))
+def test_a_list_of_prompts_becomes_pictures(chromium: Browser, farm: ApiFarm) -> None:
+    with tab(chromium, farm, start="/#/new") as page:
+        page.get_by_label("Prompts", exact=True).fill("\n".join(PROMPTS))
         page.get_by_label("Name").fill("my pictures")
-        page.get_by_role("button", name="Render").click()
+        page.get_by_role("button", name="Render 4 images").click()
         page.get_by_role("heading", name="my pictures").wait_for()
-        assert page.locator(".tile.waiting").count() == 4
+        eventually(page, "document.querySelectorAll('.tile.queued').length === 4")
         with working(farm):
-            page.locator(".pill.completed").wait_for()
-        eventually(page, "document.querySelectorAll('.tile img').length === 4")
-        loaded = "[...document.querySelectorAll('.tile img')].every((i) => i.naturalWidth === 64)"
+            page.locator(".titled .pill.completed").wait_for()
+        loaded = "[...document.querySelectorAll('.tile img')].filter((i) => i.naturalWidth === 64).length === 4"
         eventually(page, loaded)
         assert page.locator(".caption").all_text_contents() == PROMPTS
         page.locator(".tile").first.click()
-        assert page.locator("dialog dd").first.text_content() == "a red heart"
-        page.get_by_role("button", name="Close").click()
+        page.get_by_role("dialog").get_by_text("a red heart").wait_for()
+        page.keyboard.press("ArrowRight")
+        page.get_by_role("dialog").get_by_text("a slice of pizza").wait_for()
+        page.keyboard.press("Escape")
         page.get_by_role("link", name="All jobs").click()
-        page.get_by_text("4 of 4").wait_for()
+        page.locator(".job", has_text="my pictures").get_by_text("4 images").wait_for()
 
 
-def test_a_running_job_moves_without_a_reload(chromium: Browser, farm: ApiFarm) -> None:
-    id = farm.submit([f"prompt {n}" for n in range(60)], name="moving")["id"]
-    with tab(chromium, farm) as page:
-        page.get_by_role("link", name="moving").click()
-        page.get_by_text("Waiting").first.wait_for()
-        with working(farm, every=0.2):
-            eventually(page, "document.querySelectorAll('.tile img').length >= 8")
-            page.locator(".pill.running").wait_for()
-            eventually(
-                page, "/\\d/.test([...document.querySelectorAll('.stats dd')][4].textContent)"
-            )
-            page.locator(".pill.completed").wait_for()
-        eventually(page, "document.querySelectorAll('.tile img').length === 60")
-    assert farm.job(id)["counts"]["done"] == 60
+def test_a_template_is_expanded_and_counted_while_one_types(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    with tab(chromium, farm, start="/#/new", allow=["400"]) as page:
+        page.get_by_role("button", name="Template").click()
+        page.get_by_label("Template", exact=True).fill("a {color} {animal}")
+        page.get_by_text("names no variable").wait_for()
+        page.get_by_label("Variables").fill("color: red, green, blue\nanimal: cat, dog")
+        page.get_by_role("button", name="Render 6 images").wait_for()
+        assert page.locator(".first li").first.text_content().startswith("a red cat")  # type: ignore[union-attr]
+        page.get_by_label("Each", exact=True).fill("3")
+        page.get_by_role("button", name="Render 18 images").wait_for()
+        page.get_by_text("Copy as command or code").click()
+        assert "promptmill submit - --input json" in (page.locator("pre").text_content() or "")
+        page.get_by_role("button", name="curl").click()
+        assert farm.url in (page.locator("pre").text_content() or "")
 
 
-def test_failures_show_their_reason_and_can_be_retried(chromium: Browser, farm: ApiFarm) -> None:
-    id = farm.submit(["fail one", "a heart", "fail two"], name="mixed")["id"]
+def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
+    """The Python form, run as it stands, makes the same picture again."""
+    id = finished(farm, ['it\'s a "quoted" heart'], "quotes")
+    with tab(chromium, farm, start=f"/#/jobs/{id}/0") as page:
+        page.get_by_text("Copy as command or code").click()
+        page.get_by_role("button", name="Python").click()
+        code = page.locator("pre").text_content() or ""
+    made: list[str] = []
+    code = re.sub(r"    job\.wait.*", "    made.append(job.id)\n", code, flags=re.DOTALL)
+    exec(code, {"made": made})
+    again, first = farm.images(made[0])[0], farm.images(id)[0]
+    assert [again[k] for k in ("prompt", "seed")] == [first[k] for k in ("prompt", "seed")]
     farm.worker.drain()
-    control.finish_ready(farm.db)
+
+
+def test_a_bad_row_is_told_by_its_line(chromium: Browser, farm: ApiFarm) -> None:
+    with tab(chromium, farm, start="/#/new", allow=["400"]) as page:
+        page.get_by_label("Prompts", exact=True).fill("a heart\n" + "x" * 40_000)
+        page.locator(".plan").get_by_text("Line 2").wait_for()
+        assert page.get_by_role("button", name="Render").is_disabled()
+
+
+def test_failed_rows_are_found_retried_and_downloaded(chromium: Browser, farm: ApiFarm) -> None:
+    """By someone who starts at `/` and knows nothing else."""
+    id = finished(farm, ["fail one", "a heart", "fail two"], "mixed")
     with tab(chromium, farm) as page:
-        page.goto(f"/#/jobs/{id}")
-        page.get_by_text("render_failed × 2").wait_for()
-        page.get_by_role("button", name="Failed", exact=True).click()
-        eventually(page, "document.querySelectorAll('.tile').length === 2")
-        assert page.locator(".why").all_text_contents() == ["no such picture"] * 2
+        began = time.monotonic()
+        page.get_by_role("link", name="mixed").click()
+        page.get_by_text("2 images failed").wait_for()
+        rows = saved(page, "Download failed rows").decode().splitlines()
+        assert [json.loads(row)["prompt"] for row in rows] == ["fail one", "fail two"]
+        page.get_by_role("button", name="Show").click()
+        eventually(page, "document.querySelectorAll('.tile.failed').length === 2")
+        page.get_by_role("button", name="Download", exact=True).click()
+        with page.expect_download() as download:
+            page.get_by_role("dialog").get_by_role("button", name="Save").first.click()
+        with tarfile.open(fileobj=io.BytesIO(Path(download.value.path()).read_bytes())) as tar:
+            assert tar.getnames() == ["000000001.png"]
+        page.keyboard.press("Escape")
         page.get_by_role("button", name="Retry failed").click()
-        page.get_by_role("button", name="Pause").wait_for()
+        page.get_by_text("2 images queued again").wait_for()
         page.get_by_role("button", name="All").click()
-        eventually(page, "document.querySelectorAll('.tile.waiting').length === 2")
+        eventually(page, "document.querySelectorAll('.tile.queued').length === 2")
+        assert time.monotonic() - began < 60
+        page.goto("/#/new")
+        page.get_by_role("button", name="File").click()
+        page.get_by_label("File of rows").set_input_files(
+            {
+                "name": "f.jsonl",
+                "mimeType": "application/x-ndjson",
+                "buffer": "\n".join(rows).encode(),
+            }
+        )
+        page.get_by_role("button", name="Render 2 images").wait_for()
     assert farm.job(id)["generation"] == 1
+    farm.worker.drain()
 
 
 def test_pause_resume_cancel_and_delete(chromium: Browser, farm: ApiFarm) -> None:
-    id = farm.submit([f"prompt {n}" for n in range(9)])["id"]
-    with tab(chromium, farm) as page:
-        page.goto(f"/#/jobs/{id}")
+    id = farm.submit([f"prompt {n}" for n in range(9)], name="short-lived")["id"]
+    with tab(chromium, farm, start=f"/#/jobs/{id}") as page:
         page.get_by_role("button", name="Pause").click()
         page.get_by_role("button", name="Resume").click()
         page.get_by_role("button", name="Pause").wait_for()
-        page.get_by_role("button", name="Cancel").click()
-        page.locator(".pill.cancelling").wait_for()
-        stored = farm.http.get(f"/v1/jobs/{id}").json()
-        assert stored["counts"]["cancelled"] == 9
-        from promptmill.store import jobs as stored_jobs
-
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_role("button", name="Cancel the job").click()
+        page.locator(".titled .pill.cancelling").wait_for()
+        assert farm.job(id)["counts"]["cancelled"] == 9
         control.finish_cancelling(farm.db, stored_jobs.get(farm.db, None, id).id)
-        page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Delete").click()
-        page.get_by_text("No jobs yet").wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        page.get_by_role("heading", name="Jobs").wait_for()
+        assert page.get_by_text("short-lived").count() == 0
 
 
-def test_pages_of_pictures_are_bounded(chromium: Browser, farm: ApiFarm) -> None:
-    id = farm.submit([f"prompt {n}" for n in range(250)])["id"]
-    with tab(chromium, farm) as page:
-        page.goto(f"/#/jobs/{id}")
-        eventually(page, "document.querySelectorAll('.tile').length === 96")
-        page.get_by_role("button", name="Later").click()
-        page.get_by_text("prompt 96", exact=True).wait_for()
-        page.get_by_role("button", name="Later").click()
-        page.get_by_text("prompt 249", exact=True).wait_for()
-        assert page.get_by_role("button", name="Later").is_disabled()
-        page.get_by_role("button", name="Earlier").click()
-        page.get_by_text("prompt 96", exact=True).wait_for()
-        page.get_by_label("Go to image number").fill("200")
-        page.get_by_role("button", name="Go").click()
-        page.get_by_text("prompt 200", exact=True).wait_for()
-        assert page.locator(".tile").count() == 50
+def test_two_seeds_stand_side_by_side(chromium: Browser, farm: ApiFarm) -> None:
+    id = finished(farm, PROMPTS, "to compare")
+    with tab(chromium, farm, start=f"/#/jobs/{id}/0") as page, working(farm):
+        page.get_by_role("dialog").get_by_role("button", name="Compare").click()
+        page.get_by_label("Seed B").fill("7")
+        page.get_by_role("button", name="Render both").click()
+        page.get_by_role("heading", name="What differs").wait_for()
+        eventually(
+            page,
+            "[...document.querySelectorAll('.side img')].filter((i) => i.naturalWidth === 64).length === 2",
+        )
+        differing = page.locator("tr.differs th").all_text_contents()
+        assert "Seed" in differing
+        assert "Prompt" not in differing
+        page.goto(f"/#/compare/{id}/0/{id}/1")
+        page.locator("tr.differs", has_text="a slice of pizza").wait_for()
+
+
+def test_workers_are_shown_with_what_they_hold(chromium: Browser, farm: ApiFarm) -> None:
+    status = {
+        "state": "busy",
+        "model": farm.model,
+        "fingerprint": "fp-1",
+        "batch": 8,
+        "bucket": "task=text2image,width=64,height=64,steps=1",
+        "images": 1234,
+        "failed": 0,
+        "images_per_second": 41.5,
+        "memory_bytes": 2_100_000_000,
+        "caps": {"task=text2image,width=64,height=64,steps=1": 4},
+        "leases": ["lease-abc"],
+    }
+    farm.queue.report("gpu-7", status, ttl=30.0)
+    with tab(chromium, farm, start="/#/workers") as page:
+        card = page.locator(".worker", has_text="gpu-7")
+        for told in ("41.5/s", "1,234", "2.1 GB", "8 images of 64 × 64", "lease-abc", ": 4"):
+            card.get_by_text(told).first.wait_for()
 
 
 def test_a_prompt_is_text_and_never_markup(chromium: Browser, farm: ApiFarm) -> None:
@@ -180,38 +219,55 @@ def test_a_prompt_is_text_and_never_markup(chromium: Browser, farm: ApiFarm) -> 
     id = farm.submit([nasty], name=nasty)["id"]
     with tab(chromium, farm) as page:
         page.get_by_text(nasty).wait_for()
-        page.goto(f"/#/jobs/{id}")
-        page.locator(".caption", has_text=nasty).wait_for()
+        page.goto(f"/#/jobs/{id}/0")
+        page.get_by_role("dialog").get_by_text(nasty).first.wait_for()
         assert "owned" not in page.title().replace(nasty, "")
         assert page.locator("img[src=x]").count() == 0
+    farm.worker.drain()
 
 
-def test_a_bad_submission_says_why(chromium: Browser, farm: ApiFarm) -> None:
+def test_everything_is_reached_by_keyboard(chromium: Browser, farm: ApiFarm) -> None:
+    id = finished(farm, [f"prompt {n}" for n in range(30)], "keys")
     with tab(chromium, farm) as page:
-        page.get_by_label("Prompts").fill("x" * 40_000)
-        page.get_by_role("button", name="Render").click()
-        page.locator("#toast").filter(has_text="Line 1").wait_for()
+        page.keyboard.press("?")
+        page.get_by_role("dialog", name="Keyboard shortcuts").wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("g")
+        page.keyboard.press("w")
+        page.get_by_role("heading", name="Workers").wait_for()
+        page.goto(f"/#/jobs/{id}")
+        page.locator(".tile.done").first.wait_for()
+        page.keyboard.press("3")
+        page.get_by_text("No image is in this state").wait_for()
+        page.keyboard.press("1")
+        page.locator(".tile.done").first.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("End")
+        focused = "document.activeElement.getAttribute('aria-label')"
+        eventually(page, f"{focused}?.startsWith('Image 29,')")
+        outline = page.evaluate(
+            "getComputedStyle(document.activeElement.querySelector('.frame')).boxShadow"
+        )
+        assert outline != "none"
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog").get_by_text("prompt 29").first.wait_for()
+        page.keyboard.press("Escape")
+        eventually(page, f"{focused}?.startsWith('Image 29,')")
 
 
-def test_a_farm_with_keys_asks_for_one(chromium: Browser, tmp_path: Path, valkey_url: str) -> None:
-    with ApiFarm(tmp_path, valkey_url, auth="keys") as farm:
-        _, secret = tenants.create_key(farm.db, "anna")
-        with tab(chromium, farm) as page:
-            page.get_by_label("API key").fill("pm_wrong")
-            page.get_by_role("button", name="Open").click()
-            page.get_by_text("This key is not known here").wait_for()
-            page.get_by_label("API key").fill(secret)
-            page.get_by_role("button", name="Open").click()
-            page.get_by_label("Prompts").fill("a heart")
-            page.get_by_role("button", name="Render").click()
-            with working(farm):
-                page.locator(".pill.completed").wait_for()
-            eventually(page, "document.querySelector('.tile img')?.naturalWidth === 64")
-            assert page.evaluate("Object.keys(localStorage).length") == 0
-            page.reload()
-            eventually(page, "document.querySelector('.tile img')?.naturalWidth === 64")
-            page.get_by_role("button", name="Forget key").click()
-            page.get_by_label("API key").wait_for()
+def test_a_theme_is_chosen_and_kept(chromium: Browser, farm: ApiFarm) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    with tab(chromium, farm, color_scheme="dark") as page:
+        dark = page.evaluate(ground)
+        page.keyboard.press("t")
+        light = page.evaluate(ground)
+        assert light != dark
+        page.reload()
+        assert page.evaluate(ground) == light
+        page.keyboard.press("t")
+        page.keyboard.press("t")
+        assert page.evaluate(ground) == dark
+        assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -219,20 +275,61 @@ def test_a_farm_with_keys_asks_for_one(chromium: Browser, tmp_path: Path, valkey
 def test_it_fits_phone_and_desk_in_light_and_dark(
     chromium: Browser, farm: ApiFarm, width: int, theme: str
 ) -> None:
-    id = farm.submit([*PROMPTS * 8, "fail this one"], name="a name that is rather long " * 3)["id"]
-    farm.worker.drain()
+    name = "a name that is rather long " * 3
+    id = finished(farm, [*PROMPTS * 8, "fail this one"], name)
     size = {"width": width, "height": 900}
     with tab(chromium, farm, viewport=size, color_scheme=theme) as page:
-        page.get_by_text("32 of 33").wait_for()
-        assert sideways(page) <= 0
+        page.get_by_text("32 of 33").first.wait_for()
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         light = sum(map(int, ground[4:-1].split(","))) > 380
         assert light is (theme == "light")
-        page.goto(f"/#/jobs/{id}")
-        eventually(page, "document.querySelectorAll('.tile').length === 33")
-        assert sideways(page) <= 0
-        page.locator(".tile").first.click()
-        assert sideways(page) <= 0
+        for view in ("", f"jobs/{id}", f"jobs/{id}/3", "new", f"compare/{id}/0/{id}/1", "workers"):
+            page.goto(f"/#/{view}")
+            page.wait_for_timeout(250)
+            assert sideways(page) <= 0, view
+            assert unnamed(page) == [], view
+            assert faint(page) == [], view
+
+
+def unnamed(page: Page) -> list[str]:
+    """Controls and pictures without a name that a screen reader could say."""
+    found: list[str] = (
+        page.evaluate("""() => [...document.querySelectorAll('button, input, select, textarea, a, img')]
+        .filter((node) => node.offsetParent !== null)
+        .filter((node) => !(node.ariaLabel || node.title || node.textContent.trim() || node.labels?.length
+            || node.hasAttribute('alt')))
+        .map((node) => node.outerHTML.slice(0, 120))""")
+    )
+    return found
+
+
+def faint(page: Page) -> list[str]:
+    """Texts whose contrast with the ground behind them is below 4.5 to 1."""
+    found: list[str] = page.evaluate("""() => {
+        const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+        const rgb = (colour) => {
+            canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+            return [...canvas.getImageData(0, 0, 1, 1).data];
+        };
+        const bright = (parts) => parts.slice(0, 3).map((v) => v / 255)
+            .map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+            .reduce((sum, v, at) => sum + v * [.2126, .7152, .0722][at], 0);
+        const ground = (node) => {
+            for (let at = node; at; at = at.parentElement) {
+                const parts = rgb(getComputedStyle(at).backgroundColor);
+                if (parts[3] > 200) return parts;
+            }
+            return [255, 255, 255, 255];
+        };
+        const own = (node) => [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        return [...document.querySelectorAll('main *, header *')]
+            .filter((node) => node.offsetParent && own(node) && !node.disabled)
+            .filter((node) => {
+                const [a, b] = [bright(rgb(getComputedStyle(node).color)), bright(ground(node))];
+                return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5;
+            }).map((node) => `${node.className} ${node.textContent.slice(0, 40)}`);
+    }""")
+    return found
 
 
 def test_it_keeps_nothing_of_a_view_that_was_left(chromium: Browser, farm: ApiFarm) -> None:
@@ -242,21 +339,30 @@ def test_it_keeps_nothing_of_a_view_that_was_left(chromium: Browser, farm: ApiFa
             page.goto(f"/#/jobs/{id}")
             page.get_by_role("button", name="Pause").wait_for()
             page.goto("/#/")
-            page.get_by_label("Prompts").wait_for()
+            page.get_by_label("Prompt to try").wait_for()
         watches = farm.app.state.feeds._watches
         deadline = time.monotonic() + 10
         while watches and time.monotonic() < deadline:
             time.sleep(0.1)
         assert watches == {}
+    farm.worker.drain()
 
 
 def test_its_files_are_locked_down(farm: ApiFarm) -> None:
-    for path in ("/", "/dashboard/app.js", "/dashboard/style.css", "/favicon.ico"):
+    for path in ("/", "/dashboard/app.js", "/dashboard/base.css", "/favicon.ico"):
         answer = farm.http.get(path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]
-        assert "default-src 'none'" in policy
+        assert "default-src 'none'" in policy or "default-src 'self'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         again = farm.http.get(path, headers={"if-none-match": answer.headers["etag"]})
         assert again.status_code == 304
+
+
+def test_its_files_are_small_and_ask_nobody_else() -> None:
+    for file in files("api").joinpath("dashboard").iterdir():
+        text = file.read_text()
+        assert len(text.splitlines()) <= 200, file.name
+        others = re.findall(r"https?://[^\s\"'`)]+", text)
+        assert [url for url in others if url != "http://www.w3.org/2000/svg"] == [], file.name
