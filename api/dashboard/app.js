@@ -24,9 +24,9 @@ let leaving = null; // ends what the present view started
 let shown = null; // the present view
 let locked = false; // whether the farm asks for a key
 
-function route() {
+function route(anew = false) {
   const [, kind = "", ...args] = location.hash.split("/").map(decodeURIComponent);
-  if (!locked && shown?.kind === kind && shown.go?.(args)) return;
+  if (!anew && shown?.kind === kind && shown.go?.(args)) return;
   leaving?.abort();
   leaving = new AbortController();
   locked = false;
@@ -51,7 +51,7 @@ function askForKey() {
   locked = true;
   leaving?.abort();
   forget.hidden = true;
-  const form = keyForm(() => { locked = true; route(); });
+  const form = keyForm(() => route(true));
   fill(view, form);
   form.querySelector("input").focus();
 }
@@ -89,8 +89,8 @@ install({ "/": toPrompt, t: nextTheme });
 tellTheme(window.theme.now());
 themeButton.addEventListener("click", nextTheme);
 document.getElementById("help").addEventListener("click", help);
-forget.addEventListener("click", () => { key.forget(); route(); });
+forget.addEventListener("click", () => { key.forget(); route(true); });
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); view.focus(); });
-window.addEventListener("hashchange", route);
+window.addEventListener("hashchange", () => route(locked));
 setInterval(() => { if (!document.hidden) look(); }, FARM);
 route();

@@ -1,6 +1,7 @@
 // The live events of a job. EventSource cannot send a key; fetch can.
 
 import { checked, headers } from "./api.js";
+import { FINAL } from "./bar.js";
 
 const AGAIN = 1500; // milliseconds after a cut
 
@@ -21,7 +22,13 @@ export async function listen(jobId, on, signal) {
         if (done) break;
         const parts = (rest + value).split("\n\n");
         rest = parts.pop();
-        for (const part of parts) last = tell(part, on) ?? last;
+        for (const part of parts) {
+          const { id, event, data } = read(part);
+          last = id ?? last;
+          if (!event) continue;
+          on(event, data);
+          if (event === "state" && (FINAL.includes(data.state) || data.state === "deleted")) return;
+        }
       }
     } catch (error) {
       if (signal.aborted || [401, 404].includes(error.status)) return;
@@ -30,12 +37,11 @@ export async function listen(jobId, on, signal) {
   }
 }
 
-function tell(part, on) {
+function read(part) {
   const fields = {};
   for (const line of part.split("\n")) {
     const colon = line.indexOf(": ");
     if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
   }
-  if (fields.event) on(fields.event, JSON.parse(fields.data));
-  return fields.id;
+  return { id: fields.id, event: fields.event, data: fields.event && JSON.parse(fields.data) };
 }

@@ -95,9 +95,9 @@ def test_a_template_is_expanded_and_counted_while_one_types(
         page.get_by_label("Each", exact=True).fill("3")
         page.get_by_role("button", name="Render 18 images").wait_for()
         page.get_by_text("Copy as command or code").click()
-        assert "promptmill submit - --input json" in (page.locator("pre").text_content() or "")
+        page.locator("pre", has_text="promptmill submit - --input json").wait_for()
         page.get_by_role("button", name="curl").click()
-        assert farm.url in (page.locator("pre").text_content() or "")
+        page.locator("pre", has_text=f"curl {farm.url}/v1/jobs").wait_for()
 
 
 def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
@@ -106,6 +106,7 @@ def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
     with tab(chromium, farm, start=f"/#/jobs/{id}/0") as page:
         page.get_by_text("Copy as command or code").click()
         page.get_by_role("button", name="Python").click()
+        page.locator("pre", has_text="import Client").wait_for()
         code = page.locator("pre").text_content() or ""
     made: list[str] = []
     code = re.sub(r"    job\.wait.*", "    made.append(job.id)\n", code, flags=re.DOTALL)
