@@ -22,7 +22,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,14 +88,11 @@ class DirBlobs:
         """The bytes under a temporary name, locked, not yet synced."""
         fd, path = self._locked_file()
         try:
-            os.fchmod(fd, 0o644)
             sha256, size = hashlib.sha256(), 0
             for piece in pieces:
                 sha256.update(piece)
                 size += len(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(fd, view) :]
+                _write_all(fd, piece)
             yield _Draft(fd, path, sha256.hexdigest(), size)
         finally:
             path.unlink(missing_ok=True)
@@ -108,6 +104,7 @@ class DirBlobs:
             fd, name = tempfile.mkstemp(dir=self._tmp)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
+                os.fchmod(fd, 0o644)
                 return fd, Path(name)
             os.close(fd)  # taken for a dead one before it was locked
 
@@ -132,6 +129,10 @@ class DirBlobs:
             if there.sha256 != sha256:
                 note.unlink(missing_ok=True)
             return there
+        except OSError:
+            if not path.exists():
+                note.unlink(missing_ok=True)
+            raise
         return Stored(
             key=new.key,
             size=draft.size,
@@ -142,11 +143,17 @@ class DirBlobs:
         )
 
     def _write_note(self, note: Path, new: New) -> None:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft = note.with_name(f".{uuid.uuid4().hex}")
         text = json.dumps({"content_type": new.content_type, "metadata": dict(new.metadata)})
-        draft.write_text(text, encoding="ascii")
-        draft.replace(note)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fd, draft = self._locked_file()
+        try:
+            _write_all(fd, text.encode("ascii"))
+            draft.replace(note)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
 
     def head(self, key: str) -> Stored | None:
         check_key(key)
@@ -268,6 +275,12 @@ class DirBlobs:
     def _notes(self, key: str) -> Iterator[Path]:
         place = self._meta / key
         return place.parent.glob(f"{place.name}.{'[0-9a-f]' * 16}")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _read_note(note: Path) -> dict[str, str]:

@@ -83,6 +83,26 @@ def test_killed_after_its_link_it_is_adopted_with_its_metadata(store: DirBlobs, 
     assert files(root) == []
 
 
+@pytest.mark.parametrize(("step", "time"), [("write", 1), ("write", 2), ("link", 1)])
+def test_what_a_full_disk_refuses_leaves_nothing(
+    store: DirBlobs, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, time: int
+) -> None:
+    """Neither the draft of the object, nor that of its note, nor the note."""
+    real, calls = getattr(os, step), []
+
+    def full(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == time:
+            raise OSError(errno.ENOSPC, "full")
+        return real(*args)
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(errors.StorageDown, match="the disk is full"):
+        store.create("j/1.png", b"picture", content_type=PNG, metadata={"seed": "1"})
+    assert files(root) == []
+    assert store.create("j/1.png", b"picture", content_type=PNG, metadata={"seed": "1"}).created
+
+
 def test_stopped_in_the_middle_of_a_deletion_it_is_found_again(
     store: DirBlobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,13 +165,11 @@ MUTANTS = (
         (f"{COMMIT}::test_a_result_is_inserted_once_and_counted_once",),
     ),
     Mutant(
-        "a job completes one image early",
+        "a completed job leaves its counters open",
         "promptmill/store/control.py",
-        "    if job.counts.done + job.counts.failed < job.counts.total:\n        return None\n",
-        "",
-        (
-            "tests/contract/test_store_control.py::test_a_job_completes_when_its_last_image_is_terminal",
-        ),
+        "    rows.close_counters(conn, job_id)\n    started = ",
+        "    started = ",
+        (f"{COMMIT}::test_nothing_is_committed_to_a_job_that_is_over",),
     ),
     # Redis
     Mutant(
