@@ -27,6 +27,7 @@ SITES = frozenset(
         *("slot.put", "slot.committed", "slot.acknowledged", "slot.returned"),
         *("reaper.recorded", "reaper.returned", "rebuild.filling", "rebuild.opened"),
         *("audit.repaired", "finaliser.ended", "finaliser.cleared", "sweep.deleted"),
+        "batch.accepted",
     }
 )
 
