@@ -3,15 +3,19 @@ without a farm. `models pull` makes sure that its weights are here."""
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from promptmill import models
 from promptmill.jobs import Item
-from worker.generators import registry
+from worker.generators import hub, quantization, registry
 from worker.generators.base import Generator, OutOfMemory
 
 ROUNDS = 5
@@ -39,14 +43,51 @@ def probe(name: str, *, device: str, quantization: str, options: str = "") -> It
         generator.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One quantization at its fastest batch shape; refused: why it cannot be, else empty."""
+
+    quantization: str
+    batch: int = 0
+    images_per_second: float = 0.0
+    memory_bytes: int = 0
+    refused: str = ""
+
+
+def probe_formats(name: str) -> Iterator[Format]:
+    """Each number format in a process of its own, with this one's settings beside: memory
+    that one held would count for the next."""
+    for format in quantization.NAMES:
+        command = [sys.executable, "-m", "promptmill", "models", "probe", name, "--json"]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PROMPTMILL_QUANTIZATION": format},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            told = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            yield Format(format, refused=told.removeprefix("promptmill: "))
+            continue
+        shapes = [Shape(**json.loads(line)) for line in done.stdout.splitlines()]
+        best = max(shapes, key=lambda shape: shape.images_per_second)
+        yield Format(format, best.batch, best.images_per_second, best.memory_bytes)
+
+
 def pull(name: str, *, device: str, quantization: str, options: str = "") -> str:
-    """Loads the weights as a worker would; the generator's fingerprint. Raises
-    `errors.Error` naming the file that is missing or damaged."""
+    """Makes sure of the weights; what they are, in words. Those on the hub are downloaded
+    and looked at, others are loaded as a worker would. Raises `errors.Error` naming what is
+    missing, damaged or refused."""
+    if name.startswith(models.HUB):
+        commit = hub.pull(name).name
+        registry.create(name, options)
+        return f"commit {commit}"
     generator = registry.create(name, options)
     generator.load(device=device, quantization=quantization)
     fingerprint = generator.fingerprint
     generator.close()
-    return fingerprint
+    return f"fingerprint {fingerprint}"
 
 
 def _rate(generator: Generator, batch: int) -> float:
@@ -64,10 +105,15 @@ def _rate(generator: Generator, batch: int) -> float:
 
 def _item(generator: Generator, number: int) -> Item:
     (width, height), steps = generator.caps.sizes[0], generator.caps.steps[1]
+    guidance = generator.caps.guidance[1]
     prompt = f"a red heart, number {number}"
-    return Item(number, number, 0, prompt, number, width, height, steps=steps)
+    return Item(number, number, 0, prompt, number, width, height, steps=steps, guidance=guidance)
 
 
 def _memory() -> int:
+    """Of the GPU, where there is one; else of the process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

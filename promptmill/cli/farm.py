@@ -64,10 +64,14 @@ def models(context: click.Context, json_: bool) -> None:
 
 @models.command()
 @click.argument("name", required=False)
+@click.option("--each", is_flag=True, help="Each quantization, at its best batch.")
 @output.as_json
-def probe(name: str | None, json_: bool) -> None:
+def probe(name: str | None, *, each: bool, json_: bool) -> None:
     """Measure each batch shape of a model on this machine: images a second and memory."""
     chosen = serve.chosen()
+    if each:
+        _probe_each(name or chosen.model, json_)
+        return
     measure = serve.part("worker.probe:probe", extra="worker")
     rows = []
     options = {
@@ -85,6 +89,19 @@ def probe(name: str | None, json_: bool) -> None:
         output.print_table(("batch", "images/s", "memory"), rows)
 
 
+def _probe_each(name: str, json_: bool) -> None:
+    measure = serve.part("worker.probe:probe_formats", extra="worker")
+    rows = []
+    for format in measure(name):
+        if json_:
+            output.print_json(dataclasses.asdict(format))
+        speed = f"{format.images_per_second:,.1f}", f"{format.memory_bytes / 1e6:,.0f} MB"
+        figures = ("-", "-", "-") if format.refused else (format.batch, *speed)
+        rows.append((format.quantization, *figures, format.refused))
+    if not json_:
+        output.print_table(("quantization", "batch", "images/s", "memory", "refused"), rows)
+
+
 @models.command()
 @click.argument("name", required=False)
 def pull(name: str | None) -> None:
@@ -98,7 +115,7 @@ def pull(name: str | None) -> None:
         "quantization": chosen.quantization,
         "options": chosen.model_options,
     }
-    click.echo(f"{wanted} is here, fingerprint {load(wanted, **options)}")
+    click.echo(f"{wanted} is here, {load(wanted, **options)}")
 
 
 def _model_row(model: Mapping[str, Any]) -> Sequence[object]:

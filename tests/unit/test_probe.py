@@ -43,3 +43,14 @@ def test_pull_loads_what_a_worker_would(capsys: pytest.CaptureFixture[str]) -> N
     assert "stub is here, fingerprint stub-1" in capsys.readouterr().out
     assert run(["models", "pull", "nope"]) == 1
     assert "it has emoji-gan, stub" in capsys.readouterr().err
+
+
+def test_each_quantization_is_measured_or_refused_with_a_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["models", "probe", "stub", "--each", "--json"]) == 0
+    found = {
+        line["quantization"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())
+    }
+    assert list(found) == ["none", "bf16", "int8", "fp8", "nf4", "gguf"]
+    assert found["none"]["images_per_second"] > 0

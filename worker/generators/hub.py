@@ -3,6 +3,7 @@ worker that serves never asks the network."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from promptmill import errors, models
 
 _WANTED = (".json", ".txt", ".model", ".jinja")
+LISTS = "promptmill"  # beside the cache's own folders: what each pull wanted
 _SPARE = 1 << 30  # bytes left free on the disk after a pull
 
 
@@ -27,18 +29,39 @@ def cached(name: str, revision: str | None) -> Path:
     """The snapshot of ORG/NAME in the hub's cache, its last part the commit. Raises
     `errors.ModelNotFound` with the command that pulls it."""
     from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import IncompleteSnapshotError
 
     spec = f"hf:{name}" + (f"@{revision}" if revision else "")
+    cache = Path(constants.HF_HUB_CACHE)
     try:
         return Path(
-            snapshot_download(
-                name, revision=revision, cache_dir=constants.HF_HUB_CACHE, local_files_only=True
-            )
+            snapshot_download(name, revision=revision, cache_dir=cache, local_files_only=True)
         )
-    except (OSError, ValueError) as error:
-        raise errors.ModelNotFound(
-            f"{spec} is not on this machine: run `promptmill models pull {spec}`"
-        ) from error
+    except IncompleteSnapshotError:
+        if (pulled := _pulled(cache, name, revision or "main")) is not None:
+            return pulled
+        told = "is only in part"
+    except (OSError, ValueError):
+        told = "is not"
+    raise errors.ModelNotFound(
+        f"{spec} {told} on this machine: run `promptmill models pull {spec}`"
+    )
+
+
+def _pulled(cache: Path, name: str, revision: str) -> Path | None:
+    """The snapshot that `pull` has made: all of what it wanted, which is less than all."""
+    home = _home(cache, name)
+    reference = home / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    listed, folder = home / LISTS / f"{commit}.json", home / "snapshots" / commit
+    if not listed.is_file():
+        return None
+    files = json.loads(listed.read_text())
+    return folder if all((folder / file).is_file() for file in files) else None
+
+
+def _home(cache: Path, name: str) -> Path:
+    return cache / f"models--{name.replace('/', '--')}"
 
 
 def pull(model: str) -> Path:
@@ -64,6 +87,9 @@ def pull(model: str) -> Path:
     options: dict[str, Any] = {"cache_dir": cache, "allow_patterns": wanted, "revision": info.sha}
     folder = Path(_told(lambda: snapshot_download(name, **options), model))
     _point(folder, revision or "main")
+    listed = _home(cache, name) / LISTS / f"{folder.name}.json"
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text(json.dumps(wanted))
     return folder
 
 
