@@ -7,13 +7,12 @@ from typing import Any
 
 import orjson
 
-from promptmill import records
+from promptmill import jobs, records
 
 
-def row_of(image: records.Image) -> dict[str, Any]:
+def row_of(image: records.Image, job: str) -> dict[str, Any]:
     """The row that makes this one image again, whatever the defaults: its seed is the one
-    that it had, its metadata follow. What it started from is named by the SHA-256 of the
-    job's copy, for a person to replace."""
+    that it had, its metadata follow. What it started from is the job's copy."""
     item = image.item
     row: dict[str, Any] = {"prompt": item.prompt, "seed": item.seed, "size": item.size}
     if item.negative_prompt:
@@ -22,14 +21,20 @@ def row_of(image: records.Image) -> dict[str, Any]:
         row["steps"] = item.steps
     row |= {"guidance": item.guidance, "task": item.task}
     if item.source:
-        row |= {"source": item.source, "strength": item.strength}
+        row["source"] = f"{job}/{item.source}"
+    if item.strength != jobs.usual_strength(item.task):
+        row["strength"] = item.strength
     if item.mask:
-        row["mask"] = item.mask
+        row["mask"] = f"{job}/{item.mask}"
+    if item.min_score is not None:
+        row |= {"min_score": item.min_score, "max_rerolls": item.max_rerolls}
+    if item.expand:
+        row["expand"] = True
     if item.custom_id is not None:
         row["id"] = item.custom_id
     return row | {name: value for name, value in item.metadata.items() if name not in row}
 
 
-def line_of(image: records.Image) -> bytes:
-    """The row as a line of JSON."""
-    return orjson.dumps(row_of(image)) + b"\n"
+def line_of(image: records.Image, job: str) -> bytes:
+    """The row as a line of JSON. job: the public id of the image's."""
+    return orjson.dumps(row_of(image, job)) + b"\n"

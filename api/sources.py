@@ -11,6 +11,7 @@ from promptmill.store import files as stored_files
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 
+_COPY = re.compile(r"(job_[a-z0-9]+)/([0-9a-f]{64})", re.ASCII)
 _TENANT = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*", re.ASCII)
 
 
@@ -29,6 +30,8 @@ class Found:
             return self._image(reference)
         if reference.startswith("file_"):
             return self._file(reference)
+        if copy := _COPY.fullmatch(reference):
+            return self._copy(copy[1], copy[2])
         return self._object(reference)
 
     def _image(self, reference: str) -> bytes:
@@ -46,6 +49,14 @@ class Found:
             raise errors.NotFound("this file is the output of a batch, no picture")
         _check_size(file.bytes)
         return self._farm.blobs.read(keys.file(file.public_id))
+
+    def _copy(self, public_id: str, sha256: str) -> bytes:
+        """What an image of an earlier job started from."""
+        job = stored_jobs.get(self._farm.db, self._tenant.id, public_id)
+        try:
+            return self._farm.blobs.read(keys.source(job.output, public_id, sha256=sha256))
+        except errors.NotFound:
+            raise errors.NotFound("no image of this job started from that picture") from None
 
     def _object(self, key: str) -> bytes:
         if not any(key.startswith(prefix) for prefix in self._prefixes):

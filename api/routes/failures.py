@@ -65,6 +65,6 @@ def _lines(farm: Farm, job: records.Job, code: str | None) -> Iterator[bytes]:
             code=code,
             cache=farm.segments,
         )
-        yield b"".join(map(rows.line_of, found))
+        yield b"".join(rows.line_of(image, job.public_id) for image in found)
         after = found[-1].item.index if found else None
         more = more and bool(found)

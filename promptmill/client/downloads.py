@@ -184,12 +184,18 @@ class _Task:
 
 def failed_row(image: Image, job_id: str) -> dict[str, Any]:
     """A failed image as a row to submit again: what it asked for, the seed that it had, its
-    metadata, and what went wrong under `_error`, which `submit` leaves out."""
+    job's copies of what it started from, its metadata, and what went wrong under `_error`,
+    which `submit` leaves out."""
     data = image.data
     row: dict[str, Any] = {"prompt": image.prompt}
     for name in ROW_FIELDS:
         if data.get(name) is not None and data[name] != _IMPLIED.get(name):
             row[name] = data[name]
+    if row.get("strength") == jobs.usual_strength(row.get("task", "text2image")):
+        del row["strength"]
+    for name in ("source", "mask"):
+        if name in row:
+            row[name] = f"{job_id}/{row[name]}"
     if data.get("width") and data.get("height"):
         row["size"] = f"{data['width']}x{data['height']}"
     if data.get("custom_id"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from promptmill import errors, keys, models
+from promptmill.client import Client
+from promptmill.client.downloads import failed_row
 from promptmill.settings import Settings, read
 from promptmill.store import jobs as stored_jobs
 from promptmill.store import models as stored_models
@@ -69,6 +72,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[
         ("inputs/bob/large.png", "33,55"),
         ("https://example.org/cat.png", "below an allowed prefix"),
         ("cat.png", "below an allowed prefix"),
+        ("job_nothing/" + "0" * 64, "there is no job"),
     ],
 )
 def test_what_is_not_the_tenants_own_picture_is_refused(
@@ -102,6 +106,22 @@ def test_own_and_shared_pictures_are_copied_to_the_job(farm: ApiFarm) -> None:
     image = farm.images(made)[0]["id"]
     again = farm.submit([{"prompt": "b", "task": "img2img", "source": image}])
     assert again["counts"]["total"] == 1
+    copy = {"prompt": "c", "task": "img2img", "source": f"{made}/{pair[0]}"}
+    assert farm.images(farm.submit([copy])["id"])[0]["source"] == pair[0]
+
+
+def test_failed_rows_name_their_jobs_copies_and_can_be_sent_again(farm: ApiFarm) -> None:
+    row = {"prompt": "fail here", "task": "img2img", "source": "inputs/bob/cat.png"}
+    made = farm.submit([row])["id"]
+    farm.worker.drain()
+    lines = farm.http.get(f"/v1/jobs/{made}/failures/rows").text
+    assert json.loads(lines)["source"] == f"{made}/{hashlib.sha256(png()).hexdigest()}"
+    answer = farm.post_rows([json.loads(lines)])
+    assert answer.status_code == 202, answer.text
+    with Client(farm.url, farm.http.headers["authorization"].split()[1]) as client:
+        [image] = client.job(made).images()
+        assert failed_row(image, made)["source"] == json.loads(lines)["source"]
+    farm.worker.drain()
 
 
 def test_an_image_that_is_not_done_is_no_source(farm: ApiFarm) -> None:
