@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -24,6 +25,7 @@ from worker import encode
 from worker.checks import from_settings
 from worker.engine import Engine
 from worker.events import TaskEvents
+from worker.expand import expander as expanding
 from worker.generators import registry
 from worker.generators.base import Generator
 
@@ -107,7 +109,9 @@ def open_engine(settings: Settings) -> Engine:
     checks = from_settings(settings)
     generator = open_generator(settings)
     fingerprint = of_files(generator.fingerprint)
-    store_models.register(db, models.Model(generator.name, generator.caps, fingerprint))
+    expander = expanding.opened(settings.data_dir)
+    caps = replace(generator.caps, expander=expander.fingerprint if expander else "")
+    store_models.register(db, models.Model(generator.name, caps, fingerprint))
     return Engine(
         settings,
         worker=identity(),
@@ -117,6 +121,7 @@ def open_engine(settings: Settings) -> Engine:
         blobs=blobs,
         queue=queue,
         checks=checks,
+        expander=expander,
     )
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from promptmill import errors, failpoints, jobs, records
@@ -21,11 +21,12 @@ from promptmill.store import images, models
 from promptmill.store.database import Database
 from worker import shapes
 from worker.checks import Checks
+from worker.expand.expander import Expander
 from worker.generators.base import Generator
 from worker.heart import Heart
 from worker.inputs import Inputs, Ready
 from worker.measured import Measured
-from worker.outcomes import Outcome
+from worker.outcomes import Fault, Outcome
 from worker.render import Abandoned, Renderer, Turn
 from worker.slot import Slot
 
@@ -76,6 +77,7 @@ class Engine:
         blobs: BlobStore,
         queue: Queue,
         checks: Checks = NO_CHECKS,
+        expander: Expander | None = None,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -89,6 +91,7 @@ class Engine:
         self.segments = images.SegmentCache()
         self.inputs = Inputs(blobs)
         self.checks = checks
+        self.expander = expander
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
         self.measured = Measured()
         self.stopping = threading.Event()
@@ -212,10 +215,30 @@ class Engine:
         """Runs the generator and measures it. The caller holds the turn."""
         self._settle(bucket, tasks[0], progress)
         begun = time.monotonic()
-        items, inputs = [task.work.item for task in tasks], [task.input for task in tasks]
+        items, inputs = [task.item for task in tasks], [task.input for task in tasks]
         outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
         self.measured.add(bucket, len(items), time.monotonic() - begun)
-        return outcomes
+        return list(map(self._told, outcomes))
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        """A picture of a prompt that was written out also depends on who wrote it."""
+        if self.expander is None or isinstance(outcome, Fault) or not outcome.item.expand:
+            return outcome
+        fingerprint = f"{outcome.fingerprint}-x{self.expander.fingerprint[:6]}"
+        return replace(outcome, fingerprint=fingerprint)
+
+    def expand(
+        self, items: Sequence[jobs.Item], *, progress: Callable[[], None]
+    ) -> list[jobs.Item | Fault]:
+        """The items, in order, those that ask for it with their prompts written out."""
+        asking = [item.prompt for item in items if item.expand]
+        if not asking:
+            return list(items)
+        if self.expander is None:
+            lacking = Fault("expander_missing", "this worker has no text expander")
+            return [lacking if item.expand else item for item in items]
+        texts = iter(self.expander.expand(asking, progress=progress))
+        return [replace(item, prompt=next(texts)) if item.expand else item for item in items]
 
     def rendering(self, lease: records.Lease) -> None:
         """Stamps that rendering begins. A lone image that came back from a dead worker is

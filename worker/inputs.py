@@ -29,9 +29,11 @@ CLEAR = 128  # of 255: from here on a pixel of a mask counts
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An item with what it starts from: it can be rendered."""
+    """An item that can be rendered. item: that of `work`, its prompt written out where it
+    asks for that. input: what it starts from."""
 
     work: Work
+    item: jobs.Item
     input: Input | None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
-from promptmill.jobs import COUNTER_SHARDS
+from promptmill.jobs import COUNTER_SHARDS, Item
 from promptmill.records import Lease, Work
 from promptmill.store import images, jobs
 from worker import filing
@@ -105,13 +105,15 @@ class Slot(threading.Thread):
         return works
 
     def gather(self, works: Sequence[Work]) -> tuple[list[Ready], list[Refused]]:
-        """What each item starts from: its source picture, if its task has one. An item
-        whose source is gone, or whose prompt may not be rendered, is refused by itself."""
-        check, source = self.engine.checks.of_prompt, self.engine.inputs.of
-        found = [(work, check(work.item) or source(work)) for work in works]
+        """What items need beyond their rows: source pictures, prompts written out. One whose
+        source is gone, or whose prompt may not be rendered, is refused by itself."""
+        items = self.engine.expand([work.item for work in works], progress=self._move)
+        found = [
+            (work, self._gathered(work, item)) for work, item in zip(works, items, strict=True)
+        ]
+        ready = [one for _, one in found if isinstance(one, Ready)]
+        lacking = [Refused(work, one) for work, one in found if isinstance(one, Fault)]
         self._move()
-        lacking = [Refused(work, input) for work, input in found if isinstance(input, Fault)]
-        ready = [Ready(work, input) for work, input in found if not isinstance(input, Fault)]
         return ready, lacking
 
     def render(self, lease: Lease, ready: Sequence[Ready]) -> list[tuple[Work, Outcome]]:
@@ -200,6 +202,16 @@ class Slot(threading.Thread):
         return True
 
     # parts of the steps
+
+    def _gathered(self, work: Work, item: Item | Fault) -> Ready | Fault:
+        """The row's own prompt is checked, and what was made of it."""
+        if isinstance(item, Fault):
+            return item
+        for asked in {work.item.prompt: work.item, item.prompt: item}.values():
+            if (refused := self.engine.checks.of_prompt(asked)) is not None:
+                return refused
+        input = self.engine.inputs.of(work)
+        return input if isinstance(input, Fault) else Ready(work, item, input)
 
     def _move(self) -> None:
         self.moved = time.monotonic()

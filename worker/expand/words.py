@@ -1,0 +1,40 @@
+"""The text around the language model: what it is asked, and what of its answer is kept.
+Pure functions of strings."""
+
+from __future__ import annotations
+
+import re
+
+ASKED = "<|im_start|>user\nDescribe a picture of: {prompt}<|im_end|>\n<|im_start|>assistant\n"
+ENDED = "<|im_end|>"
+SMALL = frozenset(
+    """a an and are as at be but by for from has have in into is it its of off on onto or out
+    over some that the their them then there they this to under up was were which while who
+    with without""".split()  # noqa: SIM905
+)
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_END = re.compile(r"[.!?\n;:]")
+
+
+def asked(prompt: str) -> str:
+    """What the model goes on from. Whitespace in the prompt is one space."""
+    return ASKED.format(prompt=" ".join(prompt.split()))
+
+
+def kept(prompt: str, answer: str) -> str:
+    """The first sentence of the answer, if every word of the prompt that means something
+    stands in it; else the prompt, and that sentence behind it. An answer that says nothing
+    more leaves the prompt as it is."""
+    first = _END.split(answer.strip(), maxsplit=1)[0].strip(" ,-\"'")
+    said = set(_stems(first))
+    if not said - set(_stems(prompt)):
+        return prompt
+    if said.issuperset(_stems(prompt)):
+        return first
+    return f"{prompt.strip()}, {first}"
+
+
+def _stems(text: str) -> list[str]:
+    """Its words in small letters, without those that every text has, without a plural s."""
+    words = (word.lower() for word in _WORD.findall(text))
+    return [word.removesuffix("s") for word in words if word not in SMALL]
