@@ -45,7 +45,7 @@ def pull(data_dir: Path) -> str:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / NAME
         convert(_fetch(Path(scratch)), made)
-        found = _hash(made)
+        found = hash_of(made)
         (made / WHOLE).write_text(found + "\n")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
@@ -87,7 +87,8 @@ def convert(gguf: Path, target: Path) -> None:
     plain.save_pretrained(target)
 
 
-def _hash(made: Path) -> str:
+def hash_of(made: Path) -> str:
+    """Hex SHA-256 over what decides an answer."""
     whole = hashlib.sha256()
     for name in _HASHED:
         whole.update((made / name).read_bytes())
