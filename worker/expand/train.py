@@ -86,7 +86,7 @@ def loss_of(model: Any, tokenizer: Any, held: Sequence[Pair]) -> float:
     with torch.no_grad():
         parts = [held[n : n + BATCH] for n in range(0, len(held), BATCH)]
         losses = [model(**encoded(tokenizer, part)).loss.item() * len(part) for part in parts]
-    return sum(losses) / len(held)
+    return float(sum(losses)) / len(held)
 
 
 def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -> dict[str, Any]:
