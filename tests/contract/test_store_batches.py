@@ -1,0 +1,120 @@
+"""Batches and their files on both databases: who works on which, what ends them, what a
+request sent again gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from promptmill import errors
+from promptmill.store import batches, control, files
+from promptmill.store import jobs as stored_jobs
+from promptmill.store.batches import Batch, NewBatch, Outcome
+from promptmill.store.database import Database
+from tests.contract.store_kit import commit, done, failed, fetch, submit
+
+pytestmark = pytest.mark.servers
+
+NEW = NewBatch(
+    tenant_id=1,
+    endpoint="/v1/images/generations",
+    input_file="file_a",
+    completion_window="24h",
+    seconds=86_400.0,
+    priority="bulk",
+    packing="image",
+    webhook=None,
+    metadata={"run": "1"},
+    base_url="http://farm/",
+    output_expires_in=3600.0,
+    idempotency_key=None,
+    request_hash="hash",
+    repeat=60.0,
+)
+
+
+def made(db: Database, **given: Any) -> Batch:
+    return batches.create(db, replace(NEW, **given))[0]
+
+
+def claimed(db: Database) -> int | None:
+    batch = batches.claim(db, seconds=30.0)
+    return None if batch is None else batch.id
+
+
+def test_an_equal_request_gets_the_batch_that_is_there(db: Database) -> None:
+    first = made(db)
+    assert batches.create(db, NEW) == (first, False)
+    assert made(db, tenant_id=2).id != first.id
+    assert made(db, repeat=0.0).id != first.id
+    keyed = made(db, idempotency_key="k")
+    assert made(db, idempotency_key="k", repeat=0.0).id == keyed.id
+    with pytest.raises(errors.IdempotencyMismatch):
+        made(db, idempotency_key="k", request_hash="other")
+    assert first.metadata == {"run": "1"} and first.errors is None
+
+
+def test_a_batch_is_one_processes_until_its_claim_lapses(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = made(db), made(db, request_hash="second")
+    assert [claimed(db), claimed(db), claimed(db)] == [first.id, second.id, None]
+    batches.release(db, second.id)
+    assert claimed(db) == second.id
+    now = db.now()
+    monkeypatch.setattr(type(db), "now", lambda _: now + 31)
+    batches.renew(db, second.id, seconds=30.0)
+    assert [claimed(db), claimed(db)] == [first.id, None]
+
+
+def test_it_is_due_again_when_its_job_is_over(db: Database) -> None:
+    batch = made(db, webhook="http://hook.example/")
+    assert claimed(db) == batch.id
+    job = submit(db, 3)
+    born = batches.became(db, batch.id, job=job, requests=3)
+    assert born.job_id == job.id and claimed(db) is None
+    works = fetch(db, job)
+    commit(db, [done(works[0]), done(works[1]), failed(works[2])])
+    stored_jobs.started(db, [job.id])
+    [over] = control.finish_ready(db)
+    assert claimed(db) == batch.id
+    outcome = Outcome("completed", completed=2, failed=1, output_bytes=50, error_bytes=20)
+    assert not batches.end(db, batch.id, outcome, job=job), "that is not how the job is now"
+    assert batches.end(db, batch.id, outcome, job=over)
+    ended = batches.get(db, 1, batch.public_id)
+    assert (ended.status, ended.completed, ended.failed) == ("completed", 2, 1)
+    assert ended.finalizing_at == over.finished_at
+    assert claimed(db) is None
+    listed, _ = files.page(db, 1, after=None, limit=10)
+    assert {file.public_id: file.bytes for file in listed} == {
+        batch.output_file: 50,
+        batch.error_file: 20,
+    }
+    stored_jobs.retry(db, None, job.public_id, codes=None)
+    assert batches.get(db, 1, batch.public_id).status is None
+    assert claimed(db) is None, "its job runs"
+
+
+def test_what_is_refused_keeps_its_problems(db: Database) -> None:
+    batch = made(db)
+    problems = [{"code": "invalid_json_line", "message": "no", "param": None, "line": 2}]
+    batches.refuse(db, batch.id, problems=problems, requests=2)
+    refused = batches.get(db, 1, batch.public_id)
+    assert (refused.status, refused.errors) == ("failed", problems)
+    assert batches.cancel(db, batch.id).cancelling_at is None, "it is over"
+    assert claimed(db) is None and files.page(db, 1, after=None, limit=10) == ([], False)
+
+
+def test_pages_are_a_tenants_own(db: Database) -> None:
+    mine = [made(db, request_hash=str(n)) for n in range(3)]
+    other = made(db, tenant_id=2)
+    found, more = batches.page(db, 1, after=None, limit=2)
+    assert ([batch.id for batch in found], more) == ([mine[2].id, mine[1].id], True)
+    rest, more = batches.page(db, 1, after=found[-1].public_id, limit=2)
+    assert ([batch.id for batch in rest], more) == ([mine[0].id], False)
+    with pytest.raises(errors.NotFound):
+        batches.get(db, 1, other.public_id)
+    with pytest.raises(errors.BadRequest):
+        batches.page(db, 1, after=other.public_id, limit=2)
