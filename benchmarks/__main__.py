@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__init__", "__main__", "report", "stacks", "plain_celery", "load", "big"}
+NOT_BENCHMARKS = {"__init__", "__main__", "report", "stacks", "plain_celery", "load", "big", "gpu"}
 
 
 def main() -> int:

@@ -1,0 +1,97 @@
+"""What only a GPU shows of checkpoints: the formats that need one, compiled shapes, and that a
+picture is the same to the bit whatever its neighbours. Tiny weights: about bytes, not speed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from promptmill.jobs import Item
+from tests import checkpoints
+from worker import shapes
+from worker.generators import registry
+from worker.generators.base import Generator, Pixels
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+def loaded(folder: Path, name: str, quantization: str) -> Generator:
+    place, options = folder / name, folder / "options.json"
+    if not place.exists():
+        checkpoints.make(name, place)
+    options.write_text(json.dumps({"sizes": ["64x64"], "batch_shapes": [1, 2, 4, 8]}))
+    generator = registry.create(str(place), str(options))
+    generator.load(device="cuda", quantization=quantization)
+    generator.warmup(generator.caps.batch_shapes)
+    return generator
+
+
+def items(generator: Generator, count: int) -> list[Item]:
+    steps = min(4, max(1, generator.caps.steps[1]))
+    guidance = generator.caps.guidance[1]
+    return [
+        Item(k, k, 0, f"a house {'and a cat ' * k}", k, 64, 64, steps=steps, guidance=guidance)
+        for k in range(count)
+    ]
+
+
+def differing(generator: Generator, batch: Sequence[Item]) -> tuple[Pixels, Pixels]:
+    """The batch, and the batch with the first item in the last place beside others."""
+    others = [replace(item, prompt="something else", seed=item.seed + 100) for item in batch[1:]]
+    return generator.generate(batch), generator.generate([*others, batch[0]])
+
+
+@pytest.mark.parametrize("name", list(checkpoints.MAKERS))
+@pytest.mark.parametrize("quantization", ["none", "bf16"])
+def test_a_picture_is_the_same_beside_any_neighbours(
+    folder: Path, name: str, quantization: str
+) -> None:
+    generator = loaded(folder, name, quantization)
+    try:
+        if generator.caps.tasks[0] != "text2image":
+            return
+        for shape in generator.caps.batch_shapes:
+            one, other = differing(generator, items(generator, shape))
+            assert (one[0] == other[-1]).all(), f"batches of {shape}"
+    finally:
+        generator.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization"),
+    [("flux_schnell", "int8"), ("flux_schnell", "fp8"), ("flux_schnell", "nf4"), ("janus", "nf4")],
+)
+def test_smaller_numbers_load_render_and_stay_the_same(
+    folder: Path, name: str, quantization: str
+) -> None:
+    generator = loaded(folder, name, quantization)
+    try:
+        one, other = differing(generator, items(generator, 4))
+        assert (one[0] == other[-1]).all()
+        assert one.std() > 0
+    finally:
+        generator.close()
+
+
+def test_a_shape_is_found_with_memory_to_spare(folder: Path) -> None:
+    generator = loaded(folder, "sd", "bf16")
+    try:
+        found = shapes.find(generator, items(generator, 1)[0], None, most=8)
+        assert found.best in generator.caps.batch_shapes
+        assert all(rate > 0 for rate in found.rates.values())
+    finally:
+        generator.close()
