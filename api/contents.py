@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from api import errors as api_errors
 from promptmill import errors
 from promptmill.blobs import BlobStore
 
+LARGE = 4_000_000  # bytes above which an answer is sent while it is read
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
@@ -58,8 +60,21 @@ def answer(blobs: BlobStore, content: Content, request: Request) -> Response:
         span = _span(asked, content.bytes)
         if span is not None:
             return _part(blobs, content, span, headers)
-    data = blobs.read(content.key, offset=content.offset, length=content.bytes)
-    return Response(data, headers=headers, media_type=content.media_type)
+    return _sent(blobs, content, range(content.bytes), headers)
+
+
+def _sent(blobs: BlobStore, content: Content, span: range, headers: Mapping[str, str]) -> Response:
+    """The bytes of `span`, with the status that the headers tell."""
+    status = 206 if "content-range" in headers else 200
+    offset, kind = content.offset + span.start, content.media_type
+    if len(span) > LARGE:
+        pieces = blobs.stream(content.key, offset=offset, length=len(span))
+        told = {**headers, "content-length": str(len(span))}
+        return StreamingResponse(pieces, status, headers=told, media_type=kind)
+    data = blobs.read(content.key, offset=offset, length=len(span))
+    if len(data) != len(span) and status == 206:
+        raise errors.NotFound("the object is shorter than its record says")
+    return Response(data, status, headers=headers, media_type=kind)
 
 
 def is_known(request: Request, tag: str) -> bool:
@@ -72,11 +87,8 @@ def _part(blobs: BlobStore, content: Content, span: range, headers: Mapping[str,
     if not span:
         told = {"content-range": f"bytes */{content.bytes}"}
         return api_errors.response(RangeNotSatisfiable(), told)
-    data = blobs.read(content.key, offset=content.offset + span.start, length=len(span))
-    if len(data) != len(span):
-        raise errors.NotFound("the object is shorter than its record says")
     told = {**headers, "content-range": f"bytes {span.start}-{span.stop - 1}/{content.bytes}"}
-    return Response(data, 206, headers=told, media_type=content.media_type)
+    return _sent(blobs, content, span, told)
 
 
 def _span(asked: str, size: int) -> range | None:

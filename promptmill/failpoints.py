@@ -28,6 +28,7 @@ SITES = frozenset(
         *("reaper.recorded", "reaper.returned", "rebuild.filling", "rebuild.opened"),
         *("audit.repaired", "finaliser.ended", "finaliser.cleared", "sweep.deleted"),
         "batch.accepted",
+        *("export.claimed", "export.data", "export.put", "export.marked", "export.sealed"),
     }
 )
 

@@ -42,3 +42,12 @@ def repaired(output: Output, job: str, *, generation: int, index: int, nonce: st
 def file(public_id: str) -> str:
     """An uploaded file."""
     return f"files/{public_id}"
+
+
+def export_prefix(output: Output, job: str, export: str) -> str:
+    """All objects of an export: below the job's, so that they go with it."""
+    return f"{job_prefix(output, job)}exports/{export}/"
+
+
+def export_file(output: Output, job: str, export: str, *, name: str) -> str:
+    return export_prefix(output, job, export) + name

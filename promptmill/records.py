@@ -271,6 +271,7 @@ class Image:
     job_id: int
     item: Item
     state: ImageState
+    generation: int | None = None  # in which it ended
     attempt: int = 0
     key: str | None = None
     offset: int | None = None

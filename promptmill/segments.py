@@ -44,6 +44,11 @@ class Columns(Sequence[Item]):
         """The job's index of item `at`, without making the item."""
         return int(self._columns[_INDEX][at])
 
+    def field(self, name: str) -> Iterable[Any]:
+        """The values of one field of the items; a single one where all have the same."""
+        column = self._columns[ITEM_FIELDS.index(name)]
+        return [column.value] if isinstance(column, _Constant) else column
+
     def __iter__(self) -> Iterator[Item]:
         return map(Item, *(_whole(column, self._count) for column in self._columns))
 

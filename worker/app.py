@@ -26,12 +26,14 @@ from worker.checks import from_settings
 from worker.engine import Engine
 from worker.events import TaskEvents
 from worker.expand import expander as expanding
+from worker.exports.builder import Builder
 from worker.generators import registry
 from worker.generators.base import Generator
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 25.0  # for the slots to finish; a supervisor's patience is 30 s
+BUILDER_SECONDS = 2.0  # for a shard to be given back; else its claim ends by itself
 LAST_RESORT = 29.0
 
 
@@ -71,10 +73,38 @@ def engine_step(engine: Engine) -> type[bootsteps.StartStopStep]:
     return EngineStep
 
 
+def exports_step(builder: Builder) -> type[bootsteps.StartStopStep]:
+    """A Celery bootstep that has shards of exports built beside the rendering."""
+
+    class ExportsStep(bootsteps.StartStopStep):
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, parent: Any) -> None:
+            builder.start()
+
+        def stop(self, parent: Any) -> None:
+            builder.stop(BUILDER_SECONDS)
+
+    return ExportsStep
+
+
+def open_builder(settings: Settings, engine: Engine) -> Builder:
+    return Builder(
+        engine.db,
+        engine.blobs,
+        owner=engine.worker,
+        lease_seconds=settings.lease_seconds,
+        busy=lambda: bool(engine.held()),
+        halted=engine.draining.is_set,
+        cache=engine.segments,
+    )
+
+
 def build(settings: Settings, engine: Engine) -> Celery:
     """The Celery app whose worker carries `engine` and whose wake-ups poke it."""
     app: Celery = wakeups.celery_app(settings)
     app.steps["worker"].add(engine_step(engine))
+    app.steps["worker"].add(exports_step(open_builder(settings, engine)))
 
     @app.task(name=wakeups.TASK, ignore_result=True)
     def wake(model: str) -> None:

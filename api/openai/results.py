@@ -7,11 +7,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from api import archives
 from api.farm import Farm
 from api.openai import images, lines
 from promptmill import jobs, records
-from promptmill.blobs import CHUNK
+from promptmill.blobs import CHUNK, gather
 from promptmill.jobs import ImageState
 from promptmill.store import images as stored_images
 from promptmill.store.batches import Batch, Outcome
@@ -108,7 +107,7 @@ class Results:
         """With the bytes of those that are to be sent inline, several read at a time."""
         wanted = [image for image in page if _inline(image)]
         data = dict[int, bytes | None]()
-        pictures = archives.pictures(self._farm.blobs, wanted) if wanted else iter(())
+        pictures = gather.pictures(self._farm.blobs, wanted) if wanted else iter(())
         for image in page:
             while _inline(image) and image.item.index not in data:
                 other, found = next(pictures)

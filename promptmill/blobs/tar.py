@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from promptmill.jobs import Item
 
 BLOCK = tarfile.BLOCKSIZE
+END = bytes(2 * BLOCK)
 CONTENT_TYPE = "application/x-tar"
 
 
@@ -52,29 +53,37 @@ def describe(
     }
 
 
+def members(sample: Sample) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of a sample's members, which stand together, sorted by extension."""
+    found = {
+        sample.extension: sample.image,
+        "txt": sample.text.encode(),
+        "json": json.dumps(sample.info, ensure_ascii=False, sort_keys=True).encode(),
+    }
+    return ((f"{sample.index:09d}.{extension}", found[extension]) for extension in sorted(found))
+
+
 def pack(samples: Sequence[Sample]) -> tuple[bytes, list[tuple[int, int]]]:
-    """The part, and each picture's (offset, length) in it, in order. Members of a sample
-    stand together, sorted by extension; headers hold no time and no owner."""
+    """The part, and each picture's (offset, length) in it, in order."""
     part = bytearray()
     places = []
     for sample in samples:
-        members = {
-            sample.extension: sample.image,
-            "txt": sample.text.encode(),
-            "json": json.dumps(sample.info, ensure_ascii=False, sort_keys=True).encode(),
-        }
-        for extension in sorted(members):
-            data = members[extension]
-            part += _header(f"{sample.index:09d}.{extension}", len(data))
-            if extension == sample.extension:
-                places.append((len(part), len(data)))
-            part += data
-            part += bytes(-len(data) % BLOCK)
-    part += bytes(2 * BLOCK)
+        for name, data in members(sample):
+            if name.endswith(f".{sample.extension}"):
+                places.append((len(part) + BLOCK, len(data)))
+            part += member(name, data)
+    part += END
     return bytes(part), places
 
 
-def _header(name: str, size: int) -> bytes:
+def member(name: str, data: bytes) -> bytes:
+    """A file in a tar."""
+    return b"".join((head(name, len(data)), data, bytes(-len(data) % BLOCK)))
+
+
+def head(name: str, size: int) -> bytes:
+    """What stands before a file of `size` bytes: no time and no owner. Names of up to 100
+    bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o444

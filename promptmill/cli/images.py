@@ -1,4 +1,4 @@
-"""Commands about a job's pictures: list, download, verify."""
+"""Commands about a job's pictures: list, download, export, verify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from promptmill.cli import jobs, output, progress
-from promptmill.client import Client, Download, Image, Job, Verification
+from promptmill.client import Client, Download, Image, Job, Verification, exports
 
 
 def fetch(job: Job, folder: Path, *, follow: bool, threads: int = 8) -> Download:
@@ -87,6 +87,43 @@ def download(job: str, folder: Path, *, follow: bool, threads: int, json_: bool)
 
 @click.command()
 @click.argument("job")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format", type=click.Choice(exports.FORMATS), default="webdataset", show_default=True
+)
+@click.option("--shard-images", type=click.IntRange(1), help="Images in a shard, at most.")
+@click.option("--no-follow", is_flag=True, help="Bring what is sealed now and wait for nothing.")
+@output.as_json
+def export(
+    job: str, folder: Path, *, format: str, shard_images: int | None, no_follow: bool, json_: bool
+) -> int:
+    """Make a dataset of a job and bring it into DIR, shard by shard while it renders. Goes on
+    where it stopped; every file is checked against its sha256."""
+    with Client() as client, progress.meter(f"{job} → {folder}", "images") as bar:
+        found = client.job(job)
+        pace = progress.Pace()
+
+        def step(now: exports.Exported) -> None:
+            total = found.counts.total
+            rate, eta = pace.of(now.images + now.failed, total)
+            note = output.size(now.bytes)
+            bar.update(now.images + now.failed, total, rate=rate, eta=eta, note=note)
+
+        made = exports.create(found, format, shard_images=shard_images, reuse=True)
+        result = made.download(folder, follow=not no_follow, progress=step)
+    if json_:
+        output.print_json(asdict(result) | {"folder": str(folder)})
+    else:
+        click.echo(
+            f"{folder}: {result.images:,} images in {result.shards:,} shards, {result.failed:,} "
+            f"failed ({output.size(result.bytes)}, {output.size(result.fetched)} new)"
+            + ("" if result.finished else "; more will come: run it again")
+        )
+    return 0
+
+
+@click.command()
+@click.argument("job")
 @click.option("--sample", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--all", "all_", is_flag=True, help="Every image instead of a sample.")
 @click.option("--repair", is_flag=True, help="Put damaged objects right.")
@@ -120,4 +157,4 @@ def _fault(fault: Mapping[str, Any], report: Verification) -> str:
     return f"{line} (sha256 recorded {recorded}, stored {stored}, rendered {rendered})"
 
 
-COMMANDS = (images_, download, verify)
+COMMANDS = (images_, download, export, verify)

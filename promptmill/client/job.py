@@ -17,6 +17,7 @@ from promptmill.client.printing import Printed
 
 if TYPE_CHECKING:
     from promptmill.client.downloads import Download, Progress
+    from promptmill.client.exports import Export, Exported
     from promptmill.client.transport import Params, Transport
     from promptmill.client.verification import Verification
 
@@ -221,6 +222,45 @@ class Job:
         from promptmill.client import manifests
 
         return manifests.save(self, Path(path or f"{self.id}-manifest.jsonl"), prompts=prompts)
+
+    def export(
+        self,
+        folder: str | Path | None = None,
+        format: str = "webdataset",
+        *,
+        shard_images: int | None = None,
+        reuse: bool = True,
+        follow: bool = True,
+        progress: Callable[[Exported], None] = lambda now: None,
+    ) -> Exported | Export:
+        """Has the farm make a dataset of the job (webdataset, imagefolder or parquet) and
+        brings it into `folder` shard by shard, also while the job renders; goes on where it
+        stopped. Without `folder` it returns the `Export` at once, to look at or `download`.
+        shard_images: in one shard at most; reuse: the export that the job has already, if it
+        is alike; follow: waits for shards that are still made."""
+        from promptmill.client import exports
+
+        made = exports.create(self, format, shard_images=shard_images, reuse=reuse)
+        return made if folder is None else made.download(folder, follow=follow, progress=progress)
+
+    def exports(self) -> Iterator[Export]:
+        """Its exports, newest first."""
+        return map(self.open_export, self._transport.pages(f"{self.path}/exports"))
+
+    def open_export(self, data: Mapping[str, Any]) -> Export:
+        """An export of the same farm."""
+        from promptmill.client import exports
+
+        return exports.Export(self._transport, data)
+
+    def to_dataset(self, folder: str | Path | None = None, **options: Any) -> Any:
+        """Its done images as a `datasets.Dataset` of Hugging Face, with the columns `image`,
+        `text` and all that is known of each. Waits for the job; the Parquet files stay in
+        `folder` (default: `JOB-parquet` here), which a later call goes on from. options: for
+        `datasets.load_dataset`. Raises `errors.BadRequest` when `datasets` is not installed."""
+        from promptmill.client import exports
+
+        return exports.to_dataset(self, Path(folder or f"{self.id}-parquet"), **options)
 
     def webhooks(self) -> Iterator[Mapping[str, Any]]:
         """The events that its webhook was told or should have been, newest first, each with

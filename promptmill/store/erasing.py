@@ -9,8 +9,9 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, delete, select
 
-from promptmill.store import outbox
+from promptmill.store import exports, outbox
 from promptmill.store.database import Database
+from promptmill.tables import exports as export_table
 from promptmill.tables import images, incidents, job_counters, lanes, row_map, segments
 
 _IMAGES: Final = 1000
@@ -47,6 +48,8 @@ def _map_chunk(conn: Connection, job_id: int) -> int:
 
 def _rest(conn: Connection, job_id: int) -> int:
     outbox.forget(conn, job_id)
+    mine = select(export_table.c.id).where(export_table.c.job_id == job_id)
+    exports.forget(conn, conn.scalars(mine).all())
     small: tuple[Table, ...] = (incidents, job_counters)
     for table in small:
         conn.execute(delete(table).where(table.c.job_id == job_id))

@@ -49,6 +49,7 @@ def to_image(job: Job, item: Item, row: Row[Any] | None) -> Image:
         job_id=job.id,
         item=item,
         state=_STATES[row.state],
+        generation=row.generation,
         attempt=row.attempt,
         key=row.key,
         offset=row.offset,

@@ -29,7 +29,8 @@ ACTIONS = {  # the other stack repeats what its own servers could make different
 SLOT = tuple(sorted(s for s in SITES if s.startswith(("lease.", "slot."))))
 SUBMIT = tuple(sorted(s for s in SITES if s.startswith("submit.")))
 BATCH = ("batch.accepted",)  # in tests/e2e/test_openai.py
-CONTROL = tuple(sorted(SITES - {*SLOT, *SUBMIT, *BATCH}))
+EXPORT = frozenset(s for s in SITES if s.startswith("export."))  # by test_exports.py
+CONTROL = tuple(sorted(SITES - {*SLOT, *SUBMIT, *BATCH, *EXPORT}))
 
 
 class Story:

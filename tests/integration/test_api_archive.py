@@ -212,7 +212,7 @@ def test_a_store_that_fails_in_the_midst_cuts_the_archive_not_the_download(
         return bytes(watched(key, offset=offset, length=length))
 
     monkeypatch.setattr(blobs, "read", read)
-    monkeypatch.setattr("api.archives.WINDOW", 1)
+    monkeypatch.setattr("promptmill.blobs.gather.WINDOW", 1)
     monkeypatch.setattr("api.archives.CHUNK", 1)
     with (
         pytest.raises(httpx.RemoteProtocolError),
@@ -269,7 +269,7 @@ def test_large_pictures_do_not_pile_up(
             return bytes(1_000_000)
 
         monkeypatch.setattr(blobs, "read", read)
-        monkeypatch.setattr("api.archives.WINDOW", 1)
+        monkeypatch.setattr("promptmill.blobs.gather.WINDOW", 1)
         with farm.http.stream("GET", f"/v1/jobs/{id}/archive") as answer:
             pieces = answer.iter_raw()
             next(pieces)

@@ -12,6 +12,7 @@ import pytest
 
 from promptmill.store import control
 from tests.integration.api_farm import ApiFarm
+from tests.integration.export_kit import builder, exporting
 
 pytestmark = pytest.mark.servers
 
@@ -27,6 +28,8 @@ def farm(tmp_path: Path, valkey_url: str) -> Iterator[ApiFarm]:
         while not stop.wait(0.02):
             served.worker.drain()
             control.finish_ready(served.db)
+            exporting(served).step()
+            builder(served).step()
 
     with ApiFarm(tmp_path, valkey_url) as served:
         thread = threading.Thread(target=work, args=(served,))
@@ -44,6 +47,9 @@ def test_every_line_of_the_page_runs(
 ) -> None:
     monkeypatch.setenv("PROMPTMILL_URL", farm.url)
     monkeypatch.chdir(tmp_path)
+    for name in ("HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "from a file"}\n')
     text = PAGE.read_text()
     names: dict[str, Any] = {}
@@ -57,5 +63,7 @@ def test_every_line_of_the_page_runs(
     assert "a tree" in printed
     assert "job.queued" in printed
     assert "size" in printed
+    assert "a red ball (64, 64) train" in printed
+    assert (tmp_path / "balls" / "data" / "train-00000.tar").stat().st_size > 1000
     assert (tmp_path / "first.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "pictures" / "images").iterdir())) == 3

@@ -20,6 +20,7 @@ from promptmill.store.leadership import Leadership
 from worker.control import webhook
 from worker.control.audit import Audit
 from worker.control.ears import PAUSE, Ears
+from worker.control.exporting import Exporting
 from worker.control.finaliser import Finaliser
 from worker.control.health import Health
 from worker.control.loop import Duty, Line
@@ -77,6 +78,7 @@ class Term:
         self.ears = Ears(queues, self.finaliser.look, stop=self._over)
         self.wake = Wake(queues, farm.celery)
         self.sweep = Sweep(db, farm.blobs, settings, stop=self._over)
+        self.exporting = Exporting(db, stop=self._over)
         self.outboxes = [
             Outbox(db, settings, share=Share(number, OUTBOX_LINES))
             for number in range(OUTBOX_LINES)
@@ -94,8 +96,14 @@ class Term:
             "finaliser", self._over, [Duty("finaliser", 0.5, self.finaliser.step, rest=4.0)]
         )
         wake = self._line("wake", 1.0, self.wake.step)
+        exports = Line(
+            "exports",
+            self._over,
+            [Duty("plans", 1.0, self.exporting.step, rest=2.0)],
+            watched=False,
+        )
         sweeping = self._sweeping(settings.lease_seconds)
-        self.lines = [repairs, reaper, finaliser, *self._hearing(), wake, sweeping]
+        self.lines = [repairs, reaper, finaliser, *self._hearing(), wake, exports, sweeping]
         self.lines += [
             self._line(f"outbox-{number}", 1.0, outbox.step)
             for number, outbox in enumerate(self.outboxes)
@@ -114,6 +122,7 @@ class Term:
         duties = [
             Duty("sweep", min(10.0, lease_seconds), self.sweep.generations),
             Duty("tombstones", 10.0, self.sweep.tombstones),
+            Duty("exports", 10.0, self.sweep.exports),
             Duty("retention", 60.0, self.sweep.retention),
             Duty("uploads", 60.0, self.sweep.uploads),
             Duty("files", 10.0, self.sweep.files),
@@ -140,6 +149,7 @@ class Term:
             "reaped": self.reaper.reaped,
             "crashed": self.reaper.failed,
             "swept": self.sweep.swept,
+            "planned": self.exporting.planned,
             "webhooks": sum(outbox.sent for outbox in self.outboxes),
         }
 

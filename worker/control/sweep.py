@@ -1,5 +1,5 @@
 """Deletes objects that nothing refers to: those of a generation that is over and have no
-row, those of deleted jobs (at once and a day later, for writers that were asleep); ends
+row, those of deleted jobs and exports (at once and a day later, for writers that were asleep); ends
 abandoned uploads and what is too old to keep. A tar part stays while any row lies in it."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from promptmill import failpoints, keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
-from promptmill.store import control, files, images, submissions
+from promptmill.store import control, exports, files, images, submissions
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.control")
@@ -104,6 +104,18 @@ class Sweep:
             if self._stop.is_set():
                 break
             control.purge(self._db, job.id)
+            swept += 1
+        return swept
+
+    def exports(self) -> int:
+        """Deletes all objects of deleted exports. Returns the exports swept."""
+        swept = 0
+        for export, job in exports.deleted(self._db):
+            prefix = keys.export_prefix(job.output, job.public_id, export.public_id)
+            self._delete(o.key for o in self._blobs.list(prefix))
+            if self._stop.is_set():
+                break
+            exports.purge(self._db, export.id)
             swept += 1
         return swept
 

@@ -15,6 +15,8 @@ LIVE = "state IN ('receiving', 'queued', 'paused', 'cancelling')"
 TABLES = [
     "batches",
     "files",
+    "export_shards",
+    "exports",
     "images",
     "incidents",
     "job_counters",
@@ -214,6 +216,64 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_segments_first_index", "segments", ["job_id", "lane", "first_index", "number", "count"]
+    )
+    op.create_table(
+        "exports",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("public_id", sa.Text(), nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("format", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("shard_images", sa.Integer(), nullable=False),
+        sa.Column("columns", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("planned", sa.BigInteger(), nullable=False),
+        sa.Column("shards", sa.Integer(), nullable=False),
+        sa.Column("cards", sa.Integer(), nullable=False),
+        sa.Column("repairs", sa.JSON(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.Column("deleted_at", sa.Double(), nullable=True),
+        sa.Column("erased_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_exports"),
+        sa.UniqueConstraint("public_id", name="uq_exports_public_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_exports_job_id", "exports", ["job_id"])
+    op.create_index("ix_exports_tenant_id", "exports", ["tenant_id"])
+    deleted = sa.text("deleted_at IS NOT NULL")
+    op.create_index(
+        "ix_exports_deleted", "exports", ["id"], postgresql_where=deleted, sqlite_where=deleted
+    )
+    op.create_table(
+        "export_shards",
+        sa.Column("export_id", Id, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("end", sa.BigInteger(), nullable=False),
+        sa.Column("low", sa.Integer(), nullable=False),
+        sa.Column("high", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("faults", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("leased_until", sa.Double(), nullable=True),
+        sa.Column("files", sa.JSON(), nullable=False),
+        sa.Column("summary", sa.JSON(), nullable=False),
+        sa.Column("sealed_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("export_id", "number", name="pk_export_shards"),
+        sqlite_with_rowid=False,
+    )
+    unsealed = sa.text("state IN ('planned', 'building')")
+    op.create_index(
+        "ix_export_shards_open",
+        "export_shards",
+        ["export_id", "number"],
+        postgresql_where=unsealed,
+        sqlite_where=unsealed,
     )
     op.create_table(
         "tenants",
