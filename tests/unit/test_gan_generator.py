@@ -179,6 +179,19 @@ def test_a_processor_without_vnni_falls_back_and_says_so(
     assert "no VNNI" in caplog.text
 
 
+def test_the_student_is_another_network_with_the_same_promise(model: gan.EmojiGan) -> None:
+    student = gan.EmojiGan()
+    student.load(device="cpu", quantization="student")
+    assert student.fingerprint != model.fingerprint
+    assert (gan.WEIGHTS / gan.STUDENT / "generator.safetensors").stat().st_size < 4e6
+    together = student.generate([item(number) for number in range(8)])
+    alone = [student.generate([item(number)])[0] for number in range(8)]
+    assert np.array_equal(together, np.stack(alone))
+    known = [item(n, f"{text}, noto", 5) for n, text in enumerate(("red heart", "sun", "pizza"))]
+    error = np.square(student.generate(known * 2)[:3].astype(float) - model.generate(known * 2)[:3])
+    assert 10 * np.log10(255**2 / error.mean()) > 12
+
+
 def test_what_it_lacks_is_refused() -> None:
     with pytest.raises(errors.UnsupportedParameter, match="no quantization 'int4'"):
         gan.EmojiGan().load(device="cpu", quantization="int4")

@@ -266,6 +266,22 @@ def test_shipped_weights_come_back(tmp_path: Path, trained: Generator) -> None:
         assert torch.equal(value, plain.state_dict()[name].half().float()), name
 
 
+def test_weights_kept_as_codes_are_half_as_large_and_draw_the_same_in_int8(
+    tmp_path: Path, trained: Generator
+) -> None:
+    plain = folding.fold(trained)
+    ranges = quantize.observe(plain, [condition(**batch(8))])
+    weights.write(tmp_path / "half", plain, ranges, step=3)
+    weights.write(tmp_path / "codes", plain, ranges, step=3, coded=True)
+    size, coded = ((tmp_path / name / weights.NETWORK).stat().st_size for name in ("half", "codes"))
+    assert coded < 0.6 * size
+    conditions = condition(**batch(8, 3))
+    made = quantize.Int8Generator(plain, ranges)(conditions)
+    shipped = weights.read(tmp_path / "codes")
+    again = quantize.Int8Generator(shipped.generator, shipped.ranges)(conditions)
+    assert (made.int() - again.int()).abs().max() <= 1
+
+
 def test_a_range_ignores_the_few_that_lose_nothing_when_cut(trained: Generator) -> None:
     ranges = quantize.observe(folding.fold(trained), [condition(**batch(4))])
     assert set(ranges) == set(quantize.STAGES)

@@ -79,10 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--adversarial", type=int, default=10_500)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--save-every", type=int, default=1000)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     plan = Plan(
-        steps=options.steps, adversarial=options.adversarial, rate=options.rate, critic_width=32
+        steps=options.steps,
+        adversarial=options.adversarial,
+        rate=options.rate,
+        critic_width=32,
+        save_every=options.save_every,
     )
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)
     teacher = weights.read(options.teacher)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.gan import corpus, data, judge, lexicon
+from worker.gan import captions, common, corpus, data, judge, lexicon
+from worker.gan.encoder import TextEncoder
 from worker.gan.judge import Judge
 from worker.gan.lexicon import HELD_PAIRS, Lessons
 from worker.gan.networks import NOISE, VENDORS, condition
@@ -29,7 +30,7 @@ def figures(
     shown, texts = given.pictures, given.texts
     held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
     taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
-    made = _made(draw, texts.named[taught])
+    made = drawn(draw, texts.named[taught])
     told = _ranks("seen", judge.vectors(seen, made), texts.named, taught)
     real = torch.isin(shown.concept, taught)
     told |= _ranks(
@@ -44,6 +45,7 @@ def figures(
         wanted = torch.tensor([n for n in taught.tolist() if n in named])
         asked = lexicon.embed(given.encoder, [named[n] for n in wanted.tolist()])
         told |= _ranks(language, _judged(draw, seen, asked), texts.named, wanted)
+    told |= fifty(draw, seen, given.encoder)
     told["pairs_both_of_10"] = _both(draw, seen, given)
     told["frechet"] = frechet(
         judge.features(seen, made), judge.features(seen, shown.pictures[real])
@@ -53,7 +55,26 @@ def figures(
     return told
 
 
-def _made(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
+def fifty(draw: Draw, seen: Judge, encoder: TextEncoder) -> dict[str, float]:
+    """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
+    style that it picks: how many pictures are closest to their own of the fifty texts."""
+    text = lexicon.embed(encoder, common.FIFTY)
+    looked = judge.vectors(seen, draw(first_conditions(encoder, common.FIFTY)))
+    rank = judge.ranks(looked, text, torch.arange(len(text)))
+    return {"fifty_right": (rank < 1).sum().item(), "fifty_of_five": (rank < 5).sum().item()}
+
+
+def first_conditions(encoder: TextEncoder, prompts: Sequence[str], seed: int = 0) -> Tensor:
+    """Conditions [N, 416] of prompts as the farm draws them with one seed."""
+    chance = torch.Generator().manual_seed(seed)
+    noise = torch.randn(NOISE, generator=chance)
+    own = int(torch.randint(len(VENDORS), (), generator=chance))
+    plain, vendors = zip(*map(captions.parse, prompts), strict=True)
+    vendor = torch.tensor([own if v is None else v for v in vendors])
+    return condition(lexicon.embed(encoder, plain), vendor, noise.expand(len(plain), NOISE))
+
+
+def drawn(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
     """One picture for each text [N, 384], in a style that chance picks."""
     chance = torch.Generator().manual_seed(seed)
     vendor = torch.randint(len(VENDORS), (len(text),), generator=chance)
@@ -61,7 +82,7 @@ def _made(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
 
 
 def _judged(draw: Draw, seen: Judge, text: Tensor) -> Tensor:
-    return judge.vectors(seen, _made(draw, text))
+    return judge.vectors(seen, drawn(draw, text))
 
 
 def _ranks(name: str, seen: Tensor, named: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -93,7 +114,7 @@ def _spread(draw: Draw, seen: Judge, given: Lessons, taught: Tensor) -> dict[str
     own pictures of one concept."""
     sample = taught[:: max(1, len(taught) // 200)]
     text = given.texts.named[sample]
-    shots = torch.stack([judge.features(seen, _made(draw, text, n)) for n in range(SEEDS)], 1)
+    shots = torch.stack([judge.features(seen, drawn(draw, text, n)) for n in range(SEEDS)], 1)
     shown, between = given.pictures, []
     for concept in sample.tolist():
         own = judge.features(seen, shown.pictures[shown.concept == concept])

@@ -18,10 +18,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from worker.gan import agreement, captions, corpus, data, judge, lexicon, quantize, views, weights
+from worker.gan import (
+    abilities,
+    agreement,
+    captions,
+    common,
+    corpus,
+    data,
+    judge,
+    lexicon,
+    quantize,
+    views,
+    weights,
+)
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, VENDORS, condition
+from worker.gan.scorer import Scorer
 
 PROMPTS = (
     "red heart", "grinning face", "french flag", "soccer ball",
@@ -114,10 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--judge", type=Path, default=Path("data/judge"))
     parser.add_argument("--weights", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--scorer", type=Path, default=Path("data/scorer"))
+    parser.add_argument("--network", type=Path, help="folder of another network's weights")
     parser.add_argument("--grid", type=Path, help="where to save the sheet of fixed prompts")
+    parser.add_argument("--fifty", type=Path, help="where to save the fifty common things")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    shipped = weights.read(options.weights)
+    shipped = weights.read(options.network or options.weights)
     given = lexicon.lessons(options.data, TextEncoder(options.weights), seed=1)
     small = quantize.Int8Generator(shipped.generator, shipped.ranges)
 
@@ -125,7 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return torch.cat([small(part) for part in torch.split(conditions, 32)]).float() / 255
 
     languages = data.languages_of(options.data)
-    told = agreement.figures(drawn, judge.load(options.judge), given, languages)
+    seen = judge.load(options.judge)
+    told = agreement.figures(drawn, seen, given, languages)
+    told |= abilities.scores(drawn, seen, given, Scorer(options.scorer))
+    told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
+    if options.fifty:
+        conditions = agreement.first_conditions(given.encoder, common.FIFTY)
+        Image.fromarray(tile(to_pixels(drawn(conditions)), 10)).save(options.fifty, optimize=True)
     if options.grid:
         sheet(shipped.generator, given.encoder, options.grid)
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))

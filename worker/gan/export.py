@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,19 +16,22 @@ from worker.gan import folding, lexicon, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
-from worker.gan.networks import Generator, condition
+from worker.gan.networks import Generator, Widths, condition
 
 UNSEEN = 10**7  # the first step of batches that no training run reaches
 AVERAGE = "average."
 
 
-def export(run: Path, given: Lessons, folder: Path, *, steps: int) -> weights.Shipped:
-    """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`."""
+def export(
+    run: Path, given: Lessons, folder: Path, *, steps: int, coded: bool = False
+) -> weights.Shipped:
+    """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`; `coded`
+    as in `weights.write`."""
     step = int(json.loads((run / "state.json").read_text())["step"])
     plain = folded(run)
     ranges = quantize.observe(plain, _conditions(given, range(4)))
     adapted = quantize.adapt(plain, ranges, _conditions(given, range(4, 4 + steps)))
-    weights.write(folder, adapted, ranges, step=step)
+    weights.write(folder, adapted, ranges, step=step, coded=coded)
     return weights.read(folder)
 
 
@@ -37,9 +40,24 @@ def folded(run: Path) -> Generator:
     weights has none."""
     tensors = load_file(run / TENSORS)
     state = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
-    average = Generator(normed="at4.1.running_mean" in state).eval().requires_grad_(False)
+    average = (
+        Generator(_widths(state), normed="at4.1.running_mean" in state).eval().requires_grad_(False)
+    )
     average.load_state_dict(state)
     return folding.fold(average) if "at4.1.running_mean" in state else average
+
+
+def _widths(state: Mapping[str, Tensor]) -> Widths:
+    """The channel counts that a run's tensors have."""
+    outputs = {name: len(state[f"{name}.0.weight"]) for name in ("map", "at4", "at8", "at16")}
+    return Widths(
+        hidden=outputs["map"],
+        at4=outputs["at4"],
+        at8=outputs["at8"],
+        at16=outputs["at16"],
+        at32=state["pixels.weight"].shape[1],
+        detail=len(state["detail.0.weight"]) // 64,
+    )
 
 
 def _conditions(given: Lessons, numbers: range) -> list[Tensor]:
@@ -54,10 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, default=Path("data/run"))
     parser.add_argument("--out", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--adapt", type=int, default=250, help="steps of adapting to int8")
+    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--coded", action="store_true", help="weights as 8-bit codes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    given = lexicon.lessons(options.data, TextEncoder(options.out), seed=train.Plan().seed)
-    shipped = export(options.run, given, options.out, steps=options.adapt)
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
+    shipped = export(options.run, given, options.out, steps=options.adapt, coded=options.coded)
     print(f"{options.out}: digest {shipped.digest}")
 
 

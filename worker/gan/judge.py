@@ -29,17 +29,17 @@ class Judge(nn.Module):
     """Pixels [B, 3, 64, 64] in [0, 1], seen at half size, to unit vectors [B, 384] in the text
     encoder's space, and the features [B, 192] before them, in which distances are measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         stages: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise((12, *WIDTHS)):
+        for inputs, outputs in itertools.pairwise((12, *widths)):
             stages += [
                 _convolution(inputs, outputs),
                 _convolution(outputs, outputs),
                 nn.MaxPool2d(2),
             ]
         self.trunk = nn.Sequential(*stages)
-        self.out = nn.Linear(WIDTHS[-1], TEXT)
+        self.out = nn.Linear(widths[-1], TEXT)
 
     def features(self, pictures: Tensor) -> Tensor:
         seen: Tensor = self.trunk(F.pixel_unshuffle(half(pictures) * 2 - 1, 2))
@@ -90,11 +90,18 @@ def disguise(pictures: Tensor, chance: torch.Generator) -> Tensor:
 
 
 def train(
-    pictures: Tensor, concept: Tensor, named: Tensor, *, steps: int, batch: int = 64, seed: int = 0
+    pictures: Tensor,
+    concept: Tensor,
+    named: Tensor,
+    *,
+    steps: int,
+    widths: Sequence[int] = WIDTHS,
+    batch: int = 64,
+    seed: int = 0,
 ) -> Judge:
     """Cross-entropy of a picture's vector against the names of all concepts."""
     torch.manual_seed(seed)
-    judge = Judge().train()
+    judge = Judge(widths).train()
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(judge.parameters(), 2e-3, (0.9, 0.99), weight_decay=1e-2)
     chance = torch.Generator().manual_seed(seed)
@@ -156,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures, concept = data.judged(options.data, given.pictures.concepts)
     judge = train(pictures, concept, given.texts.named, steps=options.steps)
     options.out.mkdir(parents=True, exist_ok=True)
-    save_file(judge.state_dict(), options.out / FILE)
+    save_file({k: v.contiguous() for k, v in judge.state_dict().items()}, options.out / FILE)
     shown, named = given.pictures, given.texts.named
     told = {"openmoji": (ranks(vectors(judge, pictures), named, concept) < 1).float().mean().item()}
     rank = ranks(vectors(judge, shown.pictures), named, shown.concept)

@@ -131,8 +131,7 @@ class Int8Generator:
         hidden = self._dense(codes, "map")
         features = self._dense(hidden, "seed").reshape(-1, w.at4, 4, 4)
         details = self._dense(hidden, "detail", "at4").reshape(-1, w.detail, 8, 8)
-        features = double(self._convolve(features, "at4"))
-        features = torch.cat([features, details], dim=1)
+        features = self._beside(double(self._convolve(features, "at4")), details)
         for stage in ("at8", "at16"):
             features = double(self._convolve(features, stage))
         for stage in ("at32", "at32b"):
@@ -140,7 +139,15 @@ class Int8Generator:
         last = torch.ops.quantized.conv2d(
             features, self._packed["pixels"], self.scale["pixels"], self.zero["pixels"]
         )
-        return F.pixel_shuffle(last.int_repr().contiguous(), 2)
+        return _shuffle(last.int_repr())
+
+    def _beside(self, one: Tensor, other: Tensor) -> Tensor:
+        """Both sets of channels as one. They share a scale, so their codes are joined as
+        they are, where `torch.cat` would turn them to floats and back."""
+        codes = [part.int_repr().permute(0, 2, 3, 1) for part in (one, other)]
+        return torch._make_per_tensor_quantized_tensor(
+            torch.cat(codes, dim=3).permute(0, 3, 1, 2), self.scale["at4"], self.zero["at4"]
+        )
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
@@ -153,6 +160,18 @@ class Int8Generator:
             codes, self._packed[layer], self.scale[layer], self.zero[layer]
         )
         return out
+
+
+def _shuffle(codes: Tensor) -> Tensor:
+    """`F.pixel_shuffle` by 2 of [B, 12, S, S] whose channels lie together in memory, as do
+    those of the result: three times faster there, and pixels are wanted that way."""
+    count, channels, side, _ = codes.shape
+    made = torch.empty(count, 2 * side, 2 * side, channels // 4, dtype=codes.dtype)
+    cells = codes.permute(0, 2, 3, 1)
+    for row in range(2):
+        for column in range(2):
+            made[:, row::2, column::2] = cells[..., 2 * row + column :: 4]
+    return made.permute(0, 3, 1, 2)
 
 
 def clipped(plain: Generator, ranges: Ranges, *, rounded: bool = False) -> Generator:

@@ -1,0 +1,158 @@
+"""What compression makes of emoji-gan: images per second, size and closeness of its forms (the
+network in float32 as it was trained, folded, in bfloat16, in int8, the student, the student
+in int8), for the network alone and from prompt text to pixels, on one thread at batch 8. All
+forms take turns in each round; the median of the rounds counts."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import Figure, show
+from worker.gan import conditioner, corpus, folding, measure, quantize, weights
+from worker.gan.encoder import TextEncoder
+from worker.gan.networks import NOISE, Generator, condition
+from worker.generators.gan import STUDENT, WEIGHTS
+
+BATCH = 8
+ROUNDS, QUICK_ROUNDS = 40, 8
+Render = Callable[[Tensor], Tensor]
+Read = Callable[[Sequence[str]], Tensor]
+
+
+def prompts(number: int) -> list[str]:
+    """Eight prompts that no other number has."""
+    return [f"{corpus.ATTRIBUTES[i]} rocket number {number} {i}" for i in range(BATCH)]
+
+
+def conditions(read: Read, texts: Sequence[str]) -> Tensor:
+    text = read(texts)
+    noise = torch.randn(len(texts), NOISE, generator=torch.Generator().manual_seed(0))
+    return condition(text, torch.arange(len(texts)) % 3, noise)
+
+
+def eager(network: Generator) -> Render:
+    """Float32 as torch runs it when nothing is done to it."""
+
+    @torch.inference_mode()
+    def run(given: Tensor) -> Tensor:
+        made: Tensor = network(given)
+        return (made.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    return run
+
+
+def bfloat16(plain: Generator) -> Render:
+    network = copy.deepcopy(plain).to(torch.bfloat16)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run(given: Tensor) -> Tensor:
+        made: Tensor = network(given.bfloat16()).float()
+        return (made.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    return run
+
+
+def forms(
+    teacher: weights.Shipped, student: weights.Shipped, calibration: Tensor
+) -> dict[str, Render]:
+    """The first is the baseline: batch norms, float32, the layout that torch gives."""
+    trained = folding.unfold(teacher.generator, calibration)
+    plain, small = teacher.generator, student.generator
+    return {
+        "float32 eager": eager(trained),
+        "float32 folded": quantize.FloatGenerator(plain, teacher.ranges, rows=BATCH),
+        "bfloat16": bfloat16(plain),
+        "int8": quantize.Int8Generator(plain, teacher.ranges),
+        "student float32": eager(small),
+        "student int8": quantize.Int8Generator(small, student.ranges),
+    }
+
+
+def seconds(calls: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of processor time of each call in each round, the calls in turn, each given a
+    number of its own. On one thread that is the wall clock of an idle machine."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    fresh = count()
+    for turn in range(rounds + 2):
+        for name, call in calls.items():
+            number = next(fresh)
+            begun = time.process_time()
+            call(number)
+            if turn > 1:  # the first two warm up
+                spent[name].append(time.process_time() - begun)
+    return spent
+
+
+def speedups(spent: dict[str, list[float]]) -> dict[str, float]:
+    """How many times faster than the first in the same round: the median of the ratios."""
+    base = next(iter(spent.values()))
+    return {
+        name: statistics.median(b / own for b, own in zip(base, each, strict=True))
+        for name, each in spent.items()
+    }
+
+
+def figures(rounds: int, folder: Path) -> list[Figure]:
+    teacher, student = weights.read(folder), weights.read(folder / STUDENT)
+    small_encoder, large_encoder = TextEncoder(folder), conditioner.Conditioner()
+
+    def ours(texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(small_encoder.encode(texts))
+
+    given = conditions(ours, prompts(0))
+    drawn = forms(teacher, student, given)
+    reads = {name: large_encoder.encode if name == "float32 eager" else ours for name in drawn}
+    alone = seconds({n: lambda _, f=f: f(given) for n, f in drawn.items()}, rounds)  # type: ignore[misc]
+    whole = seconds(
+        {
+            n: lambda k, f=f, r=reads[n]: f(conditions(r, prompts(k)))  # type: ignore[misc]
+            for n, f in drawn.items()
+        },
+        rounds,
+    )
+    truth = drawn["float32 eager"](given)
+    sizes = {"int8": folder / weights.NETWORK, "student int8": folder / STUDENT / weights.NETWORK}
+    found = []
+    for what, spent in (("network", alone), ("text to pixels", whole)):
+        times = speedups(spent)
+        for name, each in spent.items():
+            rate = BATCH / statistics.median(each)
+            found.append(Figure(f"{what}, {name}", rate, "images/s"))
+            aim = (
+                {"network": 20.0, "text to pixels": 10.0}[what] if name == "student int8" else None
+            )
+            found.append(Figure(f"{what}, {name}, speed-up", times[name], "times", aim))
+    for name, render in drawn.items():
+        if name != "float32 eager":
+            found.append(
+                Figure(f"{name}, PSNR to float32", measure.closeness(render(given), truth), "dB")
+            )
+    for name, path in sizes.items():
+        aim = 4.0 if name == "student int8" else None
+        found.append(Figure(f"{name}, file", path.stat().st_size / 1e6, "MB", aim, "lower"))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    print(__doc__)
+    show("compress", figures(rounds, options.weights), batch=BATCH, rounds=rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The bytes of twenty reference items are those that were kept, in every form of the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit import reference_items
+from worker.generators import gan
+
+KEPT = json.loads((Path(__file__).parent / "reference_items.json").read_text())
+
+
+def test_every_form_has_its_bytes_kept() -> None:
+    assert set(KEPT["sha256"]) == set(gan.EmojiGan.caps.quantizations)
+    for each in KEPT["sha256"].values():
+        assert len(each) == len(set(each)) == len(reference_items.PROMPTS) == 20
+
+
+@pytest.mark.skipif(
+    gan.platform() != KEPT["platform"], reason="another platform has another fingerprint"
+)
+@pytest.mark.parametrize("form", gan.EmojiGan.caps.quantizations)
+def test_reference_items_have_the_bytes_that_were_kept(form: str) -> None:
+    assert reference_items.rendered(form) == KEPT["sha256"][form]
