@@ -16,6 +16,7 @@ from promptmill.client.job import PAGE, Job
 from promptmill.client.manifests import hash_of
 from promptmill.client.sources import Body, Rows, body
 from promptmill.client.transport import Transport
+from promptmill.client.uploads import Uploads
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -36,6 +37,7 @@ class Client:
         self.url = url or os.environ.get("PROMPTMILL_URL") or DEFAULT_URL
         key = api_key or os.environ.get("PROMPTMILL_API_KEY") or None
         self._transport = Transport(self.url, key, patience=patience)
+        self._uploads = Uploads(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +63,9 @@ class Client:
         template. `defaults` are what the API's query takes (model, size, seed, n, priority,
         name, webhook, ...); a list makes the job the product. The body is streamed, and sent
         again from its start under one idempotency key if it breaks or the farm is busy
-        (429, 503, Retry-After): nothing doubles. sent: told the bytes sent so far.
+        (429, 503, Retry-After): nothing doubles. A `source` or `mask` in a list of rows, or
+        among the defaults, may be the path of a picture, which is uploaded first. sent: told
+        the bytes sent so far.
 
             job = client.submit(["red heart", {"prompt": "a cat", "seed": 7}], n=4)
             job = client.submit(frame, map="prompt=caption")
@@ -88,6 +92,9 @@ class Client:
         key: str | None,
         sent: Callable[[int], None] | None,
     ) -> Mapping[str, Any]:
+        defaults = self._uploads.row(defaults)
+        if isinstance(rows, list | tuple):
+            rows = self._uploads.rows(rows)
         source = rows if isinstance(rows, Body) else body(rows, format=kind)
         if sent is not None:
             source = source.counted(sent)

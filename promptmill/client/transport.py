@@ -83,9 +83,13 @@ class _Request:
     json: Any
     body: Body | None
     headers: Mapping[str, str]
+    form: Mapping[str, str] | None = None
+    file: tuple[str, bytes] | None = None
 
     def options(self) -> dict[str, Any]:
         """What httpx takes; a body is opened anew."""
+        if self.file is not None:
+            return {"data": self.form, "files": {"file": self.file}, "headers": self.headers}
         if self.body is None:
             return {"params": self.params, "headers": self.headers, "json": self.json}
         return {
@@ -152,12 +156,14 @@ class Transport:
         json: Any = None,
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        file: tuple[str, bytes] | None = None,
         repeatable: bool = True,
     ) -> httpx.Response:
         """Sends a request until it is answered for good, its body from the start each time.
         Raises the answer's `errors.Error`, or `errors.Unavailable`. repeatable: also after
         it broke on its way, when it may have been heard."""
-        request = _Request(method, path, params, json, body, headers or {})
+        request = _Request(method, path, params, json, body, headers or {}, form, file)
         waited, breaks = 0.0, 0
         for attempt in itertools.count():
             try:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +122,23 @@ def test_failed_rows_name_their_jobs_copies_and_can_be_sent_again(farm: ApiFarm)
     with Client(farm.url, farm.http.headers["authorization"].split()[1]) as client:
         [image] = client.job(made).images()
         assert failed_row(image, made)["source"] == json.loads(lines)["source"]
+    farm.worker.drain()
+
+
+def test_local_pictures_are_uploaded_once_by_the_client(farm: ApiFarm, tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(png("green"))
+    sha256 = hashlib.sha256(png("green")).hexdigest()
+    with Client(farm.url, farm.http.headers["authorization"].split()[1]) as client:
+        rows = [{"prompt": "a", "source": path}, {"prompt": "b", "source": str(path)}, "c"]
+        made = client.submit(rows, task="img2img", source="inputs/bob/cat.png")
+        assert [i["source"] for i in farm.images(made.id)[:2]] == [sha256] * 2
+        assert farm.images(made.id)[2]["source"] == hashlib.sha256(png()).hexdigest()
+        other = client.submit(["d"], task="img2img", source=str(path))
+        assert farm.images(other.id)[0]["source"] == sha256
+        with pytest.raises(errors.BadRequest, match="cannot read"):
+            client.submit([{"prompt": "a", "task": "img2img", "source": tmp_path / "none.png"}])
+    assert len(farm.http.get("/v1/files").json()["data"]) == 1
     farm.worker.drain()
 
 
