@@ -16,7 +16,7 @@ HEADERS = {"content-type": "application/x-ndjson"}
 
 
 def submit(
-    farm: Farm, prompts: Sequence[str], *, key: str, seconds: float = 60, **query: str
+    farm: Farm, prompts: Sequence[str], *, key: str, seconds: float = 180, **query: str
 ) -> str:
     """Returns the job's public id. An upload that died half received holds its key for a
     while; whoever cannot wait takes another key, as here."""

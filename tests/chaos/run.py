@@ -21,6 +21,7 @@ from tests.servers import wait_until
 
 RECOVERY = 180.0  # seconds after which a farm that has not recovered never will
 STRIKERS = 2  # faults that may overlap in the mixed part
+LEAST = 5  # faults, however slow the machine
 PAUSE = (0.5, 5.0)  # seconds between two faults of one striker
 LOST = "enqueue.lost"
 Say = Callable[[str], None]
@@ -94,7 +95,7 @@ class Run:
 
     def _strike(self, kinds: list[Fault], number: int, deadline: float) -> None:
         random = Random(f"{self.seed} striker {number}")
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or self.totals.faults < LEAST:
             time.sleep(random.uniform(*PAUSE))
             kind = random.choice(kinds)
             with self._locks[kind.hits], self._noting(f"mixed, {kind.name}"):

@@ -38,9 +38,11 @@ def copy_tree(to: Path) -> None:
 def mutated(mutant: Mutant, tree: Path) -> str:
     """The mutant's file. Raises `ValueError` unless what it changes stands there once."""
     text = (tree / mutant.path).read_text()
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.name}: {text.count(mutant.old)} places in {mutant.path}")
-    return text.replace(mutant.old, mutant.new)
+    for old, new in ((mutant.old, mutant.new), *mutant.also):
+        if text.count(old) != 1:
+            raise ValueError(f"{mutant.name}: {text.count(old)} places in {mutant.path}")
+        text = text.replace(old, new)
+    return text
 
 
 def run_tests(tree: Path, tests: Iterable[str]) -> tuple[bool, list[str]]:

@@ -17,13 +17,15 @@ SWEEP = "tests/integration/test_control_sweep.py"
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`old`, which stands once in `path`, becomes `new`; `tests` are what pytest is to run."""
+    """`old`, which stands once in `path`, becomes `new`, and so do the pairs of `also`, where
+    one check stands behind another; `tests` are what pytest is to run."""
 
     name: str
     path: str
     old: str
     new: str
     tests: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
 
 
 MUTANTS = (
@@ -256,6 +258,14 @@ MUTANTS = (
         (
             f"{REPAIRS}::test_what_moves_between_the_two_reads_is_counted_twice_never_not_at_all",
             f"{REPAIRS}::test_no_false_repair_while_everything_moves",
+        ),
+        also=(
+            (
+                "        counts = queue.snapshot(suspect.lanes)\n"
+                "        terminals = control.lane_terminals(self._db, suspect.lanes)\n",
+                "        terminals = control.lane_terminals(self._db, suspect.lanes)\n"
+                "        counts = queue.snapshot(suspect.lanes)\n",
+            ),
         ),
     ),
     Mutant(
