@@ -69,7 +69,7 @@ class Totals:
             "rebuilt": self.rebuilt,
             "recovery": {name: quantiles(s) for name, s in sorted(self.recovery.items())},
             "wasted_per_fault": {
-                name: round(count / max(1, len(self.recovery[name])), 1)
+                name: round(count / max(1, len(self.recovery.get(name, ()))), 1)
                 for name, count in sorted(self.wasted.items())
             },
         }

@@ -180,6 +180,6 @@ class Run:
         totals.jobs, totals.images = len(self.load.jobs), self.load.images
         totals.rendered = world.rendered()
         totals.repairs = self._repairs()
-        totals.injected = len(totals.recovery[LOST])
+        totals.injected = len(totals.recovery.get(LOST, ()))
         totals.unclear = self._losses()
         totals.rebuilt = world.logged("control", '"rebuild.done", "model": "stub"')
