@@ -1,0 +1,111 @@
+"""The diffusers adapter on a tiny checkpoint: adapters by name, the safety checker's verdict, a
+pipeline whose neighbours leak."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptmill import errors
+from promptmill.jobs import Item
+from tests import checkpoints
+from worker.generators import registry
+from worker.generators.base import Input, Pixels
+from worker.generators.diffusers import Diffusers
+from worker.outcomes import REJECTED, Fault, Picture
+from worker.render import Renderer
+
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+ITEM = Item(0, 0, 0, "a red heart", 1, 64, 64, steps=2, guidance=2.0)
+
+
+def write_lora(sd: Path, place: Path) -> Path:
+    """An adapter of the checkpoint's network, strong enough to be seen."""
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    unet = UNet2DConditionModel.from_pretrained(sd, subfolder="unet")
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    with torch.no_grad():
+        for name, weights in unet.named_parameters():
+            if "lora" in name:
+                weights.normal_()
+    StableDiffusionPipeline.save_lora_weights(place, get_peft_model_state_dict(unet))
+    return next(place.glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Diffusers]:
+    folder = tmp_path_factory.mktemp("sd")
+    made = checkpoints.make("sd", folder / "sd")
+    adapter = write_lora(made, folder / "lora")
+    options = folder / "options.json"
+    options.write_text(
+        json.dumps({"sizes": ["64x64"], "batch_shapes": [2], "loras": {"bold": str(adapter)}})
+    )
+    generator = registry.create(str(made), str(options))
+    assert isinstance(generator, Diffusers)
+    generator.load(device="cpu", quantization="none")
+    yield generator
+    generator.close()
+
+
+def test_an_adapter_is_active_for_its_own_bucket_alone(generator: Diffusers) -> None:
+    assert generator.caps.loras == ("bold",)
+    assert "lora=bold" in generator.caps.bucket(replace(ITEM, lora="bold"))
+    plain = generator.generate([ITEM] * 2)
+    bold = generator.generate([replace(ITEM, lora="bold")] * 2)
+    again = generator.generate([ITEM] * 2)
+    assert (plain == again).all()
+    assert (plain != bold).any()
+
+
+def test_what_the_checkpoints_own_checker_flags_is_rejected_alone(
+    generator: Diffusers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = generator._pipes["text2image"]
+
+    class Flagging(type(pipe)):  # type: ignore[misc]
+        def __call__(self, **arguments: Any) -> Any:
+            made = super().__call__(**arguments)
+            flags = ["nude" in prompt for prompt in arguments["prompt"]]
+            return SimpleNamespace(images=made.images, nsfw_content_detected=flags)
+
+    monkeypatch.setattr(pipe, "__class__", Flagging)
+    kept, flagged = Renderer(generator).render("b", [ITEM, replace(ITEM, prompt="nude")])
+    assert isinstance(kept, Picture)
+    assert flagged == Fault(REJECTED, "the checkpoint's safety checker")
+
+
+def test_a_pipeline_that_leaks_between_neighbours_is_found_out(
+    generator: Diffusers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert generator._steady()
+
+    def leaking(items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
+        longest = max(len(item.prompt) for item in items)
+        return np.full((len(items), 64, 64, 3), longest % 256, np.uint8)
+
+    monkeypatch.setattr(generator, "generate", leaking)
+    assert not generator._steady()
+
+
+def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:
+    assert generator.caps.quantizations == ("none", "bf16")
+    other = Diffusers(generator.checkpoint, generator.options)
+    with pytest.raises(errors.UnsupportedParameter, match=r"linear layers|slower than bf16"):
+        other.load(device="cpu", quantization="int8")
+    with pytest.raises(errors.UnsupportedParameter, match="no GPU here"):
+        other.load(device="cuda", quantization="none")
