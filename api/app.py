@@ -13,7 +13,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import errors as api_errors
-from api import metrics
+from api import metrics, openapi
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({"/v1/jobs", "/v1/files"})
     )
+    app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered)
     app.add_middleware(SafeHeaders)
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         dashboard,
     ):
         app.include_router(part.router)
+    openapi.install(app)
     return app
 
 

@@ -15,7 +15,7 @@ from promptmill import errors
 from promptmill.blobs import BlobStore
 
 LARGE = 4_000_000  # bytes above which an answer is sent while it is read
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 

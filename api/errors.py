@@ -141,6 +141,21 @@ class RequestId:
             await response(error)(scope, receive, stamped)
 
 
+class NoNul:
+    """Refuses a NUL character in a path or query: no name holds one, and no database takes
+    one as text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope["query_string"]):
+            refused = errors.BadRequest("the address holds a NUL character")
+            await response(refused)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 class BodyLimit:
     """Refuses bodies over `limit` bytes, whether they say their length or not. A body that is
     posted to one of `streamed` counts for itself."""

@@ -179,6 +179,29 @@ class Submitted(Job):
     warnings: dict[str, Any] = Field(description='{"total", "data": [{line, field, message}]}')
 
 
+class Plan(Shape):
+    """What a submission would do: the answer to a dry run."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    object: Literal["plan"] = "plan"
+    valid: bool = Field(description="a submission of this would be accepted")
+    model: str
+    seed: int
+    rows: int
+    images: int
+    duplicates: int = Field(description="images equal to an earlier one")
+    duplicates_exact: bool
+    buckets: list[dict[str, Any]]
+    bytes: int
+    generator_seconds: float
+    eta_seconds: float | None = Field(description="null without a worker")
+    first: list[dict[str, Any]]
+    problems: dict[str, Any] = Field(description="what a submission would be refused for")
+    warnings: dict[str, Any]
+    complete: bool = Field(description="the body was read to its end")
+
+
 class Deleted(Shape):
     """The answer to a deletion. A live job is cancelled first: `deleted` is then false and
     the job goes away when its last lease has ended."""
@@ -202,7 +225,7 @@ class RetryRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    codes: list[str] | None = None
+    codes: list[Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]] | None = None
 
 
 class VerifyRequest(BaseModel):

@@ -10,6 +10,7 @@ behind the step does not answer), `error` (an error that nobody foresaw)."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -31,6 +32,7 @@ SITES = frozenset(
         *("export.claimed", "export.data", "export.put", "export.marked", "export.sealed"),
     }
 )
+_TIMES = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 _armed: dict[str, tuple[str, int]] = {}
 _folder: Path | None = None
@@ -51,7 +53,7 @@ def arm(text: str) -> None:
     for part in filter(None, (p.strip() for p in text.split(","))):
         site, _, action = part.partition("=")
         action, _, times = action.partition("*")
-        if site not in SITES or not _known(action) or not (times or "1").isdigit():
+        if site not in SITES or not _known(action) or not _TIMES.fullmatch(times or "1"):
             raise errors.SettingInvalid(
                 f"PROMPTMILL_FAILPOINTS: {part!r} is not site=action[*times], action one of"
                 f" {', '.join(ACTIONS)}, site one of {', '.join(sorted(SITES))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +17,8 @@ COUNTER_SHARDS = 16
 MAX_LANES = 64
 SOLO_ATTEMPT = 3  # from this attempt on an image is leased alone, in a worker that holds no other
 SEED_BITS = 53  # every seed is exact in JSON readers that hold numbers as doubles
+
+_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class JobState(enum.StrEnum):
@@ -138,6 +141,6 @@ def parse_image_id(public: str) -> tuple[str, int]:
     """The inverse of `image_id`; raises `errors.NotFound` for anything else."""
     kind, _, rest = public.partition("_")
     job, _, index = rest.rpartition("_")
-    if kind != "img" or not job or not index.isascii() or not index.isdigit():
-        raise errors.NotFound(f"there is no image {public!r}")
+    if kind != "img" or not job or not _INDEX.fullmatch(index):
+        raise errors.NotFound(f"there is no image {public[:100]!r}")
     return f"job_{job}", int(index)

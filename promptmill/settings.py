@@ -4,6 +4,7 @@ start with its name; nothing else in the tree reads the environment for configur
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -102,9 +103,13 @@ def _check(settings: Settings) -> Settings:
         raise errors.SettingInvalid(f"{PREFIX}AUTH must be off or keys, not {settings.auth!r}")
     if settings.webhook_networks not in ("public", "any"):
         raise errors.SettingInvalid(f"{PREFIX}WEBHOOK_NETWORKS must be public or any")
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, int | float) and value < 0:
+            raise errors.SettingInvalid(f"{PREFIX}{field.name.upper()} must not be negative")
+    if settings.port > 65535:
+        raise errors.SettingInvalid(f"{PREFIX}PORT must be at most 65535")
     _check_source_prefixes(settings.source_prefixes)
-    if not 0 <= settings.requests_per_second < 1e9:
-        raise errors.SettingInvalid(f"{PREFIX}REQUESTS_PER_SECOND must be 0 (no limit) or more")
     if settings.lease_seconds < 1:
         raise errors.SettingInvalid(f"{PREFIX}LEASE_SECONDS must be at least 1")
     if not 2 <= settings.slots <= 16:
@@ -115,7 +120,11 @@ def _check(settings: Settings) -> Settings:
         ("REDIS_URL", settings.redis, ("unix", "redis", "rediss")),
         ("STORAGE_URL", settings.storage, ("file", "s3")),
     ):
-        if urlsplit(url).scheme.split("+")[0] not in schemes:
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            raise errors.SettingInvalid(f"{PREFIX}{name} is not a URL", param=name) from None
+        if scheme.split("+")[0] not in schemes:
             raise errors.SettingInvalid(f"{PREFIX}{name} must start with one of {schemes}")
     return settings
 
@@ -130,7 +139,14 @@ def _check_source_prefixes(given: str) -> None:
             )
 
 
-_PARSERS: Mapping[type, Callable[[str], Any]] = {int: int, float: float, str: str, Path: Path}
+def _amount(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_PARSERS: Mapping[type, Callable[[str], Any]] = {int: int, float: _amount, str: str, Path: Path}
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:

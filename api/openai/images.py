@@ -75,13 +75,22 @@ async def make(
 ) -> ImagesResponse:
     """Submits and waits. start: what the images start from. Raises `errors.Error`: of the
     submission, `Refused`, `NotRendered`, `NotInTime`."""
-    body = submissions.Body([orjson.dumps(asked.submission(**start))])
+    body = submissions.Body([_document(asked, start)])
     received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
     job = await wait(request, farm, received.job)
     if job.counts.done + job.counts.failed < job.counts.total:
         raise errors.Conflict(f"job {job.public_id} was {job.state} before its images were done")
     url = links(farm, request, job)
     return await anyio.to_thread.run_sync(answer, farm, job, asked, url)
+
+
+def _document(asked: ImageRequest, start: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(asked.submission(**start))
+    except orjson.JSONEncodeError as error:  # too deep, or a number that is too large
+        raise errors.BadRequest(
+            f"metadata cannot be kept as JSON: {error}", param="metadata"
+        ) from error
 
 
 def _take(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from api.schemas import Shape
+from promptmill import jobs
 
 MOST_IMAGES = 10
 
@@ -34,10 +35,11 @@ class ImageRequest(BaseModel):
     output_compression: Literal[100] | None = None
     partial_images: Annotated[int, Field(ge=0, le=3, description="none is ever sent")] | None = None
     # ours, through `extra_body`
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << jobs.SEED_BITS)] | None = None
     negative_prompt: str | None = None
     steps: Annotated[
-        int | None, Field(validation_alias=AliasChoices("steps", "num_inference_steps"))
+        int | None,
+        Field(ge=1, le=100_000, validation_alias=AliasChoices("steps", "num_inference_steps")),
     ] = None
     guidance: Annotated[
         float | None, Field(validation_alias=AliasChoices("guidance", "guidance_scale"))

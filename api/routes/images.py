@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import contents, present, schemas, thumbnails
+from api import contents, openapi, present, schemas, thumbnails
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
 from api.links import CONTENT_TYPES, ReaderDep, filename, links, signed
@@ -17,6 +17,9 @@ from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
 
+_PICTURE: dict[str, Any] = {"content": {kind: {} for kind in CONTENT_TYPES.values()}}
+MOST_DIGITS = 18  # of an index
+
 Index = Annotated[int, Path(ge=0, le=2**62)]
 
 
@@ -24,7 +27,7 @@ def _after(job_id: str, after: str | None) -> int | None:
     """The index that a cursor names: an image id of this job, or a plain index."""
     if after is None:
         return None
-    if after.isascii() and after.isdigit():
+    if after.isascii() and after.isdigit() and len(after) <= MOST_DIGITS:
         return int(after)
     try:
         job, index = jobs.parse_image_id(after)
@@ -73,7 +76,13 @@ def show(job_id: str, index: Index, request: Request, farm: FarmDep, tenant: Ten
 @router.get(
     "/{index}/content",
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}},
+    responses={
+        200: _PICTURE,
+        206: {**_PICTURE, "description": "the range that was asked for"},
+        304: {"description": "the caller has these bytes"},
+        307: {"description": "with `redirect`: to the store's signed link"},
+        416: {"model": openapi.Error, "description": contents.RangeNotSatisfiable.__doc__},
+    },
 )
 @router.head("/{index}/content", include_in_schema=False)
 def content(
@@ -108,7 +117,7 @@ def content(
 @router.get(
     "/{index}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}},
+    responses={200: _PICTURE, 304: {"description": "the caller has these bytes"}},
 )
 def thumbnail(
     *,

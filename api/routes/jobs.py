@@ -10,7 +10,7 @@ import orjson
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api import intake, present, schemas, submissions
+from api import intake, openapi, present, schemas, submissions
 from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
@@ -59,7 +59,20 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("", status_code=202, response_model=schemas.Submitted, openapi_extra=_BODY)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.Plan, "description": "to `dry_run`"},
+    202: {"description": "durable and queued"},
+    408: {"model": openapi.Error, "description": "the body stopped arriving"},
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=schemas.Submitted,
+    openapi_extra=_BODY,
+    responses=_ANSWERS,
+)
 async def submit(
     request: Request,
     farm: FarmDep,
@@ -173,7 +186,11 @@ def retry(
     return present.retried_of(job, pace=farm.pace(job), cold=farm.cold(job.model), retried=retried)
 
 
-@router.delete("/{job_id}", response_model=schemas.Deleted)
+@router.delete(
+    "/{job_id}",
+    response_model=schemas.Deleted,
+    responses={202: {"model": schemas.Deleted, "description": "cancelled first"}},
+)
 def delete(job_id: str, farm: FarmDep, tenant: TenantDep, response: Response) -> Any:
     """Deletes a job with its rows and pictures; a live one is cancelled first (202)."""
     before = stored_jobs.get(farm.db, tenant.id, job_id)

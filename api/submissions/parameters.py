@@ -18,7 +18,7 @@ from promptmill import errors, records
 MAX_METADATA = 8_192  # bytes of JSON
 _WINDOW = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", re.ASCII)
+_PREFIX = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", re.ASCII)
 
 
 def text(params: Mapping[str, Any], name: str, most: int) -> str | None:
@@ -47,8 +47,7 @@ def output(params: Mapping[str, Any], prefixes: Sequence[str]) -> records.Output
     prefix = text(params, "prefix", 200) or ""
     if prefix:
         allowed = any(prefix == p or prefix.startswith(p.rstrip("/") + "/") for p in prefixes if p)
-        dotted = any(set(part) <= {"."} for part in prefix.split("/"))
-        if not allowed or dotted or not _PREFIX.fullmatch(prefix):
+        if not allowed or not _PREFIX.fullmatch(prefix):
             raise errors.BadRequest("this output prefix is not allowed here", param="prefix")
     return records.Output(
         format=choice(params, "format", ("png", "webp", "jpeg"), "png"),
@@ -75,16 +74,20 @@ def metadata(value: Any, textual: bool) -> dict[str, Any]:
 
 
 def webhook(params: Mapping[str, Any]) -> str | None:
-    """An http or https URL; whether it may be called is decided by who calls it."""
+    """An http or https URL; whether it may be called is decided by who calls it. Parsers
+    differ about white space and control characters, so there are none."""
     url = text(params, "webhook", 2048)
     if url is None:
         return None
     try:
         parts = urlsplit(url)
+        ported = parts.port != 0
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, ported = urlsplit(""), False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not ported:
         raise errors.BadRequest("webhook must be an http or https URL", param="webhook")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise errors.BadRequest("webhook holds what no URL may hold", param="webhook")
     return url
 
 

@@ -98,6 +98,8 @@ class _Task:
         self._job, self._folder, self._pool, self._progress = job, folder, pool, progress
         format = str((job.data.get("output") or {}).get("format") or "png")
         extension = {"jpeg": "jpg"}.get(format, format)
+        if not (extension.isascii() and extension.isalnum()):  # it becomes part of a path
+            raise errors.Error(f"the farm names the format {format!r}, which is none")
         self.pictures = Pictures(job, folder / "images", extension)
         self._have = bytearray(job.counts.total)  # by index: 1 if it is in the folder
         self._present = self._bytes = self._fetched = self._failed = 0

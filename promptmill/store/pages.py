@@ -81,7 +81,7 @@ def page(
 ) -> tuple[list[Image], bool]:
     """Images from behind index `after`, in index order, and whether there are more. `states`
     and the error `code` filter; rendering counts as queued."""
-    first = 0 if after is None else max(0, after + 1)
+    first = 0 if after is None else min(max(0, after + 1), job.counts.total)
     held = cache or caching.of(db)
     if states is None and code is None:
         last = min(first + limit, job.counts.total) - 1

@@ -1,0 +1,140 @@
+"""For the walk of a stranger: what one tenant has, and every request of the OpenAPI document
+filled in with the names of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from promptmill.store import control
+from tests.integration.api_farm import ApiFarm
+
+MARK = "zebrafish"  # in everything that a tenant says, and nowhere else
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+@dataclass
+class Estate:
+    """What the owner has. `names` fills parameters; `secrets` may be seen by nobody else."""
+
+    model: str
+    names: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. path: the template it was made from."""
+
+    method: str
+    path: str
+    url: str
+    params: Mapping[str, str]
+    body: Any
+
+    def send(self, client: httpx.Client) -> httpx.Response:
+        options: dict[str, Any] = {} if self.body is None else dict(self.body)
+        return client.request(self.method.upper(), self.url, params=dict(self.params), **options)
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.url} {dict(self.params)}"
+
+
+def settle(farm: ApiFarm, owner: httpx.Client) -> Estate:
+    """A finished job with a failed image, webhook events, a verification, and whatever else
+    has a name."""
+    estate = Estate(farm.model)
+    rows = {
+        "items": [{"prompt": f"a {MARK}", "id": f"{MARK}-1"}, {"prompt": f"fail {MARK}"}],
+        "model": farm.model,
+        "name": f"{MARK} job",
+        "metadata": {"about": MARK},
+        "webhook": f"https://{MARK}.example/hook",
+    }
+    job = _made(owner.post("/v1/jobs", json=rows))["id"]
+    _work(farm)
+    check = _made(owner.post(f"/v1/jobs/{job}/verify", json={"all": True}))["id"]
+    _work(farm)
+    image = _made(owner.get(f"/v1/jobs/{job}/images/0"))
+    event = _made(owner.get(f"/v1/jobs/{job}/webhooks"))["data"][0]["id"]
+    estate.names |= {
+        "job_id": job, "verify_job": check, "index": "0", "name": farm.model,
+        "sha256": image["sha256"], "image_id": image["id"], "event": event, "code": "render_failed",
+    }  # fmt: skip
+    estate.secrets |= {MARK, job, check, image["id"], image["sha256"]}
+    return estate
+
+
+def _made(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.is_success, answer.text
+    return dict(answer.json())
+
+
+def _work(farm: ApiFarm) -> None:
+    farm.worker.report()
+    farm.worker.drain()
+    control.finish_ready(farm.db)
+
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("post", "/v1/jobs"): {"json": {"prompts": [f"a {MARK}"]}},
+    ("post", "/v1/images/generations"): {"json": {"prompt": f"a {MARK}"}},
+}
+# What a parameter is filled with where it does not name a thing of the owner.
+PLAIN = {
+    "limit": "100", "state": "done", "dry_run": "true", "redirect": "true", "prompts": "true",
+    "size": "128", "expires": "9999999999", "signature": "0" * 64,
+}  # fmt: skip
+STATES = {("/v1/jobs", "state"): "completed"}
+CURSORS = {
+    "/v1/jobs": "job_id",
+    "/v1/jobs/{job_id}/webhooks": "event",
+    "/v1/jobs/{job_id}/archive": "index",
+    "/v1/jobs/{job_id}/verify/{verify_job}": "index",
+}
+
+
+def asks(document: Mapping[str, Any], estate: Estate) -> Iterator[Ask]:
+    """Every operation, once with the parameters it needs and once with each other one.
+    Raises `LookupError` naming what this module cannot fill in yet: give it a value here."""
+    for path, operations in document["paths"].items():
+        for method in METHODS:
+            if method in operations:
+                yield from _operation(method, path, operations[method], estate)
+
+
+def _operation(method: str, path: str, told: Mapping[str, Any], estate: Estate) -> Iterator[Ask]:
+    parameters = told.get("parameters", [])
+    values = {p["name"]: _value(path, p, estate) for p in parameters if p["in"] != "header"}
+    url = path
+    for parameter in parameters:
+        if parameter["in"] == "path":
+            url = url.replace("{" + parameter["name"] + "}", values[parameter["name"]])
+    assert "{" not in url, f"{method} {path}: a parameter of the path is not in the document"
+    query = [p for p in parameters if p["in"] == "query"]
+    needed = {p["name"]: values[p["name"]] for p in query if p.get("required")}
+    optional = [p["name"] for p in query if not p.get("required")]
+    body = _body(method, path, told)
+    for chosen in itertools.chain([()], ([name] for name in optional)):
+        yield Ask(method, path, url, needed | {n: values[n] for n in chosen}, body)
+
+
+def _value(path: str, parameter: Mapping[str, Any], estate: Estate) -> str:
+    name = parameter["name"]
+    if name == "after":
+        name = CURSORS.get(path, "index" if "{job_id}" in path else "image_id")
+    found = estate.names.get(name) or STATES.get((path, name)) or PLAIN.get(name)
+    if found is None:
+        raise LookupError(f"{path}: nothing to fill the parameter {parameter['name']!r} with")
+    return found
+
+
+def _body(method: str, path: str, told: Mapping[str, Any]) -> Any:
+    body = BODIES.get((method, path))
+    if body is None and told.get("requestBody", {}).get("required"):
+        raise LookupError(f"{method.upper()} {path}: no body to send")
+    return body
