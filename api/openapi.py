@@ -8,29 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
 
+from api.schemas import Failure
 from promptmill import errors
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "head"})
-_ENVELOPE = "#/components/schemas/Error"
+_ENVELOPE = "#/components/schemas/Failure"
 _FASTAPI_OWN = ("HTTPValidationError", "ValidationError")  # of a refusal that this API words itself
-
-
-class Fault(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None = Field(description="the parameter or field at fault")
-    code: str = Field(description="stable, for programs")
-    line: int | None = Field(default=None, description="of the row at fault, from 1")
-
-
-class Error(BaseModel):
-    """The answer to every request that fails."""
-
-    error: Fault
 
 
 def install(app: FastAPI) -> None:
@@ -50,10 +34,8 @@ def complete(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in _FASTAPI_OWN:
         schemas.pop(name, None)
-    for model in (Error, Fault):
-        shape = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        shape.pop("$defs", None)
-        schemas[model.__name__] = shape
+    shape = Failure.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= shape.pop("$defs") | {Failure.__name__: shape}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method in _METHODS:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api import contents, openapi, present, schemas, thumbnails
+from api import contents, present, schemas, thumbnails
 from api.deps import FarmDep, Limit, TenantDep
 from api.farm import Farm
 from api.links import CONTENT_TYPES, ReaderDep, filename, links, signed
@@ -81,7 +81,7 @@ def show(job_id: str, index: Index, request: Request, farm: FarmDep, tenant: Ten
         206: {**_PICTURE, "description": "the range that was asked for"},
         304: {"description": "the caller has these bytes"},
         307: {"description": "with `redirect`: to the store's signed link"},
-        416: {"model": openapi.Error, "description": contents.RangeNotSatisfiable.__doc__},
+        416: {"model": schemas.Failure, "description": contents.RangeNotSatisfiable.__doc__},
     },
 )
 @router.head("/{index}/content", include_in_schema=False)

@@ -4,6 +4,7 @@ filled in with the names of it."""
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class Ask:
         return f"{self.method.upper()} {self.url} {dict(self.params)}"
 
 
-def settle(farm: ApiFarm, owner: httpx.Client) -> Estate:
+def settle(farm: ApiFarm, owner: httpx.Client, document: Mapping[str, Any]) -> Estate:
     """A finished job with a failed image, webhook events, a verification, and whatever else
     has a name."""
     estate = Estate(farm.model)
@@ -66,7 +67,37 @@ def settle(farm: ApiFarm, owner: httpx.Client) -> Estate:
         "sha256": image["sha256"], "image_id": image["id"], "event": event, "code": "render_failed",
     }  # fmt: skip
     estate.secrets |= {MARK, job, check, image["id"], image["sha256"]}
+    _files(owner, estate, document["paths"])
     return estate
+
+
+def _files(owner: httpx.Client, estate: Estate, paths: Mapping[str, Any]) -> None:
+    """What the OpenAI endpoints and the exports keep."""
+    file = _made(owner.post("/v1/files", **_upload()))["id"]
+    estate.names |= {"file_id": file, "purpose": "batch", "order": "asc"}
+    if "/v1/batches" in paths:
+        batch = _made(owner.post("/v1/batches", json=_batch(file)))
+        estate.names["batch_id"] = batch["id"]
+    if "/v1/jobs/{job_id}/exports" in paths:
+        url = f"/v1/jobs/{estate.names['job_id']}/exports"
+        estate.names["export_id"] = _made(owner.post(url, json={"format": "webdataset"}))["id"]
+    estate.secrets |= {
+        v for k, v in estate.names.items() if k in ("file_id", "batch_id", "export_id")
+    }
+
+
+def _upload() -> dict[str, Any]:
+    line = {
+        "custom_id": MARK, "method": "POST", "url": "/v1/images/generations",
+        "body": {"prompt": f"a {MARK}"},
+    }  # fmt: skip
+    return {"files": {"file": (f"{MARK}.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+
+
+def _batch(file: str) -> dict[str, Any]:
+    return {
+        "input_file_id": file, "endpoint": "/v1/images/generations", "completion_window": "24h",
+    }  # fmt: skip
 
 
 def _made(answer: httpx.Response) -> dict[str, Any]:
@@ -80,18 +111,34 @@ def _work(farm: ApiFarm) -> None:
     control.finish_ready(farm.db)
 
 
-BODIES: dict[tuple[str, str], Any] = {
-    ("post", "/v1/jobs"): {"json": {"prompts": [f"a {MARK}"]}},
-    ("post", "/v1/images/generations"): {"json": {"prompt": f"a {MARK}"}},
-}
+def bodies(estate: Estate) -> dict[tuple[str, str], Any]:
+    """By operation. What names a thing names the owner's: a stranger's must be refused."""
+    return {
+        ("post", "/v1/jobs"): {"json": {"prompts": ["a heart"]}},
+        ("post", "/v1/images/generations"): {"json": {"prompt": "a heart"}},
+        ("post", "/v1/files"): _upload(),
+        ("post", "/v1/batches"): {"json": _batch(estate.names["file_id"])},
+        ("post", "/v1/jobs/{job_id}/exports"): {"json": {"format": "webdataset"}},
+    }
+
+
+NAMES_THINGS = {("post", "/v1/batches")}  # in the body alone
 # What a parameter is filled with where it does not name a thing of the owner.
 PLAIN = {
     "limit": "100", "state": "done", "dry_run": "true", "redirect": "true", "prompts": "true",
-    "size": "128", "expires": "9999999999", "signature": "0" * 64,
+    "size": "128", "cards": "true", "expires": "9999999999", "signature": "0" * 64,
 }  # fmt: skip
-STATES = {("/v1/jobs", "state"): "completed"}
+SPECIAL = {
+    ("/v1/jobs", "state"): "completed",
+    ("/v1/exports/{export_id}/files/{name}", "name"): "README.md",
+}
 CURSORS = {
     "/v1/jobs": "job_id",
+    "/v1/files": "file_id",
+    "/v1/batches": "batch_id",
+    "/v1/exports": "export_id",
+    "/v1/jobs/{job_id}/exports": "export_id",
+    "/v1/exports/{export_id}/shards": "index",
     "/v1/jobs/{job_id}/webhooks": "event",
     "/v1/jobs/{job_id}/archive": "index",
     "/v1/jobs/{job_id}/verify/{verify_job}": "index",
@@ -118,7 +165,7 @@ def _operation(method: str, path: str, told: Mapping[str, Any], estate: Estate) 
     query = [p for p in parameters if p["in"] == "query"]
     needed = {p["name"]: values[p["name"]] for p in query if p.get("required")}
     optional = [p["name"] for p in query if not p.get("required")]
-    body = _body(method, path, told)
+    body = _body(method, path, told, estate)
     for chosen in itertools.chain([()], ([name] for name in optional)):
         yield Ask(method, path, url, needed | {n: values[n] for n in chosen}, body)
 
@@ -127,14 +174,14 @@ def _value(path: str, parameter: Mapping[str, Any], estate: Estate) -> str:
     name = parameter["name"]
     if name == "after":
         name = CURSORS.get(path, "index" if "{job_id}" in path else "image_id")
-    found = estate.names.get(name) or STATES.get((path, name)) or PLAIN.get(name)
+    found = SPECIAL.get((path, name)) or estate.names.get(name) or PLAIN.get(name)
     if found is None:
         raise LookupError(f"{path}: nothing to fill the parameter {parameter['name']!r} with")
     return found
 
 
-def _body(method: str, path: str, told: Mapping[str, Any]) -> Any:
-    body = BODIES.get((method, path))
+def _body(method: str, path: str, told: Mapping[str, Any], estate: Estate) -> Any:
+    body = bodies(estate).get((method, path))
     if body is None and told.get("requestBody", {}).get("required"):
         raise LookupError(f"{method.upper()} {path}: no body to send")
     return body
