@@ -100,7 +100,7 @@ def public_key(text: str) -> bytes:
         body = body.replace("-", "").removeprefix("BEGINPUBLICKEY").removesuffix("ENDPUBLICKEY")
     try:
         raw = base64.b64decode(body, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, and what is not ASCII
         raw = b""
     if len(raw) not in (32, 44):  # bare, or behind the twelve bytes that say "Ed25519"
         raise errors.BadRequest("this is no Ed25519 public key (PEM, or base64 of 32 bytes)")

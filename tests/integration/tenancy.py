@@ -116,6 +116,7 @@ def bodies(estate: Estate) -> dict[tuple[str, str], Any]:
     return {
         ("post", "/v1/jobs"): {"json": {"prompts": ["a heart"]}},
         ("post", "/v1/images/generations"): {"json": {"prompt": "a heart"}},
+        ("post", "/v1/images/edits"): {"data": {"prompt": "a heart"}},
         ("post", "/v1/files"): _upload(),
         ("post", "/v1/batches"): {"json": _batch(estate.names["file_id"])},
         ("post", "/v1/jobs/{job_id}/exports"): {"json": {"format": "webdataset"}},
@@ -174,7 +175,12 @@ def _value(path: str, parameter: Mapping[str, Any], estate: Estate) -> str:
     name = parameter["name"]
     if name == "after":
         name = CURSORS.get(path, "index" if "{job_id}" in path else "image_id")
+    schema = parameter["schema"]
     found = SPECIAL.get((path, name)) or estate.names.get(name) or PLAIN.get(name)
+    if found is None and schema.get("type") == "boolean":
+        found = "true"
+    if found is None and schema.get("enum"):
+        found = str(schema["enum"][0])
     if found is None:
         raise LookupError(f"{path}: nothing to fill the parameter {parameter['name']!r} with")
     return found

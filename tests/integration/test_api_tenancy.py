@@ -21,7 +21,8 @@ pytestmark = pytest.mark.servers
 # Open to all, or the farm's rather than a tenant's.
 COMMON = {"/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/workers",
           "/v1/provenance/key"}  # fmt: skip
-WAITS = {"/v1/images/generations"}  # for a worker; it names nothing of anyone
+# For a worker; they name nothing of anyone.
+WAITS = {"/v1/images/generations", "/v1/images/edits"}
 REFUSED = {400, 403, 404, 409, 415}
 # What the owner's own request may be answered with, beyond success: the state forbids it.
 OWNERS = {302, 307, 409}
