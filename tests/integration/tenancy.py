@@ -13,6 +13,7 @@ import httpx
 
 from promptmill.store import control
 from tests.integration.api_farm import ApiFarm
+from tests.servers import wait_until
 
 MARK = "zebrafish"  # in everything that a tenant says, and nowhere else
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -68,6 +69,7 @@ def settle(farm: ApiFarm, owner: httpx.Client, document: Mapping[str, Any]) -> E
     }  # fmt: skip
     estate.secrets |= {MARK, job, check, image["id"], image["sha256"]}
     _files(owner, estate, document["paths"])
+    _work(farm)
     return estate
 
 
@@ -78,6 +80,11 @@ def _files(owner: httpx.Client, estate: Estate, paths: Mapping[str, Any]) -> Non
     if "/v1/batches" in paths:
         batch = _made(owner.post("/v1/batches", json=_batch(file)))
         estate.names["batch_id"] = batch["id"]
+        wait_until(
+            lambda: _made(owner.get(f"/v1/batches/{batch['id']}"))["status"] != "validating",
+            seconds=20,
+            what="the batch has its job",
+        )
     if "/v1/jobs/{job_id}/exports" in paths:
         url = f"/v1/jobs/{estate.names['job_id']}/exports"
         estate.names["export_id"] = _made(owner.post(url, json={"format": "webdataset"}))["id"]
