@@ -14,6 +14,7 @@ from PIL import Image
 
 from promptmill import keys
 from promptmill.records import Output
+from tests import tiny_writer
 from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
@@ -133,3 +134,37 @@ def test_the_best_of_several_is_kept_and_each_attempt_told(stack: Stack) -> None
     for name in ("sha256", "seed", "score", "rerolls"):
         assert [i[name] for i in packed] == [i[name] for i in asked]
     assert verdicts(farm, asked[0]["job_id"]) == ["ok"] * 70
+
+
+@pytest.mark.timeout(400)
+def test_terse_prompts_are_written_out_by_the_worker(stack: Stack) -> None:
+    farm = stack.make(OMP_NUM_THREADS="1").start(workers=0)
+    lines = '{"prompt": "a star"}\n{"prompt": "a moon", "expand": true}\n'
+    headers = {"content-type": "application/x-ndjson"}
+    refused = farm.http.post("/v1/jobs", content=lines, headers=headers).json()["error"]
+    assert (refused["line"], refused["param"]) == (2, "expand")
+    assert "promptmill models pull smollm2" in refused["message"]
+
+    tiny_writer.save(farm.settings.data_dir)
+    farm.add_worker()
+    wait_until(lambda: farm.serving() == 1, seconds=200, what="a worker that can write serves")
+    rows = [{"prompt": f"{a} {b}"} for a in ("red", "small") for b in tiny_writer.NOUNS[:6]] * 2
+    plain = rendered(farm, rows, seed="5")
+    written = rendered(farm, rows, seed="5", expand="true")
+    assert [i["prompt"] for i in written] == [row["prompt"] for row in rows]
+    for before, after in zip(plain, written, strict=True):
+        assert set(after["prompt"].split()) <= set(
+            after["expanded_prompt"].replace(",", "").split()
+        )
+        changed = after["expanded_prompt"] != after["prompt"]
+        assert after["fingerprint"].startswith(before["fingerprint"] + "-x")
+        assert (
+            changed == (pixels_of(content(farm, after)) != pixels_of(content(farm, before))).any()
+        )
+    texts = [i["expanded_prompt"] for i in written]
+    assert texts[:12] == texts[12:]
+    assert len(set(texts)) > 6
+    assert sum(text != row["prompt"] for text, row in zip(texts, rows, strict=True)) > 12
+    block = json.loads(Image.open(io.BytesIO(content(farm, written[0]))).info["promptmill"])
+    assert block["prompt"] == texts[0]
+    assert verdicts(farm, written[0]["job_id"]) == ["ok"] * 24
