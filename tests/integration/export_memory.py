@@ -14,7 +14,7 @@ from pathlib import Path
 from promptmill import exports, jobs, models, segments, tables
 from promptmill.blobs.folder import DirBlobs
 from promptmill.records import Job, LaneSpec, NewJob, Output, Segment, Upload
-from promptmill.store import control, export_plans, submissions, tenants
+from promptmill.store import control, export_plans, images, submissions, tenants
 from promptmill.store import exports as stored
 from promptmill.store import jobs as stored_jobs
 from promptmill.store import models as stored_models
@@ -86,18 +86,19 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def main(folder: str, images: str, shard_images: str, format: str = "webdataset") -> None:
+def main(folder: str, count: str, shard_images: str, format: str = "webdataset") -> None:
     root = Path(folder)
     db = Database(f"sqlite:///{root / 'farm.db'}")
     db.migrate()
     blobs = DirBlobs(root / "objects")
-    job = rendered(db, blobs, int(images))
+    job = rendered(db, blobs, int(count))
     before, begun = peak(), time.monotonic()
     export = stored.create(
         db, job, exports.Format(format), shard_images=int(shard_images), reuse=False
     )
     planner = Exporting(db, stop=threading.Event())
-    builder = Builder(db, blobs, owner="b", lease_seconds=60.0)
+    cache = images.SegmentCache(1 << 20)  # a full one would be mistaken for growth
+    builder = Builder(db, blobs, owner="b", lease_seconds=60.0, cache=cache)
     while export_plans.waiting(db):
         planner.step()
         while builder.step():
