@@ -92,7 +92,8 @@ def test_every_moment_of_a_slot(stack: Stack, tmp_path: Path) -> None:
                 story.reached(site)
         invariants = story.converge()
     story.ended(SLOT)
-    assert {i["kind"] for i in story.farm.incidents()} == {"lost"}
+    kinds = {i["kind"] for i in story.farm.incidents()}
+    assert "lost" in kinds <= {"lost", "crash"}, "a span hit three times is leased alone"
     assert invariants.repairs(least=0, most=0) == []
 
 

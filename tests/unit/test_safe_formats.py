@@ -25,7 +25,8 @@ MODULES = {
 }  # fmt: skip
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 LOADS = {"load", "loads"}  # of modules whose format may hold code
-WITHOUT_WEIGHTS = ("Tokenizer", "Config", "Processor")
+WITHOUT_WEIGHTS = ("tokenizer", "config", "processor")
+NO_CODE = {"use_safetensors", "gguf_file"}  # formats of weights that hold none
 RUNS = {"yaml", "torch", "np", "numpy"}
 
 
@@ -79,12 +80,13 @@ def calls(node: ast.Call, given: Mapping[str | None, ast.expr]) -> Iterator[str]
         yield f"{node.lineno}: trust_remote_code"
     if "allow_pickle" in given or ("shell" in given and module in ("subprocess", "")):
         yield f"{node.lineno}: allow_pickle or shell"
-    if name in ("extractall", "unpack_archive"):
+    kept_inside = isinstance(kept := given.get("filter"), ast.Constant) and kept.value == "data"
+    if name in ("extractall", "unpack_archive") and not kept_inside:
         yield f"{node.lineno}: unpacks names that an archive chose"
     if name == "from_pretrained" and not given.keys() & {"local_files_only", "revision"}:
         yield f"{node.lineno}: from_pretrained neither local nor of a pinned revision"
-    weights = not any(part in module for part in WITHOUT_WEIGHTS)
-    if name == "from_pretrained" and weights and "use_safetensors" not in given:
+    weights = not any(part in module.lower() for part in WITHOUT_WEIGHTS)
+    if name == "from_pretrained" and weights and not given.keys() & NO_CODE:
         yield f"{node.lineno}: from_pretrained of weights that need not be safetensors"
 
 

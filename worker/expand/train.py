@@ -99,7 +99,7 @@ def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -
     folder = weights.folder(data_dir)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, dtype=torch.bfloat16
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.bfloat16
     )
     adapter = lora.attach(model, seed=seed)
     optimizer = torch.optim.AdamW(adapter.values(), lr=RATE, weight_decay=0.0)

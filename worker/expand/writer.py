@@ -30,7 +30,7 @@ class Writer:
             folder, local_files_only=True, padding_side="left", pad_token=words.ENDED
         )
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.bfloat16
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.bfloat16
         ).eval()
         if adapter is not None:
             lora.merge(self._model, adapter)
