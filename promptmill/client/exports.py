@@ -107,7 +107,7 @@ class Export:
 class _Download:
     def __init__(self, export: Export, folder: Path, progress: Callable[[Exported], None]) -> None:
         self._export, self._folder, self._progress = export, folder, progress
-        self._last: int | None = None
+        self._brought: set[str] = set()  # shards are sealed in any order
         self._images = self._failed = self._shards = self._bytes = self._fetched = 0
 
     def run(self, *, follow: bool) -> Exported:
@@ -116,9 +116,11 @@ class _Download:
             state = self._export.state  # before the shards: what was sealed by then is listed
             if state == "failed":
                 raise errors.Conflict(f"export {self._export.id}: {self._export.data['error']}")
-            for shard in self._export.shards(after=self._last):
+            for shard in self._export.shards():
+                if str(shard["id"]) in self._brought:
+                    continue
                 self._bring(shard)
-                self._last = int(shard["id"])
+                self._brought.add(str(shard["id"]))
                 self._shards += 1
                 self._images += int(shard["images"])
                 self._failed += int(shard["failed"])
