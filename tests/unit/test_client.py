@@ -88,9 +88,10 @@ def test_the_suffix_of_a_file_says_what_it_is(
         (b"\xef\xbb\xbfseed,prompt\r\n1,x\r\n", "csv"),
         (b"a cat, a dog\n", "txt"),
         (b"PAR1....", "parquet"),
-        (gzip.compress(b"prompt,seed\nx,1\n"), "csv"),
+        (gzip.compress(b"prompt,seed\nx,1\n", mtime=0), "csv"),
         (b"", "txt"),
     ],
+    ids=["jsonl", "csv-with-a-mark", "txt", "parquet", "csv-packed", "empty"],
 )
 def test_a_stream_is_known_by_its_first_bytes(data: bytes, kind: str) -> None:
     made = body(io.BytesIO(data))
