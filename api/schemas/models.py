@@ -1,0 +1,42 @@
+"""Models, and the workers that serve them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from api.schemas.base import Shape
+
+
+class Model(Shape):
+    """A registered model and what it can do."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="when a worker last registered it")
+    owned_by: Literal["promptmill"] = "promptmill"
+    description: str
+    fingerprint: str
+    cold: bool | None = Field(description="no live worker serves it; null: not known")
+    workers: int
+    sizes: list[str]
+    tasks: list[str]
+    parameters: list[str] = Field(description="row fields beyond prompt and seed it honours")
+    steps: dict[str, float]
+    guidance: dict[str, float]
+    quantizations: list[str]
+    max_batch: int
+    max_prompt: int = Field(description="characters")
+    scores: bool = Field(description="it scores its pictures")
+    expander: str | None = Field(description="what its workers write prompts out with")
+
+
+class Worker(Shape):
+    """A live worker, as it last reported itself."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    object: Literal["worker"] = "worker"
+    model: str
