@@ -155,6 +155,7 @@ def counts_of(batch: Batch, job: records.Job | None) -> RequestCounts:
 def _show(farm: Farm, batch: Batch, job: records.Job | None) -> Shown:
     status, counts = status_of(batch, job), counts_of(batch, job)
     left = counts.total - counts.completed - counts.failed
+    wrong = batch.job_id is not None and counts.failed > 0
     unrun = batch.job_id is not None and status in ("expired", "cancelled") and left > 0
     problems = [BatchProblem(**one) for one in batch.errors or ()]
     pace = None if job is None else farm.pace(job)
@@ -171,8 +172,8 @@ def _show(farm: Farm, batch: Batch, job: records.Job | None) -> Shown:
         input_file_id=batch.input_file,
         completion_window=batch.completion_window,
         status=status,  # type: ignore[arg-type]
-        output_file_id=batch.output_file if counts.completed else None,
-        error_file_id=batch.error_file if (counts.failed and batch.job_id) or unrun else None,
+        output_file_id=(batch.output_file or None) if counts.completed else None,
+        error_file_id=(batch.error_file or None) if wrong or unrun else None,
         created_at=int(batch.created_at),
         in_progress_at=_whole(batch.in_progress_at),
         expires_at=int(batch.expires_at),

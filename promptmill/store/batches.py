@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    delete,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from promptmill import errors, jobs
 from promptmill.records import Job
@@ -22,13 +32,15 @@ RESENT: Final = 3600.0  # the same for one that says itself that it is sent agai
 # As text, so that SQLite sees that the partial index holds what is asked for.
 _ALIVE: Final[ColumnElement[bool]] = literal_column("batches.status IS NULL")
 _FINAL: Final = [state.value for state in jobs.FINAL]
+_AT_ONCE: Final = 200  # batches that one call removes
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """status: None while it lives, then completed, failed, expired or cancelled. job_id: None
     while its lines are being validated, and for good if they are wrong; `errors` then says
-    how. requests, completed, failed: in lines; the last two once it has ended."""
+    how. requests, completed, failed: in lines; the last two once it has ended. output_file,
+    error_file: empty when they went with the job."""
 
     id: int
     public_id: str
@@ -298,8 +310,9 @@ def end(db: Database, id: int, outcome: Outcome, *, job: Job | None = None) -> b
     return db.write(work)
 
 
-def _end(conn: Connection, id: int, outcome: Outcome, now: float) -> None:
-    """In the same transaction: its files are closed, and its webhook is told."""
+def _end(conn: Connection, id: int, outcome: Outcome, now: float, *, logged: bool = True) -> None:
+    """In the same transaction: its files are closed, and its webhook is told. logged: in the
+    log of its job."""
     values = {
         "status": outcome.status,
         "completed": outcome.completed,
@@ -317,10 +330,10 @@ def _end(conn: Connection, id: int, outcome: Outcome, now: float) -> None:
     ):
         files.close(conn, public_id, size=size, now=now, expires_in=batch.output_expires_in)
     if batch.webhook:
-        _tell(conn, batch, now)
+        _tell(conn, batch, now, job_id=batch.job_id if logged else None)
 
 
-def _tell(conn: Connection, batch: Batch, now: float) -> None:
+def _tell(conn: Connection, batch: Batch, now: float, *, job_id: int | None) -> None:
     payload = {
         "id": batch.public_id,
         "object": "batch",
@@ -333,7 +346,7 @@ def _tell(conn: Connection, batch: Batch, now: float) -> None:
     }
     outbox.enqueue_event(
         conn,
-        job_id=batch.job_id,
+        job_id=job_id,
         url=batch.webhook or "",
         type=f"batch.{batch.status}",
         payload=payload,
@@ -345,6 +358,48 @@ def reopen(conn: Connection, job_id: int) -> None:
     """Its job runs again, by a retry: so does the batch."""
     values = {"status": None, "ended_at": None, "finalizing_at": None, "claimed_until": 0.0}
     conn.execute(update(table).where(table.c.job_id == job_id).values(values))
+
+
+def entomb(conn: Connection, job_id: int, now: float) -> None:
+    """Its job is deleted, and with it the files that were made of the job's rows; one that
+    lives is cancelled. What is left tells whoever asks for the batch how it ended, for as
+    long as the job's tombstone stands; an equal request makes a new batch. The input file is
+    the tenant's own."""
+    mine = table.c.job_id == job_id
+    for batch in [_batch(row) for row in conn.execute(select(table).where(mine)).all()]:
+        if batch.status is None:
+            _end(conn, batch.id, Outcome("cancelled"), now, logged=False)
+        files.discard(conn, (batch.output_file, batch.error_file))
+    husk = {"metadata": None, "webhook": None, "idempotency_key": None, "request_hash": ""}
+    conn.execute(update(table).where(mine).values(**husk, output_file="", error_file=""))
+
+
+def forget(conn: Connection, job_id: int) -> None:
+    """Removes what `entomb` left."""
+    conn.execute(delete(table).where(table.c.job_id == job_id))
+
+
+def retention(db: Database, days: float) -> int:
+    """Removes batches that ended more than `days` days ago and never became a job, some
+    hundreds at a call; those that did go with it. How many."""
+    c = table.c
+    old = (
+        select(c.id, c.output_file, c.error_file)
+        .where(c.job_id.is_(None), c.ended_at < db.now() - days * 86_400)
+        .order_by(c.id)
+        .limit(_AT_ONCE)
+    )
+
+    def work(conn: Connection) -> int:
+        found = conn.execute(old).all()
+        for row in found:
+            files.discard(conn, (row.output_file, row.error_file))
+        conn.execute(delete(table).where(c.id.in_([row.id for row in found])))
+        return len(found)
+
+    if db.read(lambda conn: conn.execute(old.limit(1)).first()) is None:
+        return 0
+    return db.write(work)
 
 
 def _change(db: Database, id: int, **values: Any) -> Batch:

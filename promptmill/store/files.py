@@ -174,6 +174,12 @@ def drop(db: Database, file: File) -> None:
     db.write(lambda conn: conn.execute(gone))
 
 
+def discard(conn: Connection, public_ids: Sequence[str]) -> None:
+    """Drops the files of a batch in the caller's transaction."""
+    mine = table.c.public_id.in_(list(public_ids))
+    conn.execute(update(table).where(mine).values(state=DELETED))
+
+
 def close(conn: Connection, public_id: str, *, size: int, now: float, expires_in: float) -> None:
     """The file of a batch that has ended, in the caller's transaction. An empty one is not
     listed."""

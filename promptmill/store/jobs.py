@@ -221,7 +221,7 @@ def _reopen(conn: Connection, job: Job, now: float) -> Job:
 
 def entomb(conn: Connection, job: Job, now: float) -> None:
     """Makes a job that is over a tombstone: the row keeps what the sweep of its objects
-    needs, and no byte of a prompt."""
+    needs, and no byte of a prompt. So does that of a batch."""
     conn.execute(
         update(table)
         .where(table.c.id == job.id)
@@ -241,6 +241,7 @@ def entomb(conn: Connection, job: Job, now: float) -> None:
     rows.close_counters(conn, job.id)
     conn.execute(update(lane_table).where(lane_table.c.job_id == job.id).values(bucket=""))
     outbox.forget(conn, job.id)
+    batches.entomb(conn, job.id, now)
 
 
 def delete(db: Database, tenant_id: int | None, public_id: str) -> Job:

@@ -166,3 +166,19 @@ def forget(conn: Connection, job_id: int) -> None:
     mine = select(outbox.c.id).where(outbox.c.job_id == job_id)
     conn.execute(delete(webhook_attempts).where(webhook_attempts.c.event_id.in_(mine)))
     conn.execute(delete(outbox).where(outbox.c.job_id == job_id))
+
+
+def retention(db: Database, days: float) -> None:
+    """Removes events that are of no job, more than `days` days after they were sent or given
+    up; those of a job go with it."""
+    o = outbox.c
+    old = select(o.id).where(
+        o.job_id.is_(None), o.due_at.is_(None), o.created_at < db.now() - days * 86_400
+    )
+
+    def work(conn: Connection) -> None:
+        conn.execute(delete(webhook_attempts).where(webhook_attempts.c.event_id.in_(old)))
+        conn.execute(delete(outbox).where(o.id.in_(old)))
+
+    if db.read(lambda conn: conn.scalar(old.limit(1))) is not None:
+        db.write(work)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from promptmill import errors
-from promptmill.store import batches, control, files
+from promptmill.store import batches, control, files, outbox
 from promptmill.store import jobs as stored_jobs
 from promptmill.store.batches import Batch, NewBatch, Outcome
 from promptmill.store.database import Database
-from tests.contract.store_kit import commit, done, failed, fetch, submit
+from tests.contract.store_kit import commit, done, everything, failed, fetch, submit
 
 pytestmark = pytest.mark.servers
 
@@ -118,3 +118,63 @@ def test_pages_are_a_tenants_own(db: Database) -> None:
         batches.get(db, 1, other.public_id)
     with pytest.raises(errors.BadRequest):
         batches.page(db, 1, after=other.public_id, limit=2)
+
+
+def test_a_deleted_job_takes_the_files_of_its_batch_along(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left says how it ended until the tombstone goes; the other batch stays whole."""
+    hook = {"webhook": "http://hook.example/"}
+    ended, live = made(db, **hook, idempotency_key="k"), made(db, **hook, request_hash="b")
+    other = made(db, request_hash="other")
+    jobs = {batch.id: submit(db, 2) for batch in (ended, live, other)}
+    for batch in (ended, live, other):
+        batches.became(db, batch.id, job=jobs[batch.id], requests=2)
+    for batch in (ended, live):
+        stored_jobs.cancel(db, 1, jobs[batch.id].public_id)
+        control.finish_cancelling(db, jobs[batch.id].id)
+    batches.end(db, ended.id, Outcome("cancelled", completed=1, output_bytes=9, error_bytes=9))
+    for batch in (ended, live):
+        stored_jobs.delete(db, 1, jobs[batch.id].public_id)
+    for batch, completed in ((ended, 1), (live, 0)):
+        husk = batches.get(db, 1, batch.public_id)
+        assert (husk.status, husk.completed, husk.metadata) == ("cancelled", completed, None)
+        assert husk.output_file == husk.error_file == "" and husk.webhook is None
+        for name in (batch.output_file, batch.error_file):
+            with pytest.raises(errors.NotFound):
+                files.get(db, 1, name)
+    [event] = outbox.due(db, 10)
+    assert (event.event, event.payload["id"]) == ("batch.cancelled", live.public_id)
+    assert files.get(db, 1, other.output_file).state == files.OPEN
+    assert made(db, **hook, idempotency_key="k").id != ended.id, "its key is free again"
+    assert {file.batch_id for file in files.dead(db, 10)} == {ended.id, live.id}
+    for _ in range(2):
+        for job in control.tombstones(db):
+            control.purge(db, job.id)
+        later = db.now() + 86_401
+        monkeypatch.setattr(type(db), "now", lambda _, later=later: later)
+    found, _ = batches.page(db, 1, after=None, limit=10)
+    assert {batch.id for batch in found} & {ended.id, live.id, other.id} == {other.id}
+
+
+def test_retention_removes_what_never_became_a_job(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = {"webhook": "http://hook.example/"}
+    refused, lives, works = made(db, **hook), made(db, request_hash="b"), made(db, request_hash="c")
+    problems = [{"code": "invalid_request", "message": "no", "param": None, "line": 1}]
+    batches.refuse(db, refused.id, problems=problems, requests=1)
+    batches.became(db, works.id, job=submit(db, 1), requests=1)
+    [event] = outbox.due(db, 10)
+    outbox.sent(db, event.id, outbox.Attempt(db.now(), 0.1, 200, None))
+    outbox.retention(db, 1.0)
+    assert batches.retention(db, 1.0) == 0 and everything(db)["outbox"] == 1
+    later = db.now() + 2 * 86_400
+    monkeypatch.setattr(type(db), "now", lambda _: later)
+    outbox.retention(db, 1.0)
+    assert [batches.retention(db, 1.0), batches.retention(db, 1.0)] == [1, 0]
+    left = everything(db)
+    assert left["outbox"] == left["webhook_attempts"] == 0
+    found, _ = batches.page(db, 1, after=None, limit=10)
+    assert {batch.id for batch in found} == {lives.id, works.id}
+    assert {file.batch_id for file in files.dead(db, 10)} == {refused.id}

@@ -13,6 +13,7 @@ import openai
 import pytest
 from openai.types import Batch
 
+from promptmill.store import batches as stored_batches
 from promptmill.store import control, tenants
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
@@ -330,7 +331,45 @@ def test_files_of_others_and_for_other_ends_make_no_batch(
                 call(made.id)
 
 
-def test_the_client_verifies_what_a_batch_tells(farm: ApiFarm, client: openai.OpenAI) -> None:
+def test_between_its_last_image_and_its_end_it_is_finalizing(
+    farm: ApiFarm, client: openai.OpenAI
+) -> None:
+    made = create(client, [request("a"), request("b")])
+    until(client, made, "in_progress")
+    batch = stored_batches.get(farm.db, owner(farm, made), made.id)
+    stored_batches.renew(farm.db, batch.id, seconds=60.0)  # no desk takes it up meanwhile
+    farm.worker.drain()
+    for step in (lambda: None, lambda: control.finish_ready(farm.db)):
+        step()
+        now = client.batches.retrieve(made.id)
+        assert now.status == "finalizing" and now.completed_at is None
+        assert set(read(client, now.output_file_id)) == {"a", "b"}
+    stored_batches.release(farm.db, batch.id)
+    assert until(client, made, "completed").finalizing_at
+
+
+def test_a_deleted_job_takes_its_results_along_and_not_the_input(
+    farm: ApiFarm, client: openai.OpenAI
+) -> None:
+    made = create(client, [request("a")], metadata={"run": "1"})
+    until(client, made, "in_progress")
+    farm.worker.drain()
+    control.finish_ready(farm.db)
+    done = until(client, made, "completed")
+    job_id: str = done.job_id  # type: ignore[attr-defined]
+    stored_jobs.delete(farm.db, None, job_id)
+    husk = client.batches.retrieve(made.id)
+    assert husk.status == "completed" and husk.request_counts == done.request_counts
+    assert husk.output_file_id is husk.error_file_id is husk.metadata is None
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(done.output_file_id or "")
+    assert [file.id for file in client.files.list()] == [made.input_file_id]
+    assert client.files.content(made.input_file_id).read()
+
+
+def test_the_client_verifies_what_a_batch_tells(
+    farm: ApiFarm, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with receiving() as receiver:
         hook = {"webhook": receiver.url}
         completed = create(client, [request("a", "kept")], **hook)
@@ -346,6 +385,13 @@ def test_the_client_verifies_what_a_batch_tells(farm: ApiFarm, client: openai.Op
         for job in control.open_jobs(farm.db, farm.model):
             control.finish_cancelling(farm.db, job.id)
         until(client, cancelled, "cancelled")
+        expired = create(client, [request("a", "late")], window="30m", **hook)
+        until(client, expired, "in_progress")
+        now = farm.db.now
+        monkeypatch.setattr(type(farm.db), "now", lambda _: now() + 1801)
+        control.expire(farm.db)
+        monkeypatch.undo()
+        until(client, expired, "expired")
         outbox = Outbox(farm.db, farm.settings)
         while outbox.step():
             pass
@@ -356,4 +402,5 @@ def test_the_client_verifies_what_a_batch_tells(farm: ApiFarm, client: openai.Op
         ("batch.failed", failed.id),
         ("batch.completed", completed.id),
         ("batch.cancelled", cancelled.id),
+        ("batch.expired", expired.id),
     }

@@ -14,7 +14,7 @@ from promptmill import failpoints, keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
-from promptmill.store import control, exports, files, images, submissions
+from promptmill.store import batches, control, exports, files, images, outbox, submissions
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.control")
@@ -120,8 +120,13 @@ class Sweep:
         return swept
 
     def retention(self) -> int:
-        """Deletes the jobs that are older than the setting allows, which may be never."""
-        return len(control.retention(self._db, self._days)) if self._days > 0 else 0
+        """Deletes the jobs that are older than the setting allows, which may be never, and
+        batches that never became one. Returns them."""
+        if self._days <= 0:
+            return 0
+        outbox.retention(self._db, self._days)
+        jobs = control.retention(self._db, self._days)
+        return len(jobs) + batches.retention(self._db, self._days)
 
     def files(self) -> int:
         """Deletes uploaded files that were deleted, that expired, or that never arrived
