@@ -8,7 +8,6 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -18,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import schemas
 from promptmill import errors
 
 log = logging.getLogger("promptmill.api")
@@ -55,19 +53,6 @@ def response(error: errors.Error, headers: Mapping[str, str] | None = None) -> R
     if isinstance(error, errors.Unauthorized):
         answer.headers["www-authenticate"] = "Bearer"
     return answer
-
-
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route in the API document: these, and those of every route that
-    asks for a key."""
-    told = {401: "no valid API key", 403: "refused", 404: "not found", 409: "conflict"}
-    told |= {400: "the request is not understood", 408: "the body stopped arriving"}
-    told |= {413: "too large", 415: "unsupported content type", 429: "a limit is reached"}
-    told |= {500: "an internal error", 503: "a server is out of reach", 504: "not in time"}
-    return {
-        status: {"model": schemas.Failure, "description": told[status].capitalize()}
-        for status in sorted({401, 403, 500, *statuses})
-    }
 
 
 def from_validation(refused: RequestValidationError) -> errors.Error:

@@ -1,6 +1,7 @@
 """The OpenAPI document: FastAPI's, with what it cannot know of this API: the one envelope of
 all errors, and which statuses an operation may answer with, told by its method, its path and
-whether it asks for a key. Routes tell their own successes only."""
+whether it asks for a key. Routes tell their own successes, and by `failures` what else only
+they answer with."""
 
 from __future__ import annotations
 
@@ -40,6 +41,11 @@ def complete(document: dict[str, Any]) -> None:
         for method, operation in operations.items():
             if method in _METHODS:
                 _answers(path, method, operation)
+
+
+def failures(*kinds: type[errors.Error]) -> dict[int | str, dict[str, Any]]:
+    """For the `responses` of a route: answers that no rule here gives it."""
+    return {kind.status: _failure(kind) for kind in kinds}
 
 
 def _answers(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ import orjson
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api import intake, present, schemas, submissions
+from api import intake, openapi, present, schemas, submissions
 from api.bodies import Chunks
 from api.deps import FarmDep, Limit, TenantDep
+from api.errors import Timeout
 from api.farm import Farm
 from promptmill import jobs, records
 from promptmill.store import jobs as stored_jobs
@@ -62,7 +63,7 @@ _BODY: dict[str, Any] = {
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": schemas.Plan, "description": "to `dry_run`"},
     202: {"description": "durable and queued"},
-    408: {"model": schemas.Failure, "description": "the body stopped arriving"},
+    **openapi.failures(Timeout),
 }
 
 

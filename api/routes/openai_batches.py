@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 
-from api import errors as api_errors
 from api import present, schemas
 from api.deps import FarmDep, TenantDep
 from api.openai import batches
@@ -24,7 +23,7 @@ def _poke(request: Request) -> None:
     desk.poke()
 
 
-@router.post("", response_model=Batch, responses=api_errors.documented(400, 404, 409, 413, 503))
+@router.post("", response_model=Batch)
 def create(
     asked: BatchRequest,
     request: Request,
@@ -50,7 +49,7 @@ def create(
     return batches.show_all(farm, [batch])[0]
 
 
-@router.get("", response_model=schemas.Page[Batch], responses=api_errors.documented(400, 503))
+@router.get("", response_model=schemas.Page[Batch])
 def listing(
     farm: FarmDep,
     tenant: TenantDep,
@@ -62,13 +61,13 @@ def listing(
     return present.page_of(batches.show_all(farm, found), has_more=more)
 
 
-@router.get("/{batch_id}", response_model=Batch, responses=api_errors.documented(404, 503))
+@router.get("/{batch_id}", response_model=Batch)
 def show(batch_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One batch."""
     return batches.show_all(farm, [stored.get(farm.db, tenant.id, batch_id)])[0]
 
 
-@router.post("/{batch_id}/cancel", response_model=Batch, responses=api_errors.documented(404, 503))
+@router.post("/{batch_id}/cancel", response_model=Batch)
 def cancel(batch_id: str, request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Ends a batch; what was done stays in its output file. Cancelling twice is once."""
     batch = batches.cancel(farm, stored.get(farm.db, tenant.id, batch_id))

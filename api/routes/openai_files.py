@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api import errors as api_errors
-from api import present, schemas
+from api import openapi, present, schemas
 from api.bodies import Chunks
 from api.deps import FarmDep, TenantDep
 from api.links import LINK_SECONDS
@@ -54,7 +54,7 @@ _UPLOAD: dict[str, Any] = {
     "",
     response_model=FileObject,
     openapi_extra=_UPLOAD,
-    responses=api_errors.documented(400, 408, 409, 413, 415, 503),
+    responses=openapi.failures(api_errors.Timeout),
 )
 async def upload(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Stores a file: the form's `file`, streamed to the store of objects."""
@@ -67,7 +67,7 @@ async def upload(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     return files.show(file)
 
 
-@router.get("", response_model=schemas.Page[FileObject], responses=api_errors.documented(400, 503))
+@router.get("", response_model=schemas.Page[FileObject])
 def listing(
     *,
     farm: FarmDep,
@@ -89,13 +89,13 @@ def listing(
     return present.page_of(map(files.show, found), has_more=more)
 
 
-@router.get("/{file_id}", response_model=FileObject, responses=api_errors.documented(404, 503))
+@router.get("/{file_id}", response_model=FileObject)
 def show(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One file."""
     return files.show(stored.get(farm.db, tenant.id, file_id))
 
 
-@router.delete("/{file_id}", response_model=FileDeleted, responses=api_errors.documented(404, 503))
+@router.delete("/{file_id}", response_model=FileDeleted)
 def delete(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """Deletes a file. What was made from it stays."""
     stored.drop(farm.db, stored.get(farm.db, tenant.id, file_id))
@@ -108,7 +108,6 @@ def delete(file_id: str, farm: FarmDep, tenant: TenantDep) -> Any:
     responses={
         200: {"content": {files.MEDIA_TYPE: {}}},
         302: {"description": "To a link that the store signed: an hour, no key needed."},
-        **api_errors.documented(404, 503),
     },
 )
 def content(file_id: str, request: Request, farm: FarmDep, tenant: TenantDep) -> Response:

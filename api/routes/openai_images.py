@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 
 from api import errors as api_errors
+from api import openapi
 from api.deps import FarmDep, TenantDep
 from api.farm import Farm
 from api.openai import edits, images
@@ -28,7 +29,7 @@ NO_RETRY = {"x-should-retry": "false"}  # the client would send the request agai
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}},
-        **api_errors.documented(400, 404, 409, 413, 415, 429, 503, 504),
+        **openapi.failures(images.NotInTime),
     },
 )
 async def generations(
@@ -69,7 +70,7 @@ _FORM: dict[str, Any] = {
     openapi_extra=_FORM,
     responses={
         200: {"content": {"text/event-stream": {}}},
-        **api_errors.documented(400, 404, 409, 413, 415, 429, 503, 504),
+        **openapi.failures(images.NotInTime),
     },
 )
 async def edit(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
