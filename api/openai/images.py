@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from api.openai.shapes import ImageData, ImageRequest, ImagesResponse
 from promptmill import errors, jobs, records
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
+
+log = logging.getLogger("promptmill.api")
 
 LONGEST = 300.0  # seconds that a client is kept waiting; its own limit is 600 by default
 COLD = 30.0  # seconds to wait for a model that nobody serves: a worker may be starting
@@ -44,6 +47,13 @@ class NotInTime(errors.Unavailable):
     status = 504
     code = "timeout"
     retry = False
+
+
+class Gone(errors.BadRequest):
+    """The client went away before its images were done."""
+
+    status = 499  # nobody reads it: for the log and the metrics
+    code = "client_gone"
 
 
 class Refused(errors.BadRequest):
@@ -74,7 +84,7 @@ async def make(
     start: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImagesResponse:
     """Submits and waits. start: what the images start from. Raises `errors.Error`: of the
-    submission, `Refused`, `NotRendered`, `NotInTime`."""
+    submission, `Refused`, `NotRendered`, `NotInTime`, `Gone`."""
     body = submissions.Body([_document(asked, start)])
     received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
     job = await wait(request, farm, received.job)
@@ -104,7 +114,7 @@ def _take(
 
 async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
     """The job once all its images are terminal or it has ended otherwise. Cancels it and
-    raises `NotInTime` when that takes too long; cancels it when the client is gone."""
+    raises `NotInTime` when that takes too long, `Gone` when the client went away."""
     feeds: Feeds = request.app.state.feeds
     cold = await anyio.to_thread.run_sync(farm.cold, job.model)
     deadline = time.monotonic() + (COLD if cold else LONGEST)
@@ -118,10 +128,11 @@ async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
                     job = sight.job
                     continue
                 if await request.is_disconnected():
-                    raise asyncio.CancelledError
+                    log.info("job %s is cancelled: its client went away", job.public_id)
+                    raise Gone
                 if time.monotonic() > deadline:
                     raise _late(job, cold=bool(cold))
-    except (NotInTime, asyncio.CancelledError):
+    except (NotInTime, Gone, asyncio.CancelledError):
         await asyncio.shield(asyncio.to_thread(_cancel, farm, job))
         raise
     return job

@@ -148,7 +148,10 @@ def test_an_image_that_fails_is_not_asked_for_again(
     assert after == before + 1
 
 
-def test_a_client_that_leaves_cancels_what_it_asked_for(farm: ApiFarm) -> None:
+def test_a_client_that_leaves_cancels_what_it_asked_for(
+    farm: ApiFarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     farm.worker.report()
     with pytest.raises(httpx.ReadTimeout):
         farm.http.post("/v1/images/generations", json={"prompt": "left behind"}, timeout=1.0)
@@ -158,6 +161,10 @@ def test_a_client_that_leaves_cancels_what_it_asked_for(farm: ApiFarm) -> None:
         return newest["name"] == "left behind" and newest["state"] in ("cancelling", "cancelled")
 
     wait_until(cancelled, seconds=20, what="the job is cancelled")
+    count = 'route="/v1/images/generations",status="499"'
+    wait_until(lambda: count in farm.http.get("/metrics").text, seconds=5, what="it is counted")
+    assert "its client went away" in caplog.text
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_models_have_the_shape_that_the_client_reads(farm: ApiFarm, client: openai.OpenAI) -> None:
