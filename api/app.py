@@ -18,6 +18,7 @@ from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
 from api.openai.desk import Desk
+from api.readiness import Probe
 from api.routes import (
     archives,
     dashboard,
@@ -59,13 +60,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.stopping = lambda: False
+    app.state.metrics = metrics.Metrics()
     api_errors.install(app)
     app.add_middleware(
         api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({"/v1/jobs", "/v1/files"})
     )
     app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
-    app.add_middleware(metrics.Metered)
+    app.add_middleware(metrics.Metered, metrics=app.state.metrics)
     app.add_middleware(SafeHeaders)
     for part in (
         jobs,
@@ -94,18 +96,20 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     farm = Farm(app.state.settings)
     app.state.farm = farm
+    app.state.storage = Probe(farm.blobs.probe)
     app.state.feeds = Feeds(farm)
     app.state.feeds.stopping = app.state.stopping
     app.state.uploads = CapacityLimiter(jobs.UPLOADS)
     app.state.desk = Desk(farm)
     app.state.desk.start()
-    unwatch = metrics.watch(farm)
+    unwatch = metrics.watch(farm, app.state.metrics.registry)
     try:
         yield
     finally:
         unwatch()
         app.state.desk.close()
         await app.state.feeds.close()
+        await app.state.storage.close()
         farm.close()
 
 

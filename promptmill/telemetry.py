@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -135,7 +135,7 @@ def on_scrape(
     *,
     labels: Sequence[str] = (),
     read: Callable[[], _Values],
-    registry: CollectorRegistry = REGISTRY,
+    registry: CollectorRegistry,
 ) -> Callable[[], None]:
     """A gauge whose values are read when Prometheus asks: `read` returns label values →
     value (`{(): x}` without labels). Returns what takes it off again."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from api.readiness import Probe
+from promptmill import errors
+from promptmill.blobs.folder import DirBlobs
 from tests.integration.api_farm import FINGERPRINT, ApiFarm
 from tests.servers import ValkeyServer
 
@@ -62,6 +67,41 @@ def test_a_storage_that_cannot_be_written_is_named(farm: ApiFarm) -> None:
     assert "PROMPTMILL_STORAGE_URL" in answer.json()["checks"]["storage"]
 
 
+def test_asking_again_and_again_writes_once(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+    plain = DirBlobs.probe
+
+    def counted(self: DirBlobs) -> None:
+        calls.append(time.monotonic())
+        plain(self)
+
+    monkeypatch.setattr(DirBlobs, "probe", counted)
+    with ApiFarm(tmp_path, valkey_url) as farm:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 1:
+            assert farm.http.get("/readyz").status_code == 200
+    assert len(calls) == 1
+
+
+def test_what_is_believed_grows_old() -> None:
+    said = iter(["first", "second"])
+
+    def fails() -> None:
+        raise errors.StorageDown(next(said))
+
+    async def ask() -> list[str]:
+        probe = Probe(fails, believed=0.2)
+        found = [*await asyncio.gather(probe(), probe()), await probe()]
+        await asyncio.sleep(0.3)
+        found.append(await probe())
+        await probe.close()
+        return found
+
+    assert asyncio.run(ask()) == ["first", "first", "first", "second"]
+
+
 def test_models_say_what_they_can_do(farm: ApiFarm) -> None:
     page = farm.http.get("/v1/models").json()
     assert page["object"] == "list"
@@ -100,6 +140,18 @@ def test_metrics_are_what_prometheus_reads(farm: ApiFarm) -> None:
     assert gauge("promptmill_queued_images") == 2
     assert gauge("promptmill_leased_images") == 0
     assert gauge("promptmill_work_seconds") > 0
+
+
+def test_two_farms_in_one_process_count_each_their_own(
+    farm: ApiFarm, tmp_path: Path, valkey_url: str
+) -> None:
+    with ApiFarm(tmp_path / "other", valkey_url) as other:
+        other.http.get("/v1/jobs")
+        told = other.http.get("/metrics").text
+        assert 'route="/v1/jobs",status="200"} 1.0' in told
+        assert f'promptmill_queued_images{{model="{other.model}"}}' in told
+        assert farm.model not in told
+    assert '"/v1/jobs"' not in farm.http.get("/metrics").text
 
 
 def test_the_api_describes_itself(farm: ApiFarm) -> None:
