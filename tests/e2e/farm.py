@@ -281,10 +281,12 @@ class Farm:
             PIL.Image.open(io.BytesIO(data)).verify()
 
     def orphans(self, id: str) -> set[str]:
-        """Objects of the job that no row names."""
+        """Objects of the job's generations that no row names; its sources and exports are not
+        made by a generation."""
         [job] = self.query("SELECT id FROM jobs WHERE public_id = :id", id=id)
         keys = self.query("SELECT DISTINCT key FROM images WHERE job_id = :j", j=job["id"])
-        return {o.key for o in self.blobs().list(f"jobs/{id}/")} - {r["key"] for r in keys}
+        made = {o.key for o in self.blobs().list(f"jobs/{id}/g")}
+        return made - {r["key"] for r in keys}
 
     def incidents(self) -> list[dict[str, Any]]:
         return self.query("SELECT * FROM incidents")
