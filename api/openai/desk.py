@@ -17,12 +17,13 @@ from api.links import lasting
 from api.openai import batches, lines, results
 from api.submissions import chunks, head
 from promptmill import errors, failpoints, keys, records
+from promptmill.store import batch_claims, batch_ends, tenants
 from promptmill.store import batches as stored
 from promptmill.store import files as stored_files
 from promptmill.store import models as stored_models
 from promptmill.store import submissions as stored_submissions
-from promptmill.store import tenants
-from promptmill.store.batches import Batch, Outcome
+from promptmill.store.batch_ends import Outcome
+from promptmill.store.batches import Batch
 
 log = logging.getLogger("promptmill.api")
 
@@ -71,7 +72,7 @@ class Desk:
     def _run(self) -> None:
         while not self._over.is_set():
             try:
-                batch = stored.claim(self._farm.db, seconds=CLAIM)
+                batch = batch_claims.claim(self._farm.db, seconds=CLAIM)
             except errors.Unavailable as error:
                 log.warning("batches wait: %s", error)
                 batch = None
@@ -86,7 +87,7 @@ class Desk:
         try:
             again = self._step(batch)
             if again is not None:
-                stored.release(self._farm.db, batch.id, after=again)
+                batch_claims.release(self._farm.db, batch.id, after=again)
         except errors.Unavailable as error:
             log.warning("batch %s waits: %s", batch.public_id, error)
         except Exception:  # a defect must not end the thread; the claim lapses
@@ -114,7 +115,7 @@ class Desk:
                 raise Stopped
             if time.monotonic() - renewed > min(RENEW, PERIOD if batch.job_id is None else RENEW):
                 renewed = time.monotonic()
-                now = stored.renew(self._farm.db, batch.id, seconds=CLAIM)
+                now = batch_claims.renew(self._farm.db, batch.id, seconds=CLAIM)
                 if batch.job_id is None and now.cancelling_at is not None:
                     raise Cancelled
 
@@ -127,7 +128,7 @@ class Desk:
         if batch.cancelling_at is not None:
             self._cancel_unborn(batch)
         elif batch.expires_at <= db.now():
-            stored.end(db, batch.id, Outcome("expired"))
+            batch_ends.end(db, batch.id, Outcome("expired"))
         else:
             self._validate(batch)
 
@@ -136,9 +137,9 @@ class Desk:
         db = self._farm.db
         job = stored_submissions.known(db, batch.tenant_id, _key(batch))
         if job is None:
-            stored.end(db, batch.id, Outcome("cancelled"))
+            batch_ends.end(db, batch.id, Outcome("cancelled"))
         else:
-            born = stored.became(db, batch.id, job=job, requests=job.counts.total)
+            born = batch_claims.became(db, batch.id, job=job, requests=job.counts.total)
             batches.withdraw(self._farm, born)
 
     def _validate(self, batch: Batch) -> None:
@@ -148,7 +149,9 @@ class Desk:
             try:
                 job = self._submit(batch, requests)
             except lines.Refused as refused:
-                stored.refuse(farm.db, batch.id, problems=refused.problems, requests=requests.count)
+                batch_ends.refuse(
+                    farm.db, batch.id, problems=refused.problems, requests=requests.count
+                )
                 return
         except Cancelled:
             self._cancel_unborn(batch)
@@ -158,10 +161,12 @@ class Desk:
         except errors.Error as error:
             code = error.code if error.code == "limit_exceeded" else "invalid_request"
             told = {"code": code, "message": error.message, "param": error.param}
-            stored.refuse(farm.db, batch.id, problems=[{**told, "line": error.line}], requests=0)
+            batch_ends.refuse(
+                farm.db, batch.id, problems=[{**told, "line": error.line}], requests=0
+            )
             return
         failpoints.reach("batch.accepted")
-        born = stored.became(farm.db, batch.id, job=job, requests=requests.count)
+        born = batch_claims.became(farm.db, batch.id, job=job, requests=requests.count)
         if born.cancelling_at is not None:  # asked for in the meantime
             batches.withdraw(farm, born)
 
@@ -215,12 +220,12 @@ class Desk:
         farm = self._farm
         job = stored.jobs_of(farm.db, [batch]).get(batch.job_id or 0)
         if job is None:  # deleted
-            stored.end(farm.db, batch.id, Outcome("cancelled"))
+            batch_ends.end(farm.db, batch.id, Outcome("cancelled"))
             return None
         url = lasting(farm, batch.base_url, job, seconds=batch.output_expires_in)
         found = results.Results(farm, batch, job, url)
         outcome = results.outcome(found, job, self._watch(batch))
-        return None if stored.end(farm.db, batch.id, outcome, job=job) else 0.0
+        return None if batch_ends.end(farm.db, batch.id, outcome, job=job) else 0.0
 
 
 def _key(batch: Batch) -> str:

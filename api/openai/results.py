@@ -13,7 +13,8 @@ from promptmill import jobs, records
 from promptmill.blobs import CHUNK, gather
 from promptmill.jobs import ImageState
 from promptmill.store import images as stored_images
-from promptmill.store.batches import Batch, Outcome
+from promptmill.store.batch_ends import Outcome
+from promptmill.store.batches import Batch
 
 PAGE: Final = 1000
 NEVER_RUN: Final = {

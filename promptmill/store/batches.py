@@ -4,24 +4,22 @@ another side; the row keeps what a job does not know, and what became of it in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    delete,
     insert,
     literal_column,
-    or_,
     select,
     update,
 )
 
-from promptmill import errors, jobs
+from promptmill import errors
 from promptmill.records import Job
-from promptmill.store import files, outbox, rows
+from promptmill.store import files, rows
 from promptmill.store.database import Database
 from promptmill.tables import batches as table
 from promptmill.tables import jobs as job_table
@@ -30,25 +28,17 @@ from promptmill.tables import tenants as tenant_table
 REPEAT: Final = 60.0  # seconds in which an equal request counts as the same, sent again
 RESENT: Final = 3600.0  # the same for one that says itself that it is sent again
 # As text, so that SQLite sees that the partial index holds what is asked for.
-_ALIVE: Final[ColumnElement[bool]] = literal_column("batches.status IS NULL")
-_FINAL: Final = [state.value for state in jobs.FINAL]
-_AT_ONCE: Final = 200  # batches that one call removes
+ALIVE: Final[ColumnElement[bool]] = literal_column("batches.status IS NULL")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """status: None while it lives, then completed, failed, expired or cancelled. job_id: None
-    while its lines are being validated, and for good if they are wrong; `errors` then says
-    how. requests, completed, failed: in lines; the last two once it has ended. output_file,
-    error_file: empty when they went with the job."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for. With an idempotency key an equal `request_hash` is the same request
+    at whatever distance in time. output_expires_in: seconds from its end."""
 
-    id: int
-    public_id: str
     tenant_id: int
     endpoint: str
     input_file: str
-    output_file: str
-    error_file: str
     completion_window: str
     priority: str
     packing: str
@@ -58,6 +48,27 @@ class Batch:
     output_expires_in: float
     idempotency_key: str | None
     request_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch(Request):
+    """A request as it came. seconds: its window. repeat: seconds in which an equal request
+    without an idempotency key is the same one."""
+
+    seconds: float
+    repeat: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch(Request):
+    """status: None while it lives, then completed, failed, expired or cancelled. job_id: None
+    while its lines are being validated, and for good if they are wrong; `errors` then says
+    how. requests, completed, failed: in lines; the last two once it has ended."""
+
+    id: int
+    public_id: str
+    output_file: str
+    error_file: str
     status: str | None
     claimed_until: float
     model: str | None
@@ -74,39 +85,8 @@ class Batch:
     ended_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewBatch:
-    """A request as it came. seconds: its window. repeat: seconds in which an equal request
-    is the same one; with an idempotency key, at whatever distance in time."""
-
-    tenant_id: int
-    endpoint: str
-    input_file: str
-    completion_window: str
-    seconds: float
-    priority: str
-    packing: str
-    webhook: str | None
-    metadata: Mapping[str, Any] | None
-    base_url: str
-    output_expires_in: float
-    idempotency_key: str | None
-    request_hash: str
-    repeat: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a batch: `completed` and `failed` requests, and the bytes of its files."""
-
-    status: str
-    completed: int = 0
-    failed: int = 0
-    output_bytes: int = 0
-    error_bytes: int = 0
-
-
-def _batch(row: Row[Any]) -> Batch:
+def of(row: Row[Any]) -> Batch:
+    """The batch in a row of its table."""
     return Batch(**row._mapping)
 
 
@@ -137,7 +117,7 @@ def _known(conn: Connection, new: NewBatch, now: float) -> Batch | None:
             c.cancelling_at.is_(None),
         )
         row = conn.execute(equal.order_by(c.id.desc()).limit(1)).first()
-    return None if row is None else _batch(row)
+    return None if row is None else of(row)
 
 
 def _insert(conn: Connection, new: NewBatch, now: float) -> Batch:
@@ -153,22 +133,12 @@ def _insert(conn: Connection, new: NewBatch, now: float) -> Batch:
         )
         for part in ("output", "error")
     ]
-    values = {
+    asked = {field.name: getattr(new, field.name) for field in fields(Request)}
+    values = asked | {
         "public_id": public_id,
-        "tenant_id": new.tenant_id,
-        "endpoint": new.endpoint,
-        "input_file": new.input_file,
         "output_file": made[0].public_id,
         "error_file": made[1].public_id,
-        "completion_window": new.completion_window,
-        "priority": new.priority,
-        "packing": new.packing,
-        "webhook": new.webhook,
         "metadata": None if new.metadata is None else dict(new.metadata),
-        "base_url": new.base_url,
-        "output_expires_in": new.output_expires_in,
-        "idempotency_key": new.idempotency_key,
-        "request_hash": new.request_hash,
         "claimed_until": 0.0,
         "requests": 0,
         "completed": 0,
@@ -176,7 +146,7 @@ def _insert(conn: Connection, new: NewBatch, now: float) -> Batch:
         "created_at": now,
         "expires_at": now + new.seconds,
     }
-    batch = _batch(conn.execute(insert(table).values(values).returning(table)).one())
+    batch = of(conn.execute(insert(table).values(values).returning(table)).one())
     for file in made:
         files.adopt(conn, file, batch.id)
     return batch
@@ -188,12 +158,12 @@ def get(db: Database, tenant_id: int, public_id: str) -> Batch:
     row = db.read(lambda conn: conn.execute(query).first())
     if row is None:
         raise errors.NotFound(f"there is no batch {public_id[:100]!r}", param="batch_id")
-    return _batch(row)
+    return of(row)
 
 
 def by_id(db: Database, id: int) -> Batch | None:
     row = db.read(lambda conn: conn.execute(select(table).where(table.c.id == id)).first())
-    return None if row is None else _batch(row)
+    return None if row is None else of(row)
 
 
 def page(
@@ -209,7 +179,7 @@ def page(
             raise errors.BadRequest(f"{error.message} to go on from", param="after") from None
     query = query.order_by(table.c.id.desc()).limit(limit + 1)
     found = db.read(lambda conn: conn.execute(query).all())
-    return [_batch(row) for row in found[:limit]], len(found) > limit
+    return [of(row) for row in found[:limit]], len(found) > limit
 
 
 def jobs_of(db: Database, batches: Sequence[Batch]) -> dict[int, Job]:
@@ -221,187 +191,19 @@ def jobs_of(db: Database, batches: Sequence[Batch]) -> dict[int, Job]:
     return {job.id: job for job in found}
 
 
-def claim(db: Database, *, seconds: float) -> Batch | None:
-    """The oldest batch that has something to be done and is nobody's: lines to validate, or
-    a job that is over. It is the caller's for `seconds`; `renew` prolongs that."""
-    c, now = table.c, db.now()
-    due = (
-        select(c.id)
-        .outerjoin(job_table, job_table.c.id == c.job_id)
-        .where(
-            _ALIVE,
-            c.claimed_until <= now,
-            or_(c.job_id.is_(None), job_table.c.id.is_(None), job_table.c.state.in_(_FINAL)),
-        )
-        .order_by(c.id)
-        .limit(1)
-    )
-    if db.read(lambda conn: conn.scalar(due)) is None:
-        return None  # most of the time: no write for that
-
-    def work(conn: Connection) -> Batch | None:
-        id = conn.scalar(due.with_for_update(of=table, skip_locked=True))
-        taken = update(table).where(c.id == id).values(claimed_until=now + seconds)
-        row = None if id is None else conn.execute(taken.returning(table)).first()
-        return None if row is None else _batch(row)
-
-    return db.write(work)
-
-
-def renew(db: Database, id: int, *, seconds: float) -> Batch:
-    """The claim holds on; the batch as it is now."""
-    return _change(db, id, claimed_until=db.now() + seconds)
-
-
-def release(db: Database, id: int, *, after: float = 0.0) -> None:
-    """Anybody may claim it, `after` seconds from now."""
-    _change(db, id, claimed_until=db.now() + after)
-
-
 def cancel(db: Database, id: int) -> Batch:
     """Remembers that its end was asked for, if it lives, and when first."""
     now = db.now()
-    mine = update(table).where(table.c.id == id, _ALIVE, table.c.cancelling_at.is_(None))
+    mine = update(table).where(table.c.id == id, ALIVE, table.c.cancelling_at.is_(None))
 
     def work(conn: Connection) -> Batch:
         conn.execute(mine.values(cancelling_at=now))
-        return _batch(conn.execute(select(table).where(table.c.id == id)).one())
+        return of(conn.execute(select(table).where(table.c.id == id)).one())
 
     return db.write(work)
 
 
-def became(db: Database, id: int, *, job: Job, requests: int) -> Batch:
-    """Its lines are valid: it is this job from now on."""
-    return _change(
-        db,
-        id,
-        job_id=job.id,
-        model=job.model,
-        requests=requests,
-        in_progress_at=db.now(),
-        claimed_until=0.0,
-    )
-
-
-def refuse(db: Database, id: int, *, problems: Sequence[Mapping[str, Any]], requests: int) -> None:
-    """Its lines are wrong: nothing runs."""
-
-    def work(conn: Connection) -> None:
-        told = {"errors": list(problems), "requests": requests}
-        conn.execute(update(table).where(table.c.id == id).values(told))
-        _end(conn, id, Outcome("failed"), db.now())
-
-    db.write(work)
-
-
-def end(db: Database, id: int, outcome: Outcome, *, job: Job | None = None) -> bool:
-    """The batch is over. False, and nothing happens, when `job` was begun again since."""
-
-    def work(conn: Connection) -> bool:
-        if job is not None:
-            now = rows.lock(conn, job.id)
-            if now is None or now.version != job.version:
-                return False
-        finalizing = None if job is None else job.finished_at
-        conn.execute(update(table).where(table.c.id == id).values(finalizing_at=finalizing))
-        _end(conn, id, outcome, db.now())
-        return True
-
-    return db.write(work)
-
-
-def _end(conn: Connection, id: int, outcome: Outcome, now: float, *, logged: bool = True) -> None:
-    """In the same transaction: its files are closed, and its webhook is told. logged: in the
-    log of its job."""
-    values = {
-        "status": outcome.status,
-        "completed": outcome.completed,
-        "failed": outcome.failed,
-        "ended_at": now,
-    }
-    change = update(table).where(table.c.id == id, _ALIVE).values(values).returning(table)
-    row = conn.execute(change).first()
-    if row is None:
-        return
-    batch = _batch(row)
-    for public_id, size in (
-        (batch.output_file, outcome.output_bytes),
-        (batch.error_file, outcome.error_bytes),
-    ):
-        files.close(conn, public_id, size=size, now=now, expires_in=batch.output_expires_in)
-    if batch.webhook:
-        _tell(conn, batch, now, job_id=batch.job_id if logged else None)
-
-
-def _tell(conn: Connection, batch: Batch, now: float, *, job_id: int | None) -> None:
-    payload = {
-        "id": batch.public_id,
-        "object": "batch",
-        "status": batch.status,
-        "request_counts": {
-            "total": batch.requests,
-            "completed": batch.completed,
-            "failed": batch.failed,
-        },
-    }
-    outbox.enqueue_event(
-        conn,
-        job_id=job_id,
-        url=batch.webhook or "",
-        type=f"batch.{batch.status}",
-        payload=payload,
-        now=now,
-    )
-
-
-def reopen(conn: Connection, job_id: int) -> None:
-    """Its job runs again, by a retry: so does the batch."""
-    values = {"status": None, "ended_at": None, "finalizing_at": None, "claimed_until": 0.0}
-    conn.execute(update(table).where(table.c.job_id == job_id).values(values))
-
-
-def entomb(conn: Connection, job_id: int, now: float) -> None:
-    """Its job is deleted, and with it the files that were made of the job's rows; one that
-    lives is cancelled. What is left tells whoever asks for the batch how it ended, for as
-    long as the job's tombstone stands; an equal request makes a new batch. The input file is
-    the tenant's own."""
-    mine = table.c.job_id == job_id
-    for batch in [_batch(row) for row in conn.execute(select(table).where(mine)).all()]:
-        if batch.status is None:
-            _end(conn, batch.id, Outcome("cancelled"), now, logged=False)
-        files.discard(conn, (batch.output_file, batch.error_file))
-    husk = {"metadata": None, "webhook": None, "idempotency_key": None, "request_hash": ""}
-    conn.execute(update(table).where(mine).values(**husk, output_file="", error_file=""))
-
-
-def forget(conn: Connection, job_id: int) -> None:
-    """Removes what `entomb` left."""
-    conn.execute(delete(table).where(table.c.job_id == job_id))
-
-
-def retention(db: Database, days: float) -> int:
-    """Removes batches that ended more than `days` days ago and never became a job, some
-    hundreds at a call; those that did go with it. How many."""
-    c = table.c
-    old = (
-        select(c.id, c.output_file, c.error_file)
-        .where(c.job_id.is_(None), c.ended_at < db.now() - days * 86_400)
-        .order_by(c.id)
-        .limit(_AT_ONCE)
-    )
-
-    def work(conn: Connection) -> int:
-        found = conn.execute(old).all()
-        for row in found:
-            files.discard(conn, (row.output_file, row.error_file))
-        conn.execute(delete(table).where(c.id.in_([row.id for row in found])))
-        return len(found)
-
-    if db.read(lambda conn: conn.execute(old.limit(1)).first()) is None:
-        return 0
-    return db.write(work)
-
-
-def _change(db: Database, id: int, **values: Any) -> Batch:
+def change(db: Database, id: int, **values: Any) -> Batch:
+    """Sets some of its columns; the batch as it is then."""
     change = update(table).where(table.c.id == id).values(values).returning(table)
-    return _batch(db.write(lambda conn: conn.execute(change).one()))
+    return of(db.write(lambda conn: conn.execute(change).one()))

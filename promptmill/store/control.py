@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, upd
 from promptmill import jobs
 from promptmill.jobs import JobState
 from promptmill.records import Incident, Job
-from promptmill.store import batches, erasing, insert_ignore, rows
+from promptmill.store import batch_ends, erasing, insert_ignore, rows
 from promptmill.store import jobs as job_store
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters, lanes
@@ -217,7 +217,7 @@ def purge(db: Database, job_id: int) -> bool:
         due = mine & (table.c.erased_at <= now - _SECOND_SWEEP)
         if conn.execute(delete(table).where(due)).rowcount:
             conn.execute(delete(lanes).where(lanes.c.job_id == job_id))
-            batches.forget(conn, job_id)
+            batch_ends.forget(conn, job_id)
             return True
         conn.execute(update(table).where(mine, table.c.erased_at.is_(None)).values(erased_at=now))
         return False

@@ -11,7 +11,7 @@ from sqlalchemy import delete as sql_delete
 from promptmill import errors
 from promptmill.jobs import FINAL, LIVE, JobState
 from promptmill.records import Job, Lane, QueueLane
-from promptmill.store import batches, erasing, outbox, rows
+from promptmill.store import batch_ends, erasing, outbox, rows
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters
 from promptmill.tables import jobs as table
@@ -209,7 +209,7 @@ def _reopen(conn: Connection, job: Job, now: float) -> Job:
     mine = job_counters.c.job_id == job.id
     conn.execute(update(job_counters).where(mine).values(closed=False, generation=generation))
     conn.execute(sql_delete(incidents).where(incidents.c.job_id == job.id))
-    batches.reopen(conn, job.id)
+    batch_ends.reopen(conn, job.id)
     values: dict[str, Any] = {"generation": generation, "ended": generation}
     if job.state is JobState.COMPLETED:
         return rows.change(conn, job, JobState.QUEUED, now, finished_at=None, **values)
@@ -241,7 +241,7 @@ def entomb(conn: Connection, job: Job, now: float) -> None:
     rows.close_counters(conn, job.id)
     conn.execute(update(lane_table).where(lane_table.c.job_id == job.id).values(bucket=""))
     outbox.forget(conn, job.id)
-    batches.entomb(conn, job.id, now)
+    batch_ends.entomb(conn, job.id, now)
 
 
 def delete(db: Database, tenant_id: int | None, public_id: str) -> Job:

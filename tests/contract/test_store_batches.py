@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from promptmill import errors
-from promptmill.store import batches, control, files, outbox
+from promptmill.store import batch_claims, batch_ends, batches, control, files, outbox
 from promptmill.store import jobs as stored_jobs
-from promptmill.store.batches import Batch, NewBatch, Outcome
+from promptmill.store.batch_ends import Outcome
+from promptmill.store.batches import Batch, NewBatch
 from promptmill.store.database import Database
 from tests.contract.store_kit import commit, done, everything, failed, fetch, submit
 
@@ -40,7 +41,7 @@ def made(db: Database, **given: Any) -> Batch:
 
 
 def claimed(db: Database) -> int | None:
-    batch = batches.claim(db, seconds=30.0)
+    batch = batch_claims.claim(db, seconds=30.0)
     return None if batch is None else batch.id
 
 
@@ -61,11 +62,11 @@ def test_a_batch_is_one_processes_until_its_claim_lapses(
 ) -> None:
     first, second = made(db), made(db, request_hash="second")
     assert [claimed(db), claimed(db), claimed(db)] == [first.id, second.id, None]
-    batches.release(db, second.id)
+    batch_claims.release(db, second.id)
     assert claimed(db) == second.id
     now = db.now()
     monkeypatch.setattr(type(db), "now", lambda _: now + 31)
-    batches.renew(db, second.id, seconds=30.0)
+    batch_claims.renew(db, second.id, seconds=30.0)
     assert [claimed(db), claimed(db)] == [first.id, None]
 
 
@@ -73,7 +74,7 @@ def test_it_is_due_again_when_its_job_is_over(db: Database) -> None:
     batch = made(db, webhook="http://hook.example/")
     assert claimed(db) == batch.id
     job = submit(db, 3)
-    born = batches.became(db, batch.id, job=job, requests=3)
+    born = batch_claims.became(db, batch.id, job=job, requests=3)
     assert born.job_id == job.id and claimed(db) is None
     works = fetch(db, job)
     commit(db, [done(works[0]), done(works[1]), failed(works[2])])
@@ -81,8 +82,8 @@ def test_it_is_due_again_when_its_job_is_over(db: Database) -> None:
     [over] = control.finish_ready(db)
     assert claimed(db) == batch.id
     outcome = Outcome("completed", completed=2, failed=1, output_bytes=50, error_bytes=20)
-    assert not batches.end(db, batch.id, outcome, job=job), "that is not how the job is now"
-    assert batches.end(db, batch.id, outcome, job=over)
+    assert not batch_ends.end(db, batch.id, outcome, job=job), "that is not how the job is now"
+    assert batch_ends.end(db, batch.id, outcome, job=over)
     ended = batches.get(db, 1, batch.public_id)
     assert (ended.status, ended.completed, ended.failed) == ("completed", 2, 1)
     assert ended.finalizing_at == over.finished_at
@@ -100,7 +101,7 @@ def test_it_is_due_again_when_its_job_is_over(db: Database) -> None:
 def test_what_is_refused_keeps_its_problems(db: Database) -> None:
     batch = made(db)
     problems = [{"code": "invalid_json_line", "message": "no", "param": None, "line": 2}]
-    batches.refuse(db, batch.id, problems=problems, requests=2)
+    batch_ends.refuse(db, batch.id, problems=problems, requests=2)
     refused = batches.get(db, 1, batch.public_id)
     assert (refused.status, refused.errors) == ("failed", problems)
     assert batches.cancel(db, batch.id).cancelling_at is None, "it is over"
@@ -129,11 +130,11 @@ def test_a_deleted_job_takes_the_files_of_its_batch_along(
     other = made(db, request_hash="other")
     jobs = {batch.id: submit(db, 2) for batch in (ended, live, other)}
     for batch in (ended, live, other):
-        batches.became(db, batch.id, job=jobs[batch.id], requests=2)
+        batch_claims.became(db, batch.id, job=jobs[batch.id], requests=2)
     for batch in (ended, live):
         stored_jobs.cancel(db, 1, jobs[batch.id].public_id)
         control.finish_cancelling(db, jobs[batch.id].id)
-    batches.end(db, ended.id, Outcome("cancelled", completed=1, output_bytes=9, error_bytes=9))
+    batch_ends.end(db, ended.id, Outcome("cancelled", completed=1, output_bytes=9, error_bytes=9))
     for batch in (ended, live):
         stored_jobs.delete(db, 1, jobs[batch.id].public_id)
     for batch, completed in ((ended, 1), (live, 0)):
@@ -163,16 +164,16 @@ def test_retention_removes_what_never_became_a_job(
     hook = {"webhook": "http://hook.example/"}
     refused, lives, works = made(db, **hook), made(db, request_hash="b"), made(db, request_hash="c")
     problems = [{"code": "invalid_request", "message": "no", "param": None, "line": 1}]
-    batches.refuse(db, refused.id, problems=problems, requests=1)
-    batches.became(db, works.id, job=submit(db, 1), requests=1)
+    batch_ends.refuse(db, refused.id, problems=problems, requests=1)
+    batch_claims.became(db, works.id, job=submit(db, 1), requests=1)
     [event] = outbox.due(db, 10)
     outbox.sent(db, event.id, outbox.Attempt(db.now(), 0.1, 200, None))
     outbox.retention(db, 1.0)
-    assert batches.retention(db, 1.0) == 0 and everything(db)["outbox"] == 1
+    assert batch_ends.retention(db, 1.0) == 0 and everything(db)["outbox"] == 1
     later = db.now() + 2 * 86_400
     monkeypatch.setattr(type(db), "now", lambda _: later)
     outbox.retention(db, 1.0)
-    assert [batches.retention(db, 1.0), batches.retention(db, 1.0)] == [1, 0]
+    assert [batch_ends.retention(db, 1.0), batch_ends.retention(db, 1.0)] == [1, 0]
     left = everything(db)
     assert left["outbox"] == left["webhook_attempts"] == 0
     found, _ = batches.page(db, 1, after=None, limit=10)

@@ -13,8 +13,8 @@ import openai
 import pytest
 from openai.types import Batch
 
+from promptmill.store import batch_claims, control, tenants
 from promptmill.store import batches as stored_batches
-from promptmill.store import control, tenants
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
 from tests.integration.receiver import receiving
@@ -337,14 +337,14 @@ def test_between_its_last_image_and_its_end_it_is_finalizing(
     made = create(client, [request("a"), request("b")])
     until(client, made, "in_progress")
     batch = stored_batches.get(farm.db, owner(farm, made), made.id)
-    stored_batches.renew(farm.db, batch.id, seconds=60.0)  # no desk takes it up meanwhile
+    batch_claims.renew(farm.db, batch.id, seconds=60.0)  # no desk takes it up meanwhile
     farm.worker.drain()
     for step in (lambda: None, lambda: control.finish_ready(farm.db)):
         step()
         now = client.batches.retrieve(made.id)
         assert now.status == "finalizing" and now.completed_at is None
         assert set(read(client, now.output_file_id)) == {"a", "b"}
-    stored_batches.release(farm.db, batch.id)
+    batch_claims.release(farm.db, batch.id)
     assert until(client, made, "completed").finalizing_at
 
 

@@ -14,7 +14,7 @@ from promptmill import failpoints, keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
-from promptmill.store import batches, control, exports, files, images, outbox, submissions
+from promptmill.store import batch_ends, control, exports, files, images, outbox, submissions
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.control")
@@ -126,7 +126,7 @@ class Sweep:
             return 0
         outbox.retention(self._db, self._days)
         jobs = control.retention(self._db, self._days)
-        return len(jobs) + batches.retention(self._db, self._days)
+        return len(jobs) + batch_ends.retention(self._db, self._days)
 
     def files(self) -> int:
         """Deletes uploaded files that were deleted, that expired, or that never arrived
