@@ -1,5 +1,4 @@
-"""Objects in an S3 bucket, by boto3. Credentials and region come from where boto3 always
-looks (AWS_* variables, profile, instance role), never from settings.
+"""Objects in an S3 bucket, by boto3.
 
 Objects are created with `If-None-Match: *`. Whether a store honours that header is tried
 once, before the first creation; where it does not, a key gets the first twelve digits of
@@ -21,20 +20,18 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from promptmill import errors
-from promptmill.blobs import CHUNK, New, Stored, check_key, s3_faults
+from promptmill.blobs import CHUNK, New, Stored, check_key, s3_create_only, s3_faults, s3_upload
+from promptmill.blobs.s3_clients import PUTS, Clients
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import (
-        CompletedPartTypeDef,
         HeadObjectOutputTypeDef,
         ObjectIdentifierTypeDef,
         PutObjectRequestTypeDef,
     )
 
-PUTS = 8  # side by side: boto3 spends a millisecond of CPU on each, more gain little
 CONFLICTS = 6  # tries while another creation of the same key is under way
-PART = 8 << 20  # bytes of one part of a large object
 LONGEST_LINK = 7 * 24 * 3600.0  # seconds; S3 refuses more
 SHA256 = "promptmill-sha256"  # metadata, for stores that keep no checksum
 
@@ -56,7 +53,7 @@ class S3Blobs:
         self.endpoint_url = endpoint_url
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._lock = threading.Lock()
-        self._clients: dict[str | None, S3Client] = {}
+        self._clients = Clients()
         self._create_only: bool | None = None
         self._puts = ThreadPoolExecutor(PUTS, thread_name_prefix="blob-put")
 
@@ -77,40 +74,24 @@ class S3Blobs:
             )
 
     def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
-        parts = _cut(pieces, PART)
+        parts = s3_upload.cut(pieces)
         first, second = next(parts, b""), next(parts, None)
         if second is None:
             return self.create(key, first, content_type=content_type, metadata={})
         check_key(key)
         with self._outage():
-            return self._upload(key, chain((first, second), parts), content_type)
-
-    def _upload(self, key: str, parts: Iterable[bytes], content_type: str) -> Stored:
-        """S3's multipart upload; its rest is removed when it breaks off."""
-        client, bucket, name = self._client(), self.bucket, self.prefix + key
-        begun = client.create_multipart_upload(Bucket=bucket, Key=name, ContentType=content_type)
-        id = begun["UploadId"]
-        sha256, size, done = hashlib.sha256(), 0, _no_parts()
-        try:
-            for number, data in enumerate(parts, start=1):
-                put = client.upload_part(
-                    Bucket=bucket, Key=name, UploadId=id, PartNumber=number, Body=data
-                )
-                done.append({"ETag": put["ETag"], "PartNumber": number})
-                sha256.update(data)
-                size += len(data)
-            client.complete_multipart_upload(
-                Bucket=bucket, Key=name, UploadId=id, MultipartUpload={"Parts": done}
+            sha256, size = s3_upload.upload(
+                self._client(),
+                self.bucket,
+                self.prefix + key,
+                chain((first, second), parts),
+                content_type=content_type,
             )
-        except BaseException:
-            with contextlib.suppress(Exception):
-                client.abort_multipart_upload(Bucket=bucket, Key=name, UploadId=id)
-            raise
-        return Stored(key, size, sha256.hexdigest(), created=True, modified=time.time())
+        return Stored(key, size, sha256, created=True, modified=time.time())
 
     def _create(self, new: New, *, create_only: bool) -> Stored:
         sha256 = hashlib.sha256(new.data)
-        key = new.key if create_only else _with_hash(new.key, sha256.hexdigest())
+        key = new.key if create_only else s3_create_only.with_hash(new.key, sha256.hexdigest())
         for attempt in range(CONFLICTS):
             there = None if create_only else self._head(key)
             if there is None and self._put(key, new, sha256.digest(), create_only=create_only):
@@ -163,27 +144,10 @@ class S3Blobs:
         if self._create_only is None:
             with self._lock:
                 if self._create_only is None:
-                    self._create_only = self._try_create_only()
+                    self._create_only = s3_create_only.honoured(
+                        self._client(), self.bucket, self.prefix
+                    )
         return self._create_only
-
-    def _try_create_only(self) -> bool:
-        """Creates one object twice: an honest store refuses the second."""
-        from botocore.exceptions import ClientError
-
-        key = f"{self.prefix}.probe/{uuid.uuid4().hex}"
-        client = self._client_unlocked(self.endpoint_url)
-        try:
-            for body in (b"first", b"second"):
-                client.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
-        except ClientError as error:
-            if s3_faults.status(error) not in (400, 412, 501):
-                raise
-            return s3_faults.status(error) == 412
-        else:
-            return False
-        finally:
-            with contextlib.suppress(ClientError):
-                client.delete_object(Bucket=self.bucket, Key=key)
 
     def head(self, key: str) -> Stored | None:
         with self._outage():
@@ -278,7 +242,7 @@ class S3Blobs:
             plain = filename.encode("ascii", "replace").decode().replace('"', "'")
             params["ResponseContentDisposition"] = f'attachment; filename="{plain}"'
         with self._outage():
-            return self._client(self._public_endpoint_url).generate_presigned_url(
+            return self._clients.of(self._public_endpoint_url).generate_presigned_url(
                 "get_object", Params=params, ExpiresIn=int(min(max(expires, 1), LONGEST_LINK))
             )
 
@@ -295,21 +259,10 @@ class S3Blobs:
 
     def close(self) -> None:
         self._puts.shutdown()
-        with self._lock:
-            while self._clients:
-                self._clients.popitem()[1].close()
+        self._clients.close()
 
-    def _client(self, endpoint_url: str | None = None) -> S3Client:
-        endpoint_url = endpoint_url or self.endpoint_url
-        if endpoint_url not in self._clients:
-            with self._lock:
-                return self._client_unlocked(endpoint_url)
-        return self._clients[endpoint_url]
-
-    def _client_unlocked(self, endpoint_url: str | None) -> S3Client:
-        if endpoint_url not in self._clients:
-            self._clients[endpoint_url] = _connect(endpoint_url)
-        return self._clients[endpoint_url]
+    def _client(self) -> S3Client:
+        return self._clients.of(self.endpoint_url)
 
     @contextlib.contextmanager
     def _outage(self) -> Iterator[None]:
@@ -329,56 +282,13 @@ class S3Blobs:
             ) from error
 
 
-def _connect(endpoint_url: str | None) -> S3Client:
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        signature_version="s3v4",  # presigned links would else be of version 2
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
-        connect_timeout=3,
-        read_timeout=20,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=4 * PUTS,
-    )
-    session = boto3.Session()  # of our own: the default one is not thread-safe
-    region = session.region_name or ("us-east-1" if endpoint_url else None)
-    try:
-        return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
-    except ValueError as error:
-        raise errors.SettingInvalid(f"PROMPTMILL_S3_ENDPOINT_URL={endpoint_url}: {error}") from None
-
-
 def _named(name: str) -> ObjectIdentifierTypeDef:
     return {"Key": name}
-
-
-def _no_parts() -> list[CompletedPartTypeDef]:
-    return []
-
-
-def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of `size`, the last one shorter."""
-    held = bytearray()
-    for piece in pieces:
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
-    if held:
-        yield bytes(held)
 
 
 def _pieces(body: Any) -> Iterator[bytes]:
     with contextlib.closing(body):
         yield from body.iter_chunks(CHUNK)
-
-
-def _with_hash(key: str, sha256: str) -> str:
-    folder, slash, name = key.rpartition("/")
-    stem, dot, extension = name.rpartition(".")
-    stem, end = (stem, dot + extension) if dot else (name, "")
-    return f"{folder}{slash}{stem}-{sha256[:12]}{end}"
 
 
 def _checksum(there: HeadObjectOutputTypeDef) -> str:
