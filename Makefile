@@ -12,7 +12,7 @@ BANDIT := $(BIN)/python -m bandit -q -ll -c pyproject.toml -r promptmill api wor
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check audit bench chaos mutants format clean
+.PHONY: help demo up test check audit bench peers chaos mutants format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,7 +21,8 @@ help:
 	@echo "make check   format, lint, types, import contracts, unit and contract tests"
 	@echo "make test    everything, against real servers (installs them where they are missing)"
 	@echo "make audit   known vulnerabilities of what is installed, and bandit over the code"
-	@echo "make bench   run all benchmarks, write benchmarks/RESULTS.md"
+	@echo "make bench   run all benchmarks, write benchmarks/RESULTS.md and the README's table"
+	@echo "make peers   measure LitServe, Ray Serve, BentoML and celery-batches beside the farm (installs them)"
 	@echo "make chaos   break servers and processes for MINUTES=30 under load, print what was found"
 	@echo "make mutants apply wrong versions one by one, say which test notices which"
 
@@ -71,7 +72,11 @@ audit: .venv/tests
 	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt
 
 bench: .venv/tests
-	@$(BIN)/python -m benchmarks
+	@bash infra/test-servers.sh redis postgres
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+peers: .venv/tests
+	@$(BIN)/python -m benchmarks --only peers
 
 MINUTES ?= 30
 chaos: .venv/tests

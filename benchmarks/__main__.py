@@ -1,49 +1,82 @@
-"""Runs every benchmark in a process of its own and writes benchmarks/RESULTS.md."""
+"""Runs every benchmark in a process of its own; keeps what a full run found in results.json
+and makes RESULTS.md and the README's table of it.
+
+    python -m benchmarks [--quick] [--only farm,ingest] [--write]
+
+--only: these alone, merged into what earlier runs found. --quick: small sizes, to see that
+they work; nothing is kept. --write: measures nothing, makes the two pages anew."""
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
+import shutil
 import subprocess
 import sys
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from typing import Any
 
-HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__init__", "__main__", "report", "stacks", "plain_celery", "load", "big", "gpu"}
+from benchmarks import results
+
+ALWAYS = ("compress", "farm", "ingest", "interactive", "queue", "scale", "soak", "status")
+ASKED_FOR = ("gpu", "peers")  # gpu runs by itself where there is one
 
 
-def main() -> int:
-    names = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in NOT_BENCHMARKS)
-    lines = [
-        "# Results",
-        "",
-        "Written by `make bench`; each figure is measured, none typed in.",
-        "",
-    ]
-    failed = []
-    for name in names:
-        print(f"== {name}", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        print(done.stdout, end="", flush=True)
-        if done.returncode:
-            failed.append(name)
-            continue
-        report = json.loads(done.stdout.splitlines()[-1])
-        machine = report["machine"]
-        lines += [f"## {name}", "", f"{machine['cpu']}, {machine['cores']} cores;"]
-        lines += [", ".join(f"{k} {v}" for k, v in report["settings"].items()), ""]
-        lines += ["| figure | value | unit | aim |", "|---|---|---|---|"]
-        for r in report["results"]:
-            aim = "" if r["aim"] is None else f"{r['aim']:g}"
-            lines.append(f"| {r['name']} | {r['value']:.4g} | {r['unit']} | {aim} |")
-        lines.append("")
-    (HERE / "RESULTS.md").write_text("\n".join(lines))
-    print(f"benchmarks/RESULTS.md written; {len(names) - len(failed)} ran, {len(failed)} failed")
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", type=lambda names: names.split(","), metavar="NAME,NAME")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args(arguments)
+    names = usual() if given.only is None else given.only
+    if unknown := set(names) - {*ALWAYS, *ASKED_FOR}:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if given.write:
+        results.write(results.read())
+        return 0
+    failed = [name for name in names if not measured(name, quick=given.quick)]
+    for name in failed:
+        print(f"{name} FAILED; what an earlier run of it found stands")
     return 1 if failed else 0
+
+
+def usual() -> list[str]:
+    return [*ALWAYS, "gpu"] if shutil.which("nvidia-smi") else [*ALWAYS]
+
+
+def measured(name: str, *, quick: bool) -> bool:
+    """Runs one, shows what it prints while it does, and keeps its report at once, so that a
+    later failure loses nothing."""
+    print(f"== {name}", flush=True)
+    begun = time.monotonic()
+    report = run(name, *(["--quick"] if quick else []))
+    seconds = time.monotonic() - begun
+    print(f"== {name} took {seconds:.0f} s\n", flush=True)
+    if report is None:
+        return False
+    if not quick:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        results.write({**results.read(), name: {"date": today, "seconds": seconds, **report}})
+    return True
+
+
+def run(name: str, *arguments: str) -> dict[str, Any] | None:
+    """The report on the last line of what the benchmark prints; None when it failed."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line
+    if process.returncode:
+        return None
+    report: dict[str, Any] = json.loads(last)
+    return report
 
 
 if __name__ == "__main__":

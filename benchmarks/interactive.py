@@ -14,8 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import stacks
-from benchmarks.farm import items
+from benchmarks import stacks, work
 from benchmarks.report import Figure, show
 from promptmill.client import Client
 
@@ -25,18 +24,12 @@ BULK = 60_000
 
 def own(count: int) -> tuple[float, float]:
     """Median seconds of the generator for one new prompt, and for a batch of 32."""
-    from worker import encode
-    from worker.generators import registry
-
-    generator = registry.create(MODEL)
-    generator.load(device="auto", quantization="auto")
-    generator.warmup(generator.caps.batch_shapes)
+    generator = work.generator(MODEL)
 
     def took(batch: int, salt: int) -> float:
-        todo = items(MODEL, batch, salt)
+        todo = work.items(MODEL, batch, salt)
         begun = time.perf_counter()
-        for item, pixels in zip(todo, generator.generate(todo), strict=True):
-            encode.encode(pixels, item, model=MODEL, fingerprint="own", format="png")
+        work.encoded(generator, MODEL, todo)
         return time.perf_counter() - begun
 
     single = statistics.median(took(1, 100_000 + number) for number in range(count))

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 
-from benchmarks.farm import items
-from promptmill.jobs import Item
+from benchmarks import work
 from tests.servers import ValkeyServer
 
 BROKER, FOLDER, MODEL = "PLAIN_BROKER", "PLAIN_FOLDER", "PLAIN_MODEL"
@@ -35,22 +34,13 @@ app.conf.update(
 
 @signals.worker_init.connect
 def load(**_: Any) -> None:
-    from worker.generators import registry
-
-    generator = registry.create(os.environ[MODEL])
-    generator.load(device="auto", quantization="auto")
-    generator.warmup((1,))
-    held["generator"] = generator
+    held["generator"] = work.generator(os.environ[MODEL])
 
 
 @app.task(name="render")
-def render(number: int, salt: int) -> None:
-    from worker import encode
-
-    model = os.environ[MODEL]
-    item = item_of(model, number, salt)
-    [pixels] = held["generator"].generate([item])
-    data = encode.encode(pixels, item, model=model, fingerprint="plain", format="png")
+def render(row: dict[str, Any]) -> None:
+    number = row["number"]
+    [data] = work.encoded(held["generator"], row["model"], [work.item(row)])
     path = Path(os.environ[FOLDER]) / f"{number}.png"
     with path.open("wb") as file:
         file.write(data)
@@ -58,12 +48,6 @@ def render(number: int, salt: int) -> None:
         os.fsync(file.fileno())
     with database() as db:
         db.execute("INSERT OR IGNORE INTO images VALUES (?, ?)", (number, len(data)))
-
-
-def item_of(model: str, number: int, salt: int) -> Item:
-    """One of the farm benchmark's items, its prompt its own."""
-    [first] = items(model, 1, salt)
-    return replace(first, index=number, seed=number, prompt=f"{first.prompt} {number}")
 
 
 def database() -> sqlite3.Connection:
@@ -78,7 +62,7 @@ def database() -> sqlite3.Connection:
     return held["db"]  # type: ignore[no-any-return]
 
 
-def main(model: str, count: int) -> None:
+def main(model: str, count: int, salt: int) -> None:
     with ValkeyServer() as valkey, tempfile.TemporaryDirectory() as folder:
         os.environ |= {
             BROKER: valkey.url.replace("unix://", "redis+socket://") + "?virtual_host=0",
@@ -96,10 +80,11 @@ def main(model: str, count: int) -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            _send(1, salt=0)
+            first, *rest = [work.row(item, model) for item in work.items(model, count + 1, salt)]
+            _send([first])
             _until(1)
             begun = time.perf_counter()
-            _send(count, salt=1, first=1)
+            _send(rest)
             _until(count + 1)
             print(count / (time.perf_counter() - begun))
         finally:
@@ -107,10 +92,10 @@ def main(model: str, count: int) -> None:
             worker.wait(30)
 
 
-def _send(count: int, *, salt: int, first: int = 0) -> None:
+def _send(rows: Sequence[dict[str, Any]]) -> None:
     with app.producer_pool.acquire() as producer:
-        for number in range(first, first + count):
-            render.apply_async((number, salt), producer=producer)
+        for row in rows:
+            render.apply_async((row,), producer=producer)
 
 
 def _until(count: int) -> None:
@@ -122,4 +107,4 @@ def _until(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

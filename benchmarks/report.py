@@ -32,20 +32,22 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
+def report(benchmark: str, figures: Sequence[Figure], **settings: Any) -> dict[str, Any]:
+    """settings: what a reader must know to judge the figures: sizes, and what is durable."""
+    return {
+        "benchmark": benchmark,
+        "machine": machine(),
+        "settings": settings,
+        "results": [asdict(figure) for figure in figures],
+    }
+
+
 def show(benchmark: str, figures: Sequence[Figure], **settings: Any) -> None:
-    """Prints the table, then the JSON object."""
+    """Prints the settings and the table, then the report as one JSON object."""
+    for name, value in settings.items():
+        print(f"{name}: {value}")
     width = max(len(f.name) for f in figures)
     for f in figures:
         aim = "" if f.aim is None else f"   (aim {f.aim:g}, {f.better} is better)"
         print(f"{f.name:<{width}}  {f.value:>12.4g} {f.unit}{aim}")
-    results = [asdict(f) for f in figures]
-    print(
-        json.dumps(
-            {
-                "benchmark": benchmark,
-                "machine": machine(),
-                "settings": settings,
-                "results": results,
-            }
-        )
-    )
+    print(json.dumps(report(benchmark, figures, **settings)))

@@ -1,0 +1,125 @@
+"""What the last full runs found: `results.json` holds each benchmark's own report with its
+date; RESULTS.md and the README's table are made of that file and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import sides, work
+
+HERE = Path(__file__).parent
+FILE, PAGE, README = HERE / "results.json", HERE / "RESULTS.md", HERE.parent / "README.md"
+BEGIN, END = "<!-- figures of the last full run -->\n", "<!-- end of figures -->\n"
+NONE = "No full run is recorded: `make bench` measures and writes its figures here.\n"
+COMPARISONS = ("farm", "peers")  # the benchmarks whose sides stand in the README
+
+Report = Mapping[str, Any]
+Results = Mapping[str, Report]
+
+
+def read() -> Results:
+    found: Results = json.loads(FILE.read_text())
+    return found
+
+
+def write(results: Results) -> None:
+    """Keeps the reports and makes both pages of them."""
+    ordered = {name: results[name] for name in sorted(results)}
+    FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(whole(ordered))
+    README.write_text(placed(README.read_text(), table(ordered)))
+
+
+def placed(text: str, figures: str) -> str:
+    """`text` with `figures` between the markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit("the README has no place for the figures")
+    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+
+
+# benchmarks/RESULTS.md: everything
+
+
+def whole(results: Results) -> str:
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`; each figure is measured, none typed in.",
+        "",
+    ]
+    if not results:
+        lines += [NONE]
+    for name, report in results.items():
+        lines += [f"## {name}", "", f"{place(report)}; it took {report['seconds']:.0f} s.", ""]
+        lines += [f"- {key}: {value}" for key, value in report["settings"].items()]
+        lines += ["", "| figure | value | unit | aim |", "|---|---:|---|---|"]
+        lines += [
+            f"| {r['name']} | {number(r['value'])} | {r['unit']} | {aim(r)} |"
+            for r in report["results"]
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def place(report: Report) -> str:
+    machine = report["machine"]
+    return (
+        f"{report['date']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
+    )
+
+
+def aim(result: Mapping[str, Any]) -> str:
+    """The aim, and whether the value reaches it."""
+    if result["aim"] is None:
+        return ""
+    lower = result["better"] == "lower"
+    reached = result["value"] <= result["aim"] if lower else result["value"] >= result["aim"]
+    told = f"at {'most' if lower else 'least'} {result['aim']:g}"
+    return told if reached else f"{told}: **missed**"
+
+
+def number(value: float) -> str:
+    """Four digits that count, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+# the README: images per second of each side
+
+
+def table(results: Results) -> str:
+    reports = {name: results[name] for name in COMPARISONS if name in results}
+    if not reports:
+        return NONE
+    heads = [f"{model}, images/s | of the bare loop" for model in work.MODELS]
+    lines = [f"| | {' | '.join(heads)} | durable |", f"|---|{'---:|' * 2 * len(heads)}---|"]
+    told: set[str] = set()
+    for report in reports.values():
+        for side in _sides(report):
+            if side not in told:
+                told.add(side)
+                lines.append(_row(report, side))
+    runs = [f"`{name}`: {place(report)}." for name, report in reports.items()]
+    return "\n".join([*lines, "", *runs]) + "\n"
+
+
+def _row(report: Report, side: str) -> str:
+    values = {r["name"]: r["value"] for r in report["results"]}
+    cells = [side]
+    for model in work.MODELS:
+        cells.append(number(values[sides.rate_of(model, side)]))
+        ratio = 1.0 if side == sides.BARE else values[sides.ratio_of(model, side)]
+        cells.append(f"{ratio:.2f}")
+    return f"| {' | '.join(cells)} | {report['settings'][side]} |"
+
+
+def _sides(report: Report) -> Iterator[str]:
+    """In the order in which they were measured."""
+    beginning = sides.rate_of(work.MODELS[0], "")
+    for result in report["results"]:
+        if result["unit"] == "images/s" and result["name"].startswith(beginning):
+            yield result["name"].removeprefix(beginning)

@@ -1,0 +1,102 @@
+"""Sides of a comparison that render the same items in turn, round by round: the bare loop
+first, then the farm and its peers. A ratio is taken within a round; the median of the rounds
+counts. Each side starts anew in each round, so that none remembers a prompt or runs beside
+another."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from benchmarks import stacks, work
+from benchmarks.report import Figure
+from promptmill.client import Client
+
+BARE = "bare loop"
+PACKINGS = {"tar": 1, "image": 2}  # the share of the images that each is given: one in …
+# Renders `count` images of `model` with prompts of `salt`; names and images a second.
+Side = Callable[[str, int, int], Iterator[tuple[str, float]]]
+Rates = Mapping[str, Sequence[float]]
+
+
+def bare(model: str, count: int, salt: int) -> Iterator[tuple[str, float]]:
+    yield BARE, work.elsewhere("benchmarks.work", model, count, salt)
+
+
+def promptmill(stack: str) -> Side:
+    """The farm on one stack, submitted over HTTP, in each packing."""
+
+    def side(model: str, count: int, salt: int) -> Iterator[tuple[str, float]]:
+        with stacks.stack(stack) as servers, servers.farm(model) as farm:
+            client = Client(farm.url)
+            client.submit(["warm up"] * (2 * work.BATCH), model=model).wait()
+            for turn, (packing, share) in enumerate(PACKINGS.items()):
+                fresh, some = len(PACKINGS) * salt + turn, count // share
+                seconds = through(client, model, some, fresh, packing)
+                yield own(stack, packing), some / seconds
+
+    return side
+
+
+def own(stack: str, packing: str) -> str:
+    return f"promptmill, {stack}, {packing}"
+
+
+def through(client: Client, model: str, count: int, salt: int, packing: str) -> float:
+    """Seconds from the first byte of the submission until the job is seen completed."""
+    rows = [
+        {"prompt": i.prompt, "seed": i.seed, **({"steps": i.steps} if model == "stub" else {})}
+        for i in work.items(model, count, salt)
+    ]
+    begun = time.perf_counter()
+    job = client.submit(rows, model=model, packing=packing)
+    job.wait()
+    took = time.perf_counter() - begun
+    if job.refresh().counts.done != count:
+        raise SystemExit(f"{model}: {job.counts}")
+    return took
+
+
+def in_turn(sides: Sequence[Side], model: str, count: int, rounds: int) -> Rates:
+    """Images a second by side, one a round; the bare loop is among them."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        for side in sides:
+            for name, rate in side(model, count, number):
+                print(f"  round {number + 1}, {model}: {name} {rate:,.1f} images/s", flush=True)
+                rates[name].append(rate)
+    return rates
+
+
+def figures(model: str, rates: Rates, aims: Mapping[str, float]) -> list[Figure]:
+    """For each side its images a second and, but for the loop, its ratio to the loop."""
+    found = []
+    for name, each in rates.items():
+        found.append(Figure(rate_of(model, name), statistics.median(each), "images/s"))
+        if name != BARE:
+            ratio = median_ratio(each, rates[BARE])
+            found.append(Figure(ratio_of(model, name), ratio, "ratio", aims.get(name)))
+    return found
+
+
+def ahead(model: str, rates: Rates, ours: str, peers: Sequence[str]) -> list[Figure]:
+    """How many times as fast as each peer the farm is."""
+    return [
+        Figure(f"{model}: {ours} / {peer}", median_ratio(rates[ours], rates[peer]), "ratio", 1.0)
+        for peer in peers
+    ]
+
+
+def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def rate_of(model: str, side: str) -> str:
+    """The name of the figure, by which tables find it."""
+    return f"{model}: {side}"
+
+
+def ratio_of(model: str, side: str) -> str:
+    return f"{model}: {side} / {BARE}"

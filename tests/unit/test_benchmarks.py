@@ -1,0 +1,85 @@
+"""The pages of figures are what results.json gives, and only a full run changes that file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import farm, report, results, sides, work
+
+
+def compared() -> dict[str, Any]:
+    """A report of the form that `farm` prints, of figures made up for this test."""
+    figures = []
+    for model in work.MODELS:
+        rates = {side: [10.0 * n, 20.0 * n] for n, side in enumerate(farm.DURABLE, start=1)}
+        figures += sides.figures(model, rates, {sides.own("fleet", "tar"): 99.0})
+    return report.report("farm", figures, **farm.DURABLE, rounds=2)
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of its own, nothing recorded yet."""
+    for name, place in (("FILE", "results.json"), ("PAGE", "RESULTS.md"), ("README", "README.md")):
+        monkeypatch.setattr(results, name, tmp_path / place)
+    (tmp_path / "README.md").write_text(f"above\n{results.BEGIN}{results.END}below\n")
+    results.write({})
+    return tmp_path
+
+
+def test_the_pages_of_the_tree_are_what_the_recorded_runs_give() -> None:
+    recorded, readme = results.read(), results.README.read_text()
+    assert readme == results.placed(readme, results.table(recorded))
+    assert results.PAGE.read_text() == results.whole(recorded)
+
+
+def test_every_benchmark_has_a_module_and_every_module_that_prints_a_report_is_run() -> None:
+    printing = {p.stem for p in results.HERE.glob("*.py") if "    show(" in p.read_text()}
+    assert printing == {*bench.ALWAYS, *bench.ASKED_FOR}
+
+
+def test_a_full_run_writes_the_figures_a_quick_one_touches_nothing(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: compared())
+    before = {path: path.read_text() for path in pages.iterdir()}
+    assert bench.main(["--quick", "--only", "farm"]) == 0
+    assert {path: path.read_text() for path in pages.iterdir()} == before
+    assert bench.main(["--only", "farm"]) == 0
+    readme = (pages / "README.md").read_text()
+    assert readme.startswith("above\n") and readme.endswith("below\n")
+    assert "| bare loop | 15 | 1.00 | 15 | 1.00 | nothing is stored |" in readme
+    assert f"| {farm.PLAIN} | 90 | 6.00 | 90 | 6.00 | files with fsync" in readme
+    assert "at least 99: **missed**" in (pages / "RESULTS.md").read_text()
+
+
+def test_a_run_of_one_benchmark_leaves_the_others_as_they_were(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: compared())
+    bench.main(["--only", "farm,queue"])
+    first = results.read()
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: None)
+    assert bench.main(["--only", "queue"]) == 1
+    assert results.read() == first
+    assert set(first) == {"farm", "queue"}
+
+
+def test_the_pages_can_be_made_anew(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: compared())
+    bench.main(["--only", "farm"])
+    written = (pages / "README.md").read_text()
+    (pages / "README.md").write_text(f"{results.BEGIN}typed by hand{results.END}")
+    bench.main(["--write"])
+    assert (pages / "README.md").read_text() in written
+    with pytest.raises(SystemExit, match="no place"):
+        results.placed("no markers", "")
+
+
+def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "farn"])
+    assert "there is no benchmark farn" in capsys.readouterr().err
