@@ -17,9 +17,9 @@ from promptmill import errors, failpoints, jobs, records
 from promptmill.blobs import BlobStore
 from promptmill.queue import Cold, Queue
 from promptmill.settings import Settings
-from promptmill.store import images, models
+from promptmill.store import images
 from promptmill.store.database import Database
-from worker import shapes
+from worker.capacity import Capacity
 from worker.checks import Checks
 from worker.expand.expander import Expander
 from worker.generators.base import Generator
@@ -27,7 +27,7 @@ from worker.heart import Heart
 from worker.inputs import Inputs, Ready
 from worker.measured import Measured
 from worker.outcomes import Fault, Outcome
-from worker.render import Abandoned, Renderer, Turn
+from worker.render import Renderer, Turn
 from worker.slot import Slot
 
 log = logging.getLogger(__name__)
@@ -100,14 +100,13 @@ class Engine:
         self._pokes = 0
         self._held: dict[str, Held] = {}
         self._started = time.time()
-        self._remembered: dict[str, float] = {}
         self.place = f"{fingerprint} on {settings.device}"
-        self.shapes: dict[str, Mapping[int, float]] = {}
+        self.capacity = Capacity(generator, self.place, db=db, queue=queue)
         self.renderer = Renderer(
             generator,
             fingerprint=fingerprint,
-            caps=models.caps(db, generator.name, self.place),
-            lower=self._lower,
+            caps=self.capacity.known(),
+            lower=self.capacity.lower,
         )
         self.slots = [
             Slot(self, name=f"slot-{number}", interactive=number == 0)
@@ -213,7 +212,7 @@ class Engine:
         self, bucket: str, tasks: Sequence[Ready], *, progress: Callable[[], None]
     ) -> list[Outcome]:
         """Runs the generator and measures it. The caller holds the turn."""
-        self._settle(bucket, tasks[0], progress)
+        self.capacity.settle(self.renderer, bucket, tasks[0], progress=progress)
         begun = time.monotonic()
         items, inputs = [task.item for task in tasks], [task.input for task in tasks]
         outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
@@ -265,50 +264,6 @@ class Engine:
         except errors.RedisDown as outage:
             log.info("nobody is told of the commit: %s", outage)
 
-    # memory of what fits and what it costs
-
-    def _settle(self, bucket: str, first: Ready, progress: Callable[[], None]) -> None:
-        """Decides the batch shape of a bucket that is new to this farm: as large as the
-        budget allows, or what measures best where a shape, once chosen, decides the bytes."""
-        caps, item = self.generator.caps, first.work.item
-        most = caps.most_of(item)
-        if bucket in self.renderer.caps or (caps.batch_invariant and most == caps.max_batch):
-            return
-        if not caps.batch_invariant and most > caps.batch_shapes[0]:
-            self.renderer.tell(progress)
-            try:
-                found = shapes.find(self.generator, item, first.input, most=most, progress=progress)
-            except Abandoned:
-                raise
-            except Exception as error:
-                log.info("the shape of %s is measured with another item: %s", bucket, error)
-                return
-            self.shapes[bucket] = found.rates
-            most = found.best or caps.batch_shapes[0]
-        name = self.generator.name
-        self.renderer.caps[bucket] = models.settle_cap(self.db, name, self.place, bucket, most)
-        self._tell_cap(bucket)
-
-    def _lower(self, bucket: str, cap: int) -> None:
-        log.warning("out of memory in %s: batches of %d from now on", bucket, cap)
-        models.remember_cap(self.db, self.generator.name, self.place, bucket, cap)
-        self._tell_cap(bucket)
-
-    def _tell_cap(self, bucket: str) -> None:
-        cap = self.renderer.caps[bucket]
-        try:
-            self.queue.set_cap(bucket, cap)
-        except errors.RedisDown:
-            log.info("redis is down: the cap of %s is told at the next start", bucket)
-
-    def remember_costs(self) -> None:
-        """Tells the database what an image of each bucket costs, when it has changed."""
-        for bucket, seconds in list(self.measured.seconds_per_image.items()):
-            known = self._remembered.get(bucket)
-            if known is None or not 0.8 < seconds / known < 1.25:
-                models.remember_cost(self.db, self.generator.name, bucket, seconds)
-                self._remembered[bucket] = seconds
-
     def status(self) -> dict[str, Any]:
         """What the registry shows of this worker."""
         held = [one.lease.id for one in self.held()]
@@ -325,7 +280,7 @@ class Engine:
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
             "caps": dict(self.renderer.caps),
-            "shapes": dict(self.shapes),
+            "shapes": dict(self.capacity.rates),
             "step": "/".join(map(str, self.renderer.step)) if self.renderer.step[1] else None,
             "leases": held,
             "started_at": self._started,

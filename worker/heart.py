@@ -47,7 +47,7 @@ class Heart(threading.Thread):
                 self.report()
                 self.recycle()
                 if time.monotonic() > costs_at:
-                    self.engine.remember_costs()
+                    self.engine.capacity.remember_costs(self.engine.measured)
                     costs_at = time.monotonic() + COSTS_EVERY
             except errors.Unavailable as outage:
                 log.info("heartbeat waits: %s", outage)
