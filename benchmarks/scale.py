@@ -1,32 +1,39 @@
 """One to 64 workers that sleep two seconds a batch of 16, as GPUs busy elsewhere would: how
 near the rate stays to linear; then the same with shorter and shorter batches, until
-coordination is what limits. A worker is the engine of the product with its slots, leases,
-commits and objects; several share a process, since their Celery consumers do nothing here."""
+coordination is what limits, and who is busy then. A worker is the engine of the product with
+its slots, leases, commits and objects; several share a process, since their Celery consumers
+do nothing here."""
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
 import multiprocessing.synchronize
+import os
 import signal
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from benchmarks import big, stacks
+from benchmarks import big, processor, stacks
 from benchmarks.report import Figure, show
 from promptmill import settings
 from promptmill.client import Client
+from promptmill.queue import RedisQueue
 
 BATCH = 16
 TOGETHER = 16  # engines in a process
+STEADY_MS = 2000  # a batch, where the rate should be linear
+LOOK = 0.2  # seconds between two looks at the job
 
 
 def work(environ: dict[str, str], engines: int, ready: multiprocessing.synchronize.Event) -> None:
     """A process of `engines` workers, until SIGTERM."""
     from worker import app
 
+    os.environ.update(environ)
     given = settings.read({k: v for k, v in environ.items() if k.startswith("PROMPTMILL_")})
     started = [app.open_engine(given) for _ in range(engines)]
     for engine in started:
@@ -46,7 +53,8 @@ def work(environ: dict[str, str], engines: int, ready: multiprocessing.synchroni
 
 
 @contextmanager
-def fleet(environ: dict[str, str], workers: int) -> Iterator[None]:
+def fleet(environ: dict[str, str], workers: int) -> Iterator[list[int]]:
+    """Runs so many workers; their process ids."""
     spawn = multiprocessing.get_context("spawn")
     parts = [min(TOGETHER, workers - first) for first in range(0, workers, TOGETHER)]
     events = [spawn.Event() for _ in parts]
@@ -57,10 +65,12 @@ def fleet(environ: dict[str, str], workers: int) -> Iterator[None]:
     for process in processes:
         process.start()
     try:
-        for ready in events:
-            if not ready.wait(120):
-                raise SystemExit("a worker did not start")
-        yield
+        for process, ready in zip(processes, events, strict=True):
+            deadline = time.monotonic() + 120
+            while not ready.wait(0.5):
+                if not process.is_alive() or time.monotonic() > deadline:
+                    raise SystemExit("a worker did not start")
+        yield [process.pid or 0 for process in processes]
     finally:
         for process in processes:
             process.terminate()
@@ -68,51 +78,80 @@ def fleet(environ: dict[str, str], workers: int) -> Iterator[None]:
             process.join(30)
 
 
-def rate(client: Client, *, steps: int, seconds: float, workers: int) -> float:
-    """Images a second in the steady state of a job that outlasts the measurement."""
+def rate(
+    client: Client, named: Mapping[int, str], *, steps: int, seconds: float, workers: int
+) -> tuple[float, dict[str, float]]:
+    """Images a second in the steady state of a job that outlasts the measurement, and the
+    processors that each part keeps busy meanwhile. The rate is the slope of what is done,
+    since workers that began together finish together, in steps."""
     expected = workers * BATCH * 1000 / steps
-    rows = ({"prompt": f"scale {n}", "steps": steps} for n in range(int(expected * seconds * 3)))
-    job = client.submit(rows, model="stub", packing="tar")
     lead = max(3.0, 1.5 * steps / 1000)
+    count = int(expected * (lead + seconds) * 1.5)
+    rows = ({"prompt": f"scale {n}", "steps": steps} for n in range(count))
+    job = client.submit(rows, model="stub", packing="tar")
     time.sleep(lead)
-    begun, first = time.perf_counter(), job.refresh().counts.done
-    time.sleep(seconds)
-    found = (job.refresh().counts.done - first) / (time.perf_counter() - begun)
+    before, begun = processor.seconds(named), time.perf_counter()
+    times, done = [0.0], [job.refresh().counts.done]
+    while times[-1] < seconds:
+        time.sleep(LOOK)
+        done.append(job.refresh().counts.done)
+        times.append(time.perf_counter() - begun)
+    busy = processor.between(before, processor.seconds(named), times[-1])
     job.cancel()
     time.sleep(steps / 1000 + 0.5)
-    return found
+    return statistics.linear_regression(times, done).slope, busy
 
 
 def measure(name: str, counts: Sequence[int], batches: Sequence[int]) -> list[Figure]:
     """counts: workers at 2 s a batch. batches: milliseconds a batch of the most workers."""
     figures = []
     with stacks.stack(name) as servers, servers.farm("stub", workers=0) as farm:
-        environ = farm.environ()
-        with fleet(environ, 1):
+        with fleet(farm.environ(), 1):
             pass  # registers the model
+        cap(farm.settings.redis, (STEADY_MS, *batches))
         client = Client(farm.url)
-        _cap(farm.settings.redis)
         for workers in counts:
-            with fleet(environ, workers):
-                found = rate(client, steps=2000, seconds=12.0, workers=workers)
-                ideal = workers * BATCH / 2.0
+            with fleet(farm.environ(), workers) as pids:
+                named = dict.fromkeys(pids, "workers")
+                named |= {pid: part for part, pid in farm.pids().items()}
+                found, _ = rate(client, named, steps=STEADY_MS, seconds=12.0, workers=workers)
+                linear = workers * BATCH * 1000 / STEADY_MS
                 told = f"{name}: {workers} workers of {BATCH} images in 2 s"
                 figures.append(Figure(told, found, "images/s"))
-                figures.append(Figure(f"{told}, of linear", found / ideal, "ratio", 0.9))
+                figures.append(Figure(f"{told}, of linear", found / linear, "ratio", 0.9))
                 if workers == counts[-1]:
-                    for steps in batches:
-                        found = rate(client, steps=steps, seconds=6.0, workers=workers)
-                        ideal = workers * BATCH * 1000 / steps
-                        told = f"{name}: {workers} workers, {steps} ms a batch ({ideal:,.0f} ideal)"
-                        figures.append(Figure(told, found, "images/s"))
+                    figures += saturation(name, client, named, batches, workers=workers)
     return figures
 
 
-def _cap(redis_url: str) -> None:
-    from promptmill.queue import RedisQueue
+def saturation(
+    name: str, client: Client, named: Mapping[int, str], batches: Sequence[int], *, workers: int
+) -> list[Figure]:
+    """Shorter and shorter batches: the highest rate, and the processors that each part keeps
+    busy at it. What saturates first is the part that has none left to take."""
+    figures, best, busy = [], 0.0, {}
+    for steps in batches:
+        found, spent = rate(client, named, steps=steps, seconds=6.0, workers=workers)
+        ideal = workers * BATCH * 1000 / steps
+        told = f"{name}: {workers} workers, {steps} ms a batch ({ideal:,.0f} ideal)"
+        figures.append(Figure(told, found, "images/s"))
+        if found > best:
+            best, busy = found, spent
+    figures.append(Figure(f"{name}: the rate at which coordination saturates", best, "images/s"))
+    total = f"{name}: then busy, of {os.cpu_count()} processors"
+    figures.append(Figure(total, sum(busy.values()), "processors"))
+    figures += [
+        Figure(f"{name}: then busy, {part}", share, "processors")
+        for part, share in busy.items()
+        if share >= 0.005
+    ]
+    return figures
 
+
+def cap(redis_url: str, batches: Sequence[int]) -> None:
+    """Batches of 16, where the stub would take 32."""
     queue = RedisQueue(redis_url, "stub")
-    for steps in (2000, 1000, 500, 250):
+    for steps in batches:
         queue.set_cap(f"{big.BUCKET},steps={steps}", BATCH)
     queue.close()
 
@@ -121,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args(arguments).quick
-    counts, batches = ((1, 4), (500,)) if quick else ((1, 8, 64), (1000, 500, 250))
+    counts, batches = ((1, 4), (200,)) if quick else ((1, 8, 64), (1000, 500, 250))
     print(f"scale: up to {counts[-1]} sleeping workers")
     figures = [f for name in stacks.NAMES for f in measure(name, counts, batches)]
     show("scale", figures, **stacks.DURABILITY, batch=BATCH)
