@@ -110,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
     with ValkeyServer() as server:
         seconds = rebuild(server.url, total, rounds)
-    figures.append(Figure(f"lane of {total:,} filled from the database", seconds, "s"))
+    figures.append(
+        Figure(f"lane of {total:,} filled from the database", seconds, "s", 10.0, "lower")
+    )
     show("queue", figures, database="SQLite", jobs=small, images=total, rounds=rounds)
 
 

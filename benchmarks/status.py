@@ -11,16 +11,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import truediv
 
 import httpx
 import orjson
+from sqlalchemy import text
 
+from api import looks
 from benchmarks import big, load, stacks
 from benchmarks.report import Figure, show
+from promptmill.records import Job
 from promptmill.store.database import Database
 from tests.servers import free_port
 
-SECONDS = 4.0
+SECONDS = 2.5
+LOOKS = 20  # at the database, of each job
 MANY = 500  # jobs asked for in turn: none of them was asked for a tenth of a second ago
 
 
@@ -83,13 +88,42 @@ def pages(url: str, *, total: int, done: int) -> tuple[float, float]:
     return took(None), max(took(at) for at in (done // 2, done - 200, total - 200))
 
 
+def looked_up(*urls: str) -> list[float]:
+    """Median milliseconds of one look at the database for each job, in turn, with a pause
+    after which none is answered from what was told a moment ago."""
+    times: list[list[float]] = [[] for _ in urls]
+    with httpx.Client() as http:
+        for _ in range(LOOKS):
+            time.sleep(1.5 * looks.FRESH)
+            for each, url in zip(times, urls, strict=True):
+                begun = time.perf_counter()
+                http.get(url).raise_for_status()
+                each.append(time.perf_counter() - begun)
+    return [statistics.median(each) * 1000 for each in times]
+
+
+def oldest(db: Database, job: Job, url: str) -> float:
+    """Seconds from a commit until a caller who asks all the time is told of it: the longest
+    of a few."""
+    more = text("UPDATE job_counters SET done = done + 1 WHERE job_id = :job AND shard = 0")
+    times = []
+    with httpx.Client() as http:
+        for _ in range(LOOKS):
+            known = http.get(url).json()["counts"]["done"]
+            db.write(lambda conn: conn.execute(more, {"job": job.id}))
+            begun = time.perf_counter()
+            while http.get(url).json()["counts"]["done"] == known:
+                pass
+            times.append(time.perf_counter() - begun)
+    return max(times)
+
+
 def measure(name: str, total: int, rounds: int) -> list[Figure]:
     with stacks.stack(name) as servers, servers.farm("emoji-gan", workers=0) as farm:
         db = Database(farm.settings.database)
         small = big.make(db, "emoji-gan", total=1000, done=500)
         large = big.make(db, "emoji-gan", total=total, done=total // 2)
         others = [big.make(db, "emoji-gan", total=10, done=5) for _ in range(MANY)]
-        db.close()
         urls = [f"{farm.url}/v1/jobs/{job.public_id}" for job in (small, large, *others)]
         rates: dict[str, list[float]] = {"bare": [], "small": [], "large": [], "many": []}
         with bare(httpx.get(urls[1]).content) as floor:
@@ -98,15 +132,26 @@ def measure(name: str, total: int, rounds: int) -> list[Figure]:
                 for label, some in zip(rates, asked, strict=True):
                     rates[label].append(rate(*some))
         first, deep = pages(urls[1], total=total, done=total // 2)
+        small_look, large_look = looked_up(*urls[:2])
+        age = oldest(db, small, urls[0])
+        db.close()
     floor_rate, small_rate, large_rate, many_rate = map(statistics.median, rates.values())
+
+    def ratio(over: str, under: str) -> float:
+        return statistics.median(map(truediv, rates[over], rates[under]))
+
     return [
         Figure(f"{name}: bare FastAPI route", floor_rate, "requests/s"),
         Figure(f"{name}: status of 1,000 images", small_rate, "requests/s"),
         Figure(f"{name}: status of {total:,} images", large_rate, "requests/s"),
-        Figure(f"{name}: status/bare", large_rate / floor_rate, "ratio", 0.5),
+        Figure(f"{name}: status/bare", ratio("large", "bare"), "ratio", 0.5),
         Figure(f"{name}: status of {MANY} jobs in turn, each looked up", many_rate, "requests/s"),
-        Figure(f"{name}: looked up/bare", many_rate / floor_rate, "ratio"),
-        Figure(f"{name}: large/small", large_rate / small_rate, "ratio", 1.0),
+        Figure(f"{name}: looked up/bare", ratio("many", "bare"), "ratio"),
+        Figure(f"{name}: large/small", ratio("large", "small"), "ratio", 1.0),
+        Figure(f"{name}: a commit is told of, at the latest", age, "s", 0.5, "lower"),
+        Figure(f"{name}: one look at the database, 1,000 images", small_look, "ms"),
+        Figure(f"{name}: one look at the database, {total:,} images", large_look, "ms"),
+        Figure(f"{name}: a look, large/small", large_look / small_look, "ratio", 1.0, "lower"),
         Figure(f"{name}: first page of images", first, "ms"),
         Figure(f"{name}: slowest deep page", deep, "ms"),
         Figure(f"{name}: deep/first", deep / first, "ratio", 2.0, "lower"),
