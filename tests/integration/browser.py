@@ -42,14 +42,14 @@ def tab(
 
 
 @contextmanager
-def working(farm: ApiFarm, *, every: float = 0.05) -> Iterator[None]:
+def working(farm: ApiFarm, *, every: float = 0.05, batch: int = 4) -> Iterator[None]:
     """A worker and control at work, in another thread."""
     over = threading.Event()
 
     def run() -> None:
         while not over.wait(every):
             farm.worker.report()
-            farm.worker.batch(4)
+            farm.worker.batch(batch)
             control.finish_ready(farm.db)
 
     thread = threading.Thread(target=run)

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from promptmill.store import control, tenants
+from promptmill.store import tenants
 from tests.integration.api_farm import ApiFarm
+from tests.integration.browser import working
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -22,26 +21,6 @@ CHECKS = (
     "response_headers_conformance", "response_schema_conformance", "unsupported_method",
     "ignored_auth",
 )  # fmt: skip
-
-
-@contextmanager
-def working(farm: ApiFarm) -> Iterator[None]:
-    """A worker and control: what is asked for and waited for comes."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(0.05):
-            farm.worker.report()
-            farm.worker.batch(64)
-            control.finish_ready(farm.db)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def fuzz(farm: ApiFarm, folder: Path, *options: str, settings: str = "") -> None:
@@ -63,7 +42,7 @@ def fuzz(farm: ApiFarm, folder: Path, *options: str, settings: str = "") -> None
         "--request-timeout",
         "30",
     ]
-    with working(farm):
+    with working(farm, batch=64):
         done = subprocess.run(
             [*command, *options], cwd=folder, capture_output=True, text=True, check=False
         )
