@@ -139,6 +139,7 @@ def image_of(
         source=item.source,
         mask=item.mask,
         strength=item.strength if item.source else None,
+        lora=item.lora or None,
         bytes=image.bytes if done else None,
         sha256=image.sha256.hex() if image.sha256 else None,
         score=image.score,
@@ -174,6 +175,7 @@ def model_of(model: models.Model, workers: int | None) -> schemas.Model:
         max_batch=caps.max_batch,
         max_prompt=caps.max_prompt,
         scores=caps.scores,
+        loras=list(caps.loras),
         expander=caps.expander or None,
     )
 

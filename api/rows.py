@@ -26,6 +26,8 @@ def row_of(image: records.Image, job: str) -> dict[str, Any]:
         row["strength"] = item.strength
     if item.mask:
         row["mask"] = f"{job}/{item.mask}"
+    if item.lora:
+        row["lora"] = item.lora
     if item.min_score is not None:
         row |= {"min_score": item.min_score, "max_rerolls": item.max_rerolls}
     if item.expand:

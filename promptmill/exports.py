@@ -28,6 +28,7 @@ ITEM_COLUMNS: Final[Mapping[str, str]] = {
     "steps": INTEGER,
     "guidance": NUMBER,
     "task": TEXT,
+    "lora": TEXT,
     "model": TEXT,
     "fingerprint": TEXT,
     "sha256": TEXT,

@@ -12,7 +12,7 @@ import { ofImage } from "./snippets.js";
 const SHOWN = [["Prompt", (p) => p.prompt], ["Negative prompt", (p) => p.negative_prompt || ""],
   ["Model", (p) => p.model], ["Seed", (p) => String(p.seed)], ["Size", (p) => p.size.replace("x", " × ")],
   ["Steps", (p) => p.steps ?? ""], ["Guidance", (p) => p.guidance ?? ""],
-  ["Fingerprint", (p) => p.fingerprint ?? ""], ["SHA-256", (p) => p.sha256 ?? ""],
+  ["Adapter", (p) => p.lora ?? ""], ["Fingerprint", (p) => p.fingerprint ?? ""], ["SHA-256", (p) => p.sha256 ?? ""],
   ["Took", (p) => (p.render_ms ? `${p.render_ms.toFixed(1)} ms` : "")]];
 
 const sized = (image) => ({ ...image, size: `${image.width}x${image.height}` });

@@ -19,6 +19,7 @@ function parameters(image) {
     ["Seed", copied(String(image.seed))], ["Size", `${image.width} × ${image.height}`], ["Model", image.model],
     image.steps > 0 && ["Steps", image.steps], image.guidance > 0 && ["Guidance", image.guidance],
     image.task !== "text2image" && ["Task", image.task],
+    image.lora && ["Adapter", image.lora],
     image.source && ["Source", el("span.mono", {}, image.source)],
     image.custom_id && ["Its id", image.custom_id],
     ["Place", `image ${number(image.index)}, row ${number(image.row)}${image.sample ? `, sample ${image.sample}` : ""}`],

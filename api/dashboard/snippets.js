@@ -82,5 +82,6 @@ export function ofImage(image) {
   if (image.negative_prompt) row.negative_prompt = image.negative_prompt;
   if (image.steps > 1) row.steps = image.steps;
   if (image.guidance) row.guidance = image.guidance;
+  if (image.lora) row.lora = image.lora;
   return { rows: [row], defaults: { model: image.model } };
 }

@@ -32,7 +32,8 @@ function modelRow(model) {
   return el("tr", {}, el("th", { scope: "row" }, model.id, el("span.hint.block", {}, model.description)),
     el("td", {}, model.cold === null ? "not known" : model.cold ? "no worker" : count(model.workers, "worker")),
     el("td", {}, model.sizes.map((size) => size.replace("x", " × ")).join(", ")),
-    el("td", {}, number(model.max_batch)), el("td", {}, model.parameters.join(", ") || "seed"));
+    el("td", {}, number(model.max_batch)), el("td", {}, model.parameters.join(", ") || "seed",
+      model.loras.length > 0 && el("span.hint.block", {}, `Adapters: ${model.loras.join(", ")}`)));
 }
 
 const none = () => el("div.empty", {}, el("h3", {}, "No worker is alive"),

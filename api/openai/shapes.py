@@ -44,6 +44,7 @@ class ImageRequest(BaseModel):
     guidance: Annotated[
         float | None, Field(validation_alias=AliasChoices("guidance", "guidance_scale"))
     ] = None
+    lora: Annotated[str, Field(max_length=64, description="an adapter of the model")] | None = None
     metadata: dict[str, Any] | None = None
 
     def submission(self, **start: Any) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class ImageRequest(BaseModel):
             "negative_prompt": self.negative_prompt,
             "steps": self.steps,
             "guidance": self.guidance,
+            "lora": self.lora,
             **start,
         }
         caller = self.safety_identifier or self.user

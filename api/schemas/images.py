@@ -48,6 +48,7 @@ class Image(Shape):
     source: str | None = Field(description="hex SHA-256 of the picture it started from")
     mask: str | None
     strength: float | None = Field(description="how far it may leave its source")
+    lora: str | None = Field(description="the adapter that it asked for")
     bytes: int | None
     sha256: str | None = Field(description="hex, of the bytes behind `url`")
     score: float | None = Field(description="the model's own, higher is better")

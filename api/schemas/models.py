@@ -29,6 +29,7 @@ class Model(Shape):
     max_batch: int
     max_prompt: int = Field(description="characters")
     scores: bool = Field(description="it scores its pictures")
+    loras: list[str] = Field(description="adapters that a row may ask for with `lora`")
     expander: str | None = Field(description="what its workers write prompts out with")
 
 

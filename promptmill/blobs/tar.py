@@ -43,6 +43,7 @@ def describe(
         "steps": item.steps,
         "guidance": float(item.guidance),
         "task": item.task,
+        "lora": item.lora,
         "model": model,
         "fingerprint": fingerprint,
         "sha256": sha256,

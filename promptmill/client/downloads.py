@@ -37,7 +37,18 @@ ROW_FIELDS = (
 )
 _DESCRIBED = (
     *("index", "row", "sample", "custom_id", "prompt", "negative_prompt", "seed", "steps"),
-    *("guidance", "task", "model", "fingerprint", "width", "height", "bytes", "sha256", "score"),
+    *(
+        "guidance",
+        "task",
+        "lora",
+        "model",
+        "fingerprint",
+        "width",
+        "height",
+        "bytes",
+        "sha256",
+        "score",
+    ),
     "metadata",
 )
 _IMPLIED = {"task": "text2image", "strength": 1.0, "lora": "", "negative_prompt": "", "steps": 0}

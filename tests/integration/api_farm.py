@@ -34,6 +34,7 @@ CAPS = models.Caps(
     steps=(1, 1, 50),
     batch_shapes=(1, 2, 4, 8),
     batch_invariant=True,
+    loras=("ink",),
     cost=0.001,
 )
 

@@ -67,6 +67,7 @@ def test_an_image_has_the_documented_shape(farm: ApiFarm) -> None:
         "source": None,
         "mask": None,
         "strength": None,
+        "lora": None,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "score": None,

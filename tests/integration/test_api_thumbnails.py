@@ -98,7 +98,7 @@ def test_failed_rows_are_taken_back_by_submit(farm: ApiFarm) -> None:
     rows = [
         "a heart",
         {"prompt": "fail A", "seed": 7, "size": "32x32", "id": "mine", "label": "red"},
-        {"prompt": "fail B", "negative_prompt": "blur", "steps": 3, "n": 2},
+        {"prompt": "fail B", "negative_prompt": "blur", "steps": 3, "lora": "ink", "n": 2},
     ]
     id = farm.submit(rows)["id"]
     path = f"/v1/jobs/{id}/failures/rows"
@@ -118,10 +118,20 @@ def test_failed_rows_are_taken_back_by_submit(farm: ApiFarm) -> None:
         headers={"content-type": "application/x-ndjson"},
     )
     assert again.status_code == 202, again.text
-    wanted = ("prompt", "seed", "negative_prompt", "steps", "width", "custom_id", "metadata")
+    wanted = (
+        "prompt",
+        "seed",
+        "negative_prompt",
+        "steps",
+        "lora",
+        "width",
+        "custom_id",
+        "metadata",
+    )
     old = [image for image in farm.images(id) if image["state"] == "failed"]
     new = farm.images(again.json()["id"])
     assert [[i[k] for k in wanted] for i in new] == [[i[k] for k in wanted] for i in old]
+    assert [image["lora"] for image in new] == [None, "ink", "ink"]
 
 
 @pytest.mark.servers

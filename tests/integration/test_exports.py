@@ -146,6 +146,27 @@ def test_deleting_an_export_leaves_the_images(farm: ApiFarm, client: Client) -> 
     assert (left["exports"], left["export_shards"]) == (0, 0)
 
 
+def test_equal_rows_are_told_and_an_adapter_makes_a_difference(
+    farm: ApiFarm, client: Client, tmp_path: Path
+) -> None:
+    same = {"prompt": "a heart", "seed": 3}
+    job = client.submit([same, same, {**same, "lora": "ink"}, {**same, "seed": 4}])
+    render(farm)
+    start(job)
+    work_off(farm)
+    job.export(tmp_path / "out", "webdataset", shard_images=10)
+    report = json.loads((tmp_path / "out" / "duplicates.json").read_text())
+    assert report["equal_prompt_and_seed"] == {"groups": 1, "surplus": 1, "examples": [[0, 1]]}
+    assert report["equal_bytes"]["examples"] == [[0, 1, 2]]
+    with tarfile.open(tmp_path / "out" / "data" / "train-00000.tar") as shard:
+        infos = [
+            json.load(shard.extractfile(n) or io.BytesIO())
+            for n in sorted(shard.getnames())
+            if n.endswith("json")
+        ]
+    assert [info["lora"] for info in infos] == ["", "", "ink", ""]
+
+
 def test_a_whole_export_is_one_tar(farm: ApiFarm, client: Client, tmp_path: Path) -> None:
     job = client.submit([*rows(12), "fail"])
     render(farm)

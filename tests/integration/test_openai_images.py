@@ -116,6 +116,7 @@ def test_many_clients_at_once(working: ApiFarm, client: openai.OpenAI) -> None:
         ({"quality": "hd"}, "quality"),
         ({"background": "transparent"}, "background"),
         ({"extra_body": {"guidance": 7.0}}, "guidance"),
+        ({"extra_body": {"lora": "none"}}, "lora"),
         ({"extra_body": {"nonsense": 1}}, "nonsense"),
         ({"extra_body": {"seed": "seven"}}, "seed"),
     ],

@@ -230,7 +230,7 @@ def _request(image: records.Image) -> bytes:
     item = image.item
     asked = (
         *(item.prompt, item.negative_prompt, image.seed, item.size, item.steps, item.guidance),
-        *(item.task, item.source, item.mask, item.strength),
+        *(item.task, item.source, item.mask, item.strength, item.lora, item.expand),
     )
     return hashlib.sha256(repr(asked).encode()).digest()[:16]
 
