@@ -5,18 +5,20 @@ what one of them leaves behind by dying is taken up by the next."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-from api import intake, submissions
+from api import intake, sources, submissions
 from api.farm import Farm
 from api.links import lasting
 from api.openai import batches, lines, results
 from api.submissions import chunks, head
-from promptmill import errors, failpoints, keys, records
+from api.submissions.sources import REMEMBERED
+from promptmill import errors, failpoints, keys, pictures, records
 from promptmill.store import batch_claims, batch_ends, tenants
 from promptmill.store import batches as stored
 from promptmill.store import files as stored_files
@@ -180,7 +182,18 @@ class Desk:
             default_model=farm.settings.model,
             max_line=farm.settings.max_line_bytes,
             watch=self._watch(batch),
+            transparent=self._transparent(batch),
         )
+
+    def _transparent(self, batch: Batch) -> Callable[[str], bool]:
+        """Whether a picture of the tenant is clear in places; each is read once for that."""
+        found = sources.Found(self._farm, tenants.get(self._farm.db, batch.tenant_id))
+
+        @functools.lru_cache(maxsize=REMEMBERED)
+        def look(reference: str) -> bool:
+            return pictures.check(found.read(reference)).transparent
+
+        return look
 
     def _submit(self, batch: Batch, requests: lines.Requests) -> records.Job:
         """The way of every submission, under a key of the batch's own: a process that dies on

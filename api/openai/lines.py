@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from api.openai.seen import Seen
-from api.openai.shapes import MOST_IMAGES, ImageRequest
+from api.openai.shapes import EDITS, MOST_IMAGES, BatchEdit, ImageRequest
 from api.submissions import chunks, fields
 from api.submissions.readers import Row, refuse_nul
 from promptmill import errors
@@ -47,9 +47,10 @@ class Line:
     custom_id: str
     asked: ImageRequest
 
-    def row(self) -> dict[str, Any]:
+    def row(self, transparent: Callable[[str], bool]) -> dict[str, Any]:
         """As a row of a submission; how its result is wanted goes along as metadata."""
-        [row] = self.asked.submission()["items"]
+        start = self.asked.start(transparent) if isinstance(self.asked, BatchEdit) else {}
+        [row] = self.asked.submission(**start)["items"]
         told = {"metadata": self.asked.metadata, "response_format": self.asked.response_format}
         given = {name: value for name, value in told.items() if value is not None}
         return {**row, "id": self.custom_id, **given}
@@ -59,7 +60,8 @@ class Requests:
     """The requests of a file, read once and in flat memory. `open` tells the model and the
     format that all of them share; `rows` then goes through them. Both raise `Refused`, `rows`
     at the end, when it has seen up to `MOST_PROBLEMS` wrong lines. watch: called now and
-    then; what it raises ends the reading."""
+    then; what it raises ends the reading. transparent: whether the picture behind a reference
+    is clear in places; it raises `errors.NotFound` or `errors.BadRow` where there is none."""
 
     def __init__(
         self,
@@ -70,8 +72,10 @@ class Requests:
         default_model: str,
         max_line: int,
         watch: Callable[[], None],
+        transparent: Callable[[str], bool],
     ) -> None:
         self.count = 0
+        self._transparent = transparent
         self._endpoint = endpoint
         self._find_model = find_model
         self._default_model = default_model
@@ -152,11 +156,18 @@ class Requests:
         if format != self._format:
             told = f"all images of this file are {self._format}"
             raise Wrong("invalid_request", told, "body.output_format")
-        row = line.row()
+        row = line.row(self._clear)
         for name, value in row.items():
             if name in self._parsers:
                 self._parsers[name](value)
         return row
+
+    def _clear(self, reference: str) -> bool:
+        try:
+            return self._transparent(reference)
+        except (errors.NotFound, errors.BadRow) as error:
+            told = f"{reference[:100]!r}: {error.message}"
+            raise Wrong("invalid_request", told, "body.images.0.file_id") from error
 
     def _note(self, code: str, message: str, line: int | None, param: str | None = None) -> None:
         self._problems.append({"code": code, "message": message, "param": param, "line": line})
@@ -187,14 +198,14 @@ def parse(line: bytes, *, endpoint: str) -> Line:
         raise Wrong("invalid_request", 'method must be "POST"', "method")
     if given.get("url") != endpoint:
         raise Wrong("url_mismatch", f"url must be the batch's endpoint, {endpoint}", "url")
-    return Line(custom_id, _asked(given.get("body")))
+    return Line(custom_id, _asked(given.get("body"), endpoint))
 
 
-def _asked(body: Any) -> ImageRequest:
+def _asked(body: Any, endpoint: str) -> ImageRequest:
     if not isinstance(body, dict):
         raise Wrong("invalid_request", "body must be an object", "body")
     try:
-        asked = ImageRequest.model_validate(body)
+        asked = (BatchEdit if endpoint == EDITS else ImageRequest).model_validate(body)
     except ValidationError as refused:
         fault = refused.errors(include_url=False, include_input=False)[0]
         param = ".".join(["body", *(str(part)[:100] for part in fault["loc"])])

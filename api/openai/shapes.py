@@ -3,7 +3,8 @@ reads them; what is ours beside theirs is marked."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -11,6 +12,9 @@ from api.schemas import Shape
 from promptmill import jobs
 
 MOST_IMAGES = 10
+
+EDITS: Final = "/v1/images/edits"
+Endpoint = Literal["/v1/images/generations", "/v1/images/edits"]  # what a batch can be of
 
 
 class ImageRequest(BaseModel):
@@ -82,6 +86,36 @@ class EditRequest(ImageRequest):
     strength: float | None = None
 
 
+class Reference(BaseModel):
+    """A picture that the tenant has here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_id: Annotated[
+        str, Field(max_length=200, description="an uploaded file; ours: or an image, img_…")
+    ]
+
+
+class BatchEdit(EditRequest):
+    """The same as a line of a batch, which names its pictures instead of sending them."""
+
+    images: Annotated[list[Reference], Field(min_length=1, max_length=1)]
+    mask: Reference | None = None
+
+    def start(self, transparent: Callable[[str], bool]) -> dict[str, Any]:
+        """What its row starts from. transparent: whether the picture behind a reference is
+        clear in places."""
+        source = self.images[0].file_id
+        painted = self.mask is not None or transparent(source)
+        found = {
+            "source": source,
+            "mask": None if self.mask is None else self.mask.file_id,
+            "task": self.task or ("inpaint" if painted else "img2img"),
+            "strength": self.strength,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
 class ImageData(Shape):
     """One image: its bytes in base64 or where they are."""
 
@@ -142,7 +176,7 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_file_id: Annotated[str, Field(max_length=100)]
-    endpoint: Literal["/v1/images/generations"]
+    endpoint: Endpoint
     completion_window: Annotated[
         str, Field(max_length=20, description="24h, 7d, 30m: what is not done by then is not run")
     ]
