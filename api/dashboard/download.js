@@ -1,33 +1,40 @@
 // What can be had of a job as files.
 
-import { key, save } from "./api.js";
+import { save } from "./api.js";
 import { copy } from "./copyas.js";
+import { dataset, heavy } from "./dataset.js";
 import { dialog } from "./dialogs.js";
 import { el } from "./dom.js";
 import { bytes, count } from "./format.js";
 import { complain } from "./notices.js";
 
-const IN_A_TAB = 500_000_000; // bytes that a browser is asked to hold before it saves them
-
 export const saveFailed = (job, code = "") =>
   save(`/v1/jobs/${job.id}/failures/rows`, `${job.id}-failed.jsonl`, { code }).catch(complain);
 
 function command(text) {
-  return el("div.command", {}, el("code", {}, text),
-    el("button", { type: "button", onclick: () => copy(text) }, "Copy"));
+  const code = el("code", {}, text);
+  return { node: el("div.command", {}, code,
+    el("button", { type: "button", ariaLabel: "Copy the command", onclick: () => copy(code.textContent) }, "Copy")),
+  say: (other) => { code.textContent = other; } };
 }
+
+const choice = (title, told, act, kind = "") => el("section.choice", {}, el("div", {}, el("h3", {}, title), el("p.hint", {}, told)),
+  act && el(`button${kind}`, { type: "button", ariaLabel: `Save ${title}`, onclick: act }, "Save"));
 
 export function downloads(job) {
   const { done, failed } = job.counts;
-  const heavy = Boolean(key.get()) && job.bytes > IN_A_TAB;
-  const choice = (title, told, act) => el("section.choice", {}, el("div", {}, el("h3", {}, title),
-    el("p.hint", {}, told)), act && el("button.primary", { type: "button", onclick: act }, "Save"));
-  dialog("Download", "medium",
+  const closing = new AbortController();
+  const pictures = () => save(`/v1/jobs/${job.id}/archive`, `${job.id}.tar`, { whole: true }).catch(complain);
+  const bring = command(`promptmill download ${job.id} pictures/`);
+  const make = command("");
+  const box = dialog("Download", "medium",
     done > 0 && choice(count(done, "picture"), `One tar of about ${bytes(job.bytes + 1024 * done)}, named by index.`,
-      heavy ? null : () => save(`/v1/jobs/${job.id}/archive`, `${job.id}.tar`, { whole: true }).catch(complain)),
+      heavy(job.bytes) ? null : pictures, ".primary"),
     failed > 0 && choice(count(failed, "failed row"), "JSON lines with their seeds, ready to be submitted again.",
       () => saveFailed(job)),
-    el("section", {}, el("h3", {}, "With metadata, from a terminal"),
-      el("p.hint", {}, "Pictures, metadata.jsonl and failures.jsonl; stops and goes on where it was."),
-      command(`promptmill download ${job.id} pictures/`)));
+    dataset(job, { signal: closing.signal,
+      chosen: (format) => make.say(`promptmill export ${job.id} dataset/ --format ${format}`) }),
+    el("details.more", { open: heavy(job.bytes) }, el("summary", {}, "From a terminal"),
+      el("p.hint", {}, "What was cut off goes on where it was."), make.node, done > 0 && bring.node));
+  box.addEventListener("close", () => closing.abort());
 }

@@ -146,10 +146,10 @@ def file(
 )
 def archive(export_id: str, farm: FarmDep, tenant: TenantDep) -> StreamingResponse:
     """Everything that is sealed, as one tar that unpacks to the dataset."""
-    export, _ = stored.get(farm.db, tenant.id, export_id)
+    export, job = stored.get(farm.db, tenant.id, export_id)
     pieces = datasets.archive(farm, export)
     first = next(pieces)  # a store that is down is an error of its own, not half an archive
-    name = f'attachment; filename="{export.public_id}.tar"'
+    name = f'attachment; filename="{job.public_id}-{export.format}.tar"'
     return StreamingResponse(
         itertools.chain((first,), pieces),
         media_type=tar.CONTENT_TYPE,

@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promptmill.store import control
+from promptmill.store import control, export_plans
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
 from tests.integration.browser import eventually, saved, sideways, tab, working
+from tests.integration.export_kit import work_off
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -157,6 +158,56 @@ def test_failed_rows_are_found_retried_and_downloaded(chromium: Browser, farm: A
         page.get_by_role("button", name="Render 2 images").wait_for()
     assert farm.job(id)["generation"] == 1
     farm.worker.drain()
+
+
+def test_a_dataset_is_chosen_built_and_saved(chromium: Browser, farm: ApiFarm) -> None:
+    """Also of a job with failed rows; what was built is there when the dialog opens again."""
+    id = finished(farm, ["fail one", *(f"tree {n}" for n in range(30))], "for training")
+    with tab(chromium, farm) as page:
+        page.get_by_role("link", name="for training").click()
+        page.get_by_role("button", name="Download", exact=True).click()
+        box = page.get_by_role("dialog")
+        box.get_by_role("button", name="Parquet").click()
+        box.get_by_text("From a terminal").click()
+        box.get_by_text(f"promptmill export {id} dataset/ --format parquet").wait_for()
+        box.get_by_role("button", name="WebDataset").click()
+        box.get_by_role("button", name="Build dataset").click()
+        box.get_by_text("0 of 31 images").wait_for()
+        work_off(farm)
+        box.get_by_text("Ready").wait_for()
+        box.get_by_text("30 pictures, 1 row without one · 1 shard").wait_for()
+        with tarfile.open(fileobj=io.BytesIO(saved(page, "Save dataset"))) as tar:
+            names = tar.getnames()
+        assert {"README.md", "data/train-00000.tar", "00000_failures.jsonl"} < set(names)
+        box.get_by_role("button", name="ImageFolder").click()
+        box.get_by_role("button", name="Build dataset").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Download", exact=True).click()
+        page.get_by_role("dialog").get_by_text("Ready").wait_for()
+    assert [one["format"] for one in exports(farm, id)] == ["webdataset"]
+
+
+def test_an_export_that_failed_says_why_and_is_built_again(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    id = finished(farm, ["a tree"], "broken")
+    farm.http.post(f"/v1/jobs/{id}/exports", json={"format": "webdataset"}).raise_for_status()
+    [number] = export_plans.waiting(farm.db)
+    export_plans.fail(farm.db, number, "the rows are no table")
+    with tab(chromium, farm, start=f"/#/jobs/{id}") as page:
+        page.get_by_role("button", name="Download", exact=True).click()
+        box = page.get_by_role("dialog")
+        box.get_by_text("the rows are no table").wait_for()
+        box.get_by_role("button", name="Build again").click()
+        box.get_by_text("0 of 1 image").wait_for()
+        work_off(farm)
+        box.get_by_text("Ready").wait_for()
+    assert [one["state"] for one in exports(farm, id)] == ["completed", "failed"]
+
+
+def exports(farm: ApiFarm, id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = farm.http.get(f"/v1/jobs/{id}/exports").json()["data"]
+    return found
 
 
 def test_pause_resume_cancel_and_delete(chromium: Browser, farm: ApiFarm) -> None:
