@@ -96,7 +96,6 @@ def open_builder(settings: Settings, engine: Engine) -> Builder:
         lease_seconds=settings.lease_seconds,
         busy=lambda: bool(engine.held()),
         halted=engine.draining.is_set,
-        cache=engine.segments,
     )
 
 

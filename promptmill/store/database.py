@@ -65,6 +65,7 @@ def _sqlite_engine(url: URL) -> Engine:
         pool_size=8,
         max_overflow=32,
         pool_timeout=30,
+        pool_use_lifo=True,  # each connection fills a page cache of its own: few stay warm
         json_serializer=_dumps,
         json_deserializer=orjson.loads,
     )

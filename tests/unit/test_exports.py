@@ -59,7 +59,7 @@ def test_rows_that_are_no_table_are_refused() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1_000_000, 3])
-def test_images_that_are_the_same_are_found_in_shares(
+def test_images_that_are_the_same_are_found_file_by_file(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """Indexes 0 to 9: two requests are alike thrice, one file is there four times."""
@@ -74,8 +74,22 @@ def test_images_that_are_the_same_are_found_in_shares(
                 for i in range(first, first + 5)
             )
 
-    found = duplicates.find(signatures, images=10)
+    found = duplicates.find(signatures(), images=10)
     assert found["request"].report() == {
         "groups": 2, "surplus": 3, "examples": [[0, 2, 9], [1, 6]],
     }  # fmt: skip
     assert found["bytes"].report() == {"groups": 1, "surplus": 3, "examples": [[0, 2, 4, 8]]}
+
+
+def test_of_many_groups_some_are_named_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are the same, and each request is there twice."""
+    monkeypatch.setattr(duplicates, "AT_ONCE", 64)
+    count = 1000
+    signatures = [struct.pack("<QQQQQ", i, i % 500, 7, 3, 3) for i in range(count)]
+    found = duplicates.find(signatures, images=count)
+    assert (found["request"].groups, found["request"].surplus) == (500, 500)
+    assert len(found["request"].examples) == duplicates.EXAMPLES
+    assert all(other == first + 500 for first, other in found["request"].examples)
+    [named] = found["bytes"].examples
+    assert named == list(range(duplicates.NAMED))
+    assert (found["bytes"].groups, found["bytes"].surplus) == (1, count - 1)

@@ -53,7 +53,7 @@ class Builder(threading.Thread):
         self._seconds = lease_seconds
         self._busy = busy
         self._halted = halted
-        self._cache = cache or images.SegmentCache(16 << 20)
+        self._cache = cache or images.SegmentCache(16 << 20)  # not the slots': it reads all once
         self._worked = 0.0
 
     def run(self) -> None:

@@ -103,7 +103,7 @@ class Card:
         """(files, nothing that counts). Each card has a folder of its own in the store."""
         shards = list(self._shards())
         total = _Total(shards)
-        same = duplicates.find(lambda: self._signatures(shards), images=total.images)
+        same = duplicates.find(self._signatures(shards), images=total.images)
         report = {"images": total.images} | {
             "equal_prompt_and_seed": same["request"].report(),
             "equal_bytes": same["bytes"].report(),
