@@ -174,7 +174,7 @@ def test_a_dataset_is_chosen_built_and_saved(chromium: Browser, farm: ApiFarm) -
         box.get_by_role("button", name="Build dataset").click()
         box.get_by_text("0 of 31 images").wait_for()
         work_off(farm)
-        box.get_by_text("Ready").wait_for()
+        box.get_by_text("Ready", exact=True).wait_for()
         box.get_by_text("30 pictures, 1 row without one · 1 shard").wait_for()
         with tarfile.open(fileobj=io.BytesIO(saved(page, "Save dataset"))) as tar:
             names = tar.getnames()
@@ -183,7 +183,7 @@ def test_a_dataset_is_chosen_built_and_saved(chromium: Browser, farm: ApiFarm) -
         box.get_by_role("button", name="Build dataset").wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Download", exact=True).click()
-        page.get_by_role("dialog").get_by_text("Ready").wait_for()
+        page.get_by_role("dialog").get_by_text("Ready", exact=True).wait_for()
     assert [one["format"] for one in exports(farm, id)] == ["webdataset"]
 
 
@@ -201,7 +201,7 @@ def test_an_export_that_failed_says_why_and_is_built_again(
         box.get_by_role("button", name="Build again").click()
         box.get_by_text("0 of 1 image").wait_for()
         work_off(farm)
-        box.get_by_text("Ready").wait_for()
+        box.get_by_text("Ready", exact=True).wait_for()
     assert [one["state"] for one in exports(farm, id)] == ["completed", "failed"]
 
 
