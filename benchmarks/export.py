@@ -6,6 +6,7 @@ images fill every cache; what fewer cost a process is no growth.)"""
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -106,6 +107,7 @@ def measure(name: str, total: int, format: str) -> list[Figure]:
     with stacks.stack(name) as servers:
         farm = servers.farm("stub")
         begun = time.perf_counter()
+        os.environ.update({k: v for k, v in servers.environ.items() if k.startswith("AWS_")})
         db = Database(farm.settings.database)
         ids = prepare(db, farm, sizes)
         print(f"{name}: jobs of {sizes} images made in {time.perf_counter() - begun:.0f} s")
