@@ -131,7 +131,9 @@ def saturation(
     name: str, client: Client, named: Mapping[int, str], batches: Sequence[int], *, workers: int
 ) -> list[Figure]:
     """Shorter and shorter batches: the highest rate, and the processors that each part keeps
-    busy at it. What saturates first is the part that has none left to take."""
+    busy at it. What saturates first is the part that has none left to take; where processors
+    are idle meanwhile, it is what no processor hurries: commits that wait for the disk, one
+    after the other on SQLite."""
     figures, best, busy = [], 0.0, {}
     for steps in batches:
         found, spent = rate(client, named, steps=steps, seconds=6.0, workers=workers)
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args(arguments).quick
-    counts, batches = ((1, 4), (200,)) if quick else ((1, 8, 64), (1000, 500, 250))
+    counts, batches = ((1, 4), (200,)) if quick else ((1, 8, 64), (500, 250))
     print(f"scale: up to {counts[-1]} sleeping workers")
     figures = [f for name in stacks.NAMES for f in measure(name, counts, batches)]
     show("scale", figures, **stacks.DURABILITY, batch=BATCH)
