@@ -21,7 +21,8 @@ from typing import Any
 from benchmarks import results
 
 ALWAYS = ("compress", "farm", "ingest", "interactive", "queue", "scale", "soak", "status")
-ASKED_FOR = ("gpu", "peers")  # gpu runs by itself where there is one
+# By `--only`: export for its length, peers for what it installs; gpu runs where there is one.
+ASKED_FOR = ("export", "gpu", "peers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
