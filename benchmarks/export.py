@@ -48,6 +48,11 @@ class Memory:
     def usual(self, name: str) -> float:
         return statistics.median(self.seen[name])
 
+    def drift(self, name: str) -> float:
+        """From the first half of the looks to the second."""
+        looks, half = self.seen[name], len(self.seen[name]) // 2
+        return statistics.median(looks[half:]) - statistics.median(looks[:half] or looks)
+
     def peak(self, name: str) -> float:
         return max(self.seen[name])
 
@@ -142,6 +147,7 @@ def _growth(name: str, sizes: Sequence[int], memories: Sequence[Memory]) -> list
             Figure(f"{name}: {who}, {sizes[0]:,} images, usually", small.usual(who), "MB"),
             Figure(f"{name}: {who}, {sizes[0]:,} images, at most", small.peak(who), "MB"),
             Figure(f"{name}: {who} grew until {sizes[1]:,}, usually", grew, "MB", AIM, "lower"),
+            Figure(f"{name}: {who}, from its first half on", large.drift(who), "MB", AIM, "lower"),
             Figure(f"{name}: {who} grew until {sizes[1]:,}, at most", higher, "MB", PEAK, "lower"),
         ]
     return figures
