@@ -4,7 +4,8 @@ there is too little, and what of it decides a bit of a picture."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from promptmill import errors
@@ -32,6 +33,22 @@ def choose(device: str) -> str:
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
     return chosen
+
+
+@contextmanager
+def inference(device: str) -> Iterator[None]:
+    """Computes without gradients, and on the CPU so that the place of an image in its batch
+    decides no bit of it; on a GPU each element is computed by itself."""
+    import torch
+
+    with torch.inference_mode():
+        if device.startswith("cuda"):
+            yield
+            return
+        from worker.generators import tails
+
+        with tails.Tailless():  # type: ignore[no-untyped-call]
+            yield
 
 
 def name(device: str) -> str:

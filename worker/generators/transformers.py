@@ -124,7 +124,7 @@ class Autoregressive:
             raise errors.Error(f"{self.name} is not loaded")
         steps = self._family.tokens(items[0].width, items[0].height)
         sample = Sampler(items, steps=steps, device=self._device, watch=self.watch)
-        with torch.inference_mode():
+        with devices.inference(self._device):
             made = self._family.draw(items, self._prompts, sample)
             scaled = ((made.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pixels: Pixels = scaled.contiguous().cpu().numpy()
