@@ -77,8 +77,8 @@ class BlobStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        """All objects whose key starts with `prefix`, any order; sha256 and metadata may
-        be empty."""
+        """All objects whose key starts with `prefix`, and what a writer that died left of one,
+        any order; sha256 and metadata may be empty."""
         ...
 
     def delete(self, keys: Iterable[str]) -> None:

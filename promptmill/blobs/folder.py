@@ -32,6 +32,7 @@ from promptmill.blobs import CHUNK, New, Stored, check_key
 
 SYNCS = 16  # at once: a journal merges them into one commit
 BATCH = 64  # objects synced together, each with an open file
+SHA = "[0-9a-f]" * 16  # of a note's name
 RACES = 100  # each is won as soon as no deletion falls between two system calls
 
 
@@ -70,8 +71,11 @@ class DirBlobs:
         with contextlib.ExitStack() as stack:
             drafts = [stack.enter_context(self._draft([new.data])) for new in objects]
             list(self._syncs.map(os.fsync, [draft.fd for draft in drafts]))
+            folders = {self._path(new.key).parent for new in objects}
+            for folder in folders:
+                _make_folder(folder)  # before any note, which `list` finds beside it
             stored = [self._link(new, draft) for new, draft in zip(objects, drafts, strict=True)]
-            for folder in {self._path(new.key).parent for new in objects}:
+            for folder in folders:
                 _sync_folder(folder)
             return stored
 
@@ -79,6 +83,7 @@ class DirBlobs:
         check_key(key)
         with _outage(self.root), self._draft(pieces) as draft:
             os.fsync(draft.fd)
+            _make_folder(self._path(key).parent)
             stored = self._link(New(key, b"", content_type), draft)
             _sync_folder(self._path(key).parent)
             return stored
@@ -200,7 +205,7 @@ class DirBlobs:
                 yield piece
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        """Walks only the folder that `prefix` lies in."""
+        """Walks only the folder that `prefix` lies in. A note alone counts, with size 0."""
         hidden = any(part.startswith(".") for part in prefix.split("/"))
         base = self.root if hidden else self.root / prefix.rpartition("/")[0]
         with _outage(self.root):
@@ -208,6 +213,7 @@ class DirBlobs:
                 names[:] = [name for name in names if not name.startswith(".")]
                 paths = [Path(folder, name) for name in files]
                 yield from self._matching(paths, prefix)
+                yield from self._unborn(Path(folder), set(files), prefix)
 
     def _matching(self, paths: Iterable[Path], prefix: str) -> Iterator[Stored]:
         for path in paths:
@@ -216,6 +222,15 @@ class DirBlobs:
                 with contextlib.suppress(FileNotFoundError):  # deleted since
                     stat = path.stat()
                     yield Stored(key=key, size=stat.st_size, sha256="", modified=stat.st_mtime)
+
+    def _unborn(self, folder: Path, born: set[str], prefix: str) -> Iterator[Stored]:
+        """The notes whose writer has not linked, or died before it could link, its object."""
+        notes = self._meta / folder.relative_to(self.root)
+        for note in notes.glob(f"*.{SHA}") if notes.is_dir() else ():
+            key = (folder / note.stem).relative_to(self.root).as_posix()
+            if note.stem not in born and key.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    yield Stored(key=key, size=0, sha256="", modified=note.stat().st_mtime)
 
     def delete(self, keys: Iterable[str]) -> None:
         with _outage(self.root):
@@ -274,7 +289,7 @@ class DirBlobs:
 
     def _notes(self, key: str) -> Iterator[Path]:
         place = self._meta / key
-        return place.parent.glob(f"{place.name}.{'[0-9a-f]' * 16}")
+        return place.parent.glob(f"{place.name}.{SHA}")
 
 
 def _write_all(fd: int, data: bytes) -> None:

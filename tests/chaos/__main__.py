@@ -1,9 +1,11 @@
 """`python -m tests.chaos [--minutes 30] [--seed N] [--stack embedded|fleet|both]`: chaos on
-real processes; prints its report, and ends with status 1 where an invariant did not hold."""
+real processes; prints its report, and ends with status 1 where an invariant did not hold,
+with the logs of every process below build/chaos."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from tests.chaos.world import World
 from tests.conftest import scrub
 
 ALONE = 0.4  # of the time
+KEPT = Path("build/chaos")
 
 
 def main() -> int:
@@ -47,6 +50,12 @@ def main() -> int:
             found = run.go(
                 alone=seconds * ALONE, mixed=seconds * (1 - ALONE), backlog=given.backlog
             )
+            if found.violations:
+                kept = KEPT / f"{stack}-{given.seed}"
+                kept.mkdir(parents=True, exist_ok=True)
+                for log in world.farm.folder.glob("*.log"):
+                    shutil.copy(log, kept)
+                say(f"the logs are kept in {kept}")
         totals.add(found)
     print(write(totals))
     return 1 if totals.violations else 0

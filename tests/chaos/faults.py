@@ -134,6 +134,19 @@ def postgres_kill(world: World, random: Random) -> Iterator[None]:
     world.database.start()
 
 
+@fault("postgres.hole", (2.0, 7.0), only="fleet")
+def postgres_hole(world: World, random: Random) -> Iterator[None]:
+    assert world.tables is not None
+    yield from _moody(world.tables, Mood.HOLE)
+
+
+@fault("postgres.mute", (1.0, 4.0), only="fleet")
+def postgres_mute(world: World, random: Random) -> Iterator[None]:
+    """Every commit happens and nobody hears of it."""
+    assert world.tables is not None
+    yield from _moody(world.tables, Mood.MUTE)
+
+
 @fault("sqlite.busy", (1.0, 13.0), only="embedded")
 def sqlite_busy(world: World, random: Random) -> Iterator[None]:
     """A foreign writer keeps its transaction open, at times beyond the busy timeout."""

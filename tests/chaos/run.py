@@ -37,6 +37,7 @@ class Run:
         self.seed = seed
         self._say = say
         self._checked: set[str] = set()
+        self._over = threading.Event()  # the strikers go no further
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def go(self, *, alone: float, mixed: float, backlog: int) -> Totals:
@@ -80,13 +81,18 @@ class Run:
         self.load.start(backlog=backlog, largest=backlog)
         deadline = time.monotonic() + seconds
         strikers = [
-            threading.Thread(target=self._strike, args=(kinds, n, deadline), name=f"striker-{n}")
+            threading.Thread(
+                target=self._strike, args=(kinds, n, deadline), name=f"striker-{n}", daemon=True
+            )
             for n in range(STRIKERS)
         ]
         for striker in strikers:
             striker.start()
-        for striker in strikers:
-            striker.join()
+        try:
+            for striker in strikers:
+                striker.join()
+        finally:
+            self._over.set()
         self.load.stop()
         self._settle()
         repairs, lost = self._repairs() - repaired, self._losses() - before
@@ -96,7 +102,8 @@ class Run:
     def _strike(self, kinds: list[Fault], number: int, deadline: float) -> None:
         random = Random(f"{self.seed} striker {number}")
         while time.monotonic() < deadline or self.totals.faults < LEAST:
-            time.sleep(random.uniform(*PAUSE))
+            if self._over.wait(random.uniform(*PAUSE)):
+                return
             kind = random.choice(kinds)
             with self._locks[kind.hits], self._noting(f"mixed, {kind.name}"):
                 self._suffer(kind, random)
@@ -119,10 +126,13 @@ class Run:
         wait_until(
             lambda: self._recovered(flying, led=led),
             seconds=RECOVERY,
-            what=f"recovery from {kind.name}",
+            what=lambda: self._told(f"recovery from {kind.name}"),
         )
         self.totals.recovery[kind.name].append(time.monotonic() - healed)
         self._say(f"  {kind.name} for {lasts:.1f} s, back {time.monotonic() - healed:.1f} s later")
+
+    def _told(self, what: str) -> str:
+        return f"{what}: {'; '.join(self.world.ails()) or 'it ails of nothing now'}"
 
     def _recovered(self, flying: list[Span], *, led: float) -> bool:
         """led: when a leader must have spoken after."""
@@ -141,7 +151,7 @@ class Run:
 
     def _settle(self) -> None:
         """Every job ends, and each keeps the invariants."""
-        wait_until(self.world.well, seconds=RECOVERY, what="the farm is well")
+        wait_until(self.world.well, seconds=RECOVERY, what=lambda: self._told("the farm is well"))
         found = Invariants(self.world.farm)
         for job in self.load.jobs.keys() - self._checked:
             with contextlib.suppress(AssertionError):  # of_job says what it is instead

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import sqlalchemy as sa
 
+from promptmill import errors
 from promptmill.queue import RedisQueue
 from tests.chaos.keeper import Keeper
 from tests.chaos.links import Link
@@ -21,6 +23,7 @@ from tests.e2e.farm import Farm, Process
 from tests.servers import PostgresServer, RedisServer, S3Server, ValkeyServer, wait_until
 
 LEASE_SECONDS = 3
+LED_SECONDS = 3.0
 DISK_BYTES = 3 << 30  # of the embedded stack's own file system; memory is used as it fills
 Span = tuple[int, int, int]  # lane, first position, position behind the last
 
@@ -48,6 +51,8 @@ class World:
         self.disk: Path | None = None
         self.database: PostgresServer | None = None
         self.storage: Link | None = None
+        self.tables: Link | None = None
+        self.looked_at = ""  # the database behind its link
         self._workers = workers
         self._open = ExitStack()
 
@@ -84,7 +89,7 @@ class World:
         )
         self.farm.start(workers=self._workers)
         stack.enter_context(Keeper(self.farm, thaws=None))
-        self.looker = _engine(self.farm.settings.database)
+        self.looker = _engine(self.looked_at or self.farm.settings.database)
         stack.callback(self.looker.dispose)
         self.spy = RedisQueue(f"unix://{self.queue.socket}", "stub")
         stack.callback(self.spy.close)
@@ -92,13 +97,17 @@ class World:
 
     def _fleet(self, stack: ExitStack) -> dict[str, str]:
         self.database = stack.enter_context(PostgresServer())
+        self.tables = stack.enter_context(Link(self.database.port))
         objects = stack.enter_context(S3Server())
         self.storage = stack.enter_context(Link(objects.ports["s3.port"]))
         env = objects.new_bucket().fresh().env()
+        self.looked_at = self.database.new_database()
         return {
             **env,
             "PROMPTMILL_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.storage.port}",
-            "PROMPTMILL_DATABASE_URL": self.database.new_database(),
+            "PROMPTMILL_DATABASE_URL": self.looked_at.replace(
+                f":{self.database.port}/", f":{self.tables.port}/"
+            ),
         }
 
     def _embedded(self, stack: ExitStack) -> dict[str, str]:
@@ -119,12 +128,27 @@ class World:
     # what can be seen from outside
 
     def well(self) -> bool:
-        """The API is ready, a control process leads, and the queue is filled."""
+        return not self.ails()
+
+    def ails(self) -> list[str]:
+        """What keeps it from this: the API is ready, a control process leads, and the queue
+        is filled."""
+        found = []
         try:
-            ready = self.farm.http.get("/readyz", timeout=2).status_code == 200
-        except Exception:
-            return False
-        return ready and self.led_at() > time.time() - 3 and self.spy.epoch() is not None
+            answer = self.farm.http.get("/readyz", timeout=5)
+            if answer.status_code != 200:
+                found.append(f"/readyz: {answer.text[:300]}")
+        except httpx.HTTPError as error:
+            found.append(f"/readyz: {error!r}")
+        silence = time.time() - self.led_at()
+        if silence > LED_SECONDS:
+            found.append(f"no control process has led for {silence:.0f} s")
+        try:
+            if self.spy.epoch() is None:
+                found.append("the queue is not filled")
+        except errors.RedisDown as error:
+            found.append(str(error))
+        return found
 
     def led_at(self) -> float:
         """When a leader last said so."""

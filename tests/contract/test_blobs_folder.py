@@ -61,7 +61,6 @@ def crash(root: Path, before: str, data: str) -> None:
 def test_killed_before_its_link_nothing_is_there(store: DirBlobs, root: Path) -> None:
     crash(root, "link", "dead")
     assert store.head("j/1.png") is None
-    assert list(store.list("")) == []
     made = store.create("j/1.png", b"alive", content_type=PNG, metadata={"seed": "2"})
     assert made.created
     there = store.head("j/1.png")
@@ -69,6 +68,19 @@ def test_killed_before_its_link_nothing_is_there(store: DirBlobs, root: Path) ->
     assert there.metadata == {"seed": "2"}
     store.delete(["j/1.png"])
     assert files(root) == []  # the dead writer's bytes and notes too
+
+
+def test_what_was_killed_before_its_link_is_listed_until_it_is_deleted(
+    store: DirBlobs, root: Path
+) -> None:
+    """Else its note would stay for as long as the folder."""
+    store.create("j/2.png", b"another", content_type=PNG, metadata={})
+    crash(root, "link", "dead")
+    assert {o.key: o.size for o in store.list("j/")} == {"j/1.png": 0, "j/2.png": 7}
+    assert [o.key for o in store.list("j/2")] == ["j/2.png"]
+    store.delete(["j/1.png"])
+    assert [o.key for o in store.list("")] == ["j/2.png"]
+    assert [p for p in files(root) if "1.png" in p] == []
 
 
 def test_killed_after_its_link_it_is_adopted_with_its_metadata(store: DirBlobs, root: Path) -> None:
