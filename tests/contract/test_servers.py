@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,16 @@ def test_a_server_dies_with_its_starter() -> None:
     for leftover in sorted(Path(directory).rglob("*"), reverse=True):
         leftover.rmdir() if leftover.is_dir() else leftover.unlink()
     Path(directory).rmdir()
+
+
+def test_a_server_outlives_the_thread_that_started_it() -> None:
+    with ValkeyServer() as server:
+        restart = threading.Thread(target=server.restart)
+        restart.start()
+        restart.join()
+        time.sleep(0.2)
+        assert server.running
+        assert server.ready()
 
 
 def _alive(pid: int) -> bool:

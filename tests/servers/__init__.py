@@ -1,8 +1,8 @@
 """Real servers for tests, started by the tests themselves: Valkey, Redis, Postgres and an
 S3 (SeaweedFS). Each is a plain class with start, stop, kill, restart; none knows pytest.
 
-A server dies with the thread that started it (Linux: PR_SET_PDEATHSIG), so that a killed
-test run leaves nothing running: start servers from a thread that outlives their use."""
+A server dies with the process that started it (Linux: PR_SET_PDEATHSIG), so that a killed
+test run leaves nothing running."""
 
 from tests.servers.base import (
     MissingServerError,

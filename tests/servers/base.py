@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
@@ -34,6 +35,9 @@ if sys.platform == "linux":
         os._exit(1)
 os.execv(command[0], command)
 """
+# The kernel ties the child to the thread that made it, and whoever asks for a server may be
+# a thread that ends before: one that lasts as long as the process makes them all.
+_launcher = ThreadPoolExecutor(1, thread_name_prefix="launcher")
 
 
 class MissingServerError(RuntimeError):
@@ -108,7 +112,8 @@ class Server:
         uid, gid = (self.owner.pw_uid, self.owner.pw_gid) if self.owner else (-1, -1)
         launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(uid), str(gid)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = _launcher.submit(
+                subprocess.Popen,
                 [*launch, *self.command()],
                 cwd=self.directory,
                 env={
@@ -118,7 +123,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the tests only: they stop it
-            )
+            ).result()
 
     def _answers_before(self, deadline: float) -> bool:
         while self.running and time.monotonic() < deadline:
