@@ -7,28 +7,24 @@ holds the hash, so two writers of one key can never mix one's bytes with the oth
 metadata. The sha256 itself is never trusted from a file: `head` reads the object and
 computes it. Metadata outlives the death of any process; it is not synced (that would
 double the cost of a write), so after a power cut an object may be found with none, never
-with another's. A temporary file is locked while its writer lives; `delete` and `probe`
-remove those of the dead."""
+with another's. `delete` and `probe` remove the temporary files of dead writers."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from promptmill import errors
-from promptmill.blobs import CHUNK, New, Stored, check_key
+from promptmill.blobs import CHUNK, New, Stored, check_key, folder_faults
+from promptmill.blobs.folder_drafts import Draft, Drafts
 
 SYNCS = 16  # at once: a journal merges them into one commit
 BATCH = 64  # objects synced together, each with an open file
@@ -36,20 +32,10 @@ SHA = "[0-9a-f]" * 16  # of a note's name
 RACES = 100  # each is won as soon as no deletion falls between two system calls
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """Bytes under a temporary name."""
-
-    fd: int
-    path: Path
-    sha256: str
-    size: int
-
-
 class DirBlobs:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._tmp = self.root / ".tmp"
+        self._drafts = Drafts(self.root / ".tmp")
         self._meta = self.root / ".meta"
         self._syncs = ThreadPoolExecutor(SYNCS, thread_name_prefix="blob-sync")
 
@@ -62,14 +48,14 @@ class DirBlobs:
         for new in objects:
             check_key(new.key)
         stored: list[Stored] = []
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             for at in range(0, len(objects), BATCH):
                 stored += self._create_batch(objects[at : at + BATCH])
         return stored
 
     def _create_batch(self, objects: Sequence[New]) -> list[Stored]:
         with contextlib.ExitStack() as stack:
-            drafts = [stack.enter_context(self._draft([new.data])) for new in objects]
+            drafts = [stack.enter_context(self._drafts.of([new.data])) for new in objects]
             list(self._syncs.map(os.fsync, [draft.fd for draft in drafts]))
             folders = {self._path(new.key).parent for new in objects}
             for folder in folders:
@@ -81,39 +67,14 @@ class DirBlobs:
 
     def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
         check_key(key)
-        with _outage(self.root), self._draft(pieces) as draft:
+        with folder_faults.outage(self.root), self._drafts.of(pieces) as draft:
             os.fsync(draft.fd)
             _make_folder(self._path(key).parent)
             stored = self._link(New(key, b"", content_type), draft)
             _sync_folder(self._path(key).parent)
             return stored
 
-    @contextlib.contextmanager
-    def _draft(self, pieces: Iterable[bytes]) -> Iterator[_Draft]:
-        """The bytes under a temporary name, locked, not yet synced."""
-        fd, path = self._locked_file()
-        try:
-            sha256, size = hashlib.sha256(), 0
-            for piece in pieces:
-                sha256.update(piece)
-                size += len(piece)
-                _write_all(fd, piece)
-            yield _Draft(fd, path, sha256.hexdigest(), size)
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(fd)
-
-    def _locked_file(self) -> tuple[int, Path]:
-        while True:
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            fd, name = tempfile.mkstemp(dir=self._tmp)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                os.fchmod(fd, 0o644)
-                return fd, Path(name)
-            os.close(fd)  # taken for a dead one before it was locked
-
-    def _link(self, new: New, draft: _Draft) -> Stored:
+    def _link(self, new: New, draft: Draft) -> Stored:
         """Gives the draft its name, or adopts what has it. Tried again where a deletion
         prunes the folder at that moment."""
         for _ in range(RACES):
@@ -123,7 +84,7 @@ class DirBlobs:
                 _make_folder(self._path(new.key).parent)
         return self._link_once(new, draft)
 
-    def _link_once(self, new: New, draft: _Draft) -> Stored:
+    def _link_once(self, new: New, draft: Draft) -> Stored:
         path, sha256 = self._path(new.key), draft.sha256
         note = self._note(new.key, sha256)
         self._write_note(note, new)
@@ -150,19 +111,11 @@ class DirBlobs:
     def _write_note(self, note: Path, new: New) -> None:
         text = json.dumps({"content_type": new.content_type, "metadata": dict(new.metadata)})
         note.parent.mkdir(parents=True, exist_ok=True)
-        fd, draft = self._locked_file()
-        try:
-            _write_all(fd, text.encode("ascii"))
-            draft.replace(note)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
+        self._drafts.put(note, text.encode("ascii"))
 
     def head(self, key: str) -> Stored | None:
         check_key(key)
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             try:
                 return self._describe(key)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -186,7 +139,7 @@ class DirBlobs:
 
     def stream(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         check_key(key)
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             try:
                 file = self._path(key).open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -195,7 +148,7 @@ class DirBlobs:
 
     def _pieces(self, file: io.FileIO, offset: int, length: int | None) -> Iterator[bytes]:
         left = length
-        with file, _outage(self.root):
+        with file, folder_faults.outage(self.root):
             file.seek(offset)
             while left is None or left > 0:
                 piece = file.read(CHUNK if left is None else min(CHUNK, left))
@@ -208,7 +161,7 @@ class DirBlobs:
         """Walks only the folder that `prefix` lies in. A note alone counts, with size 0."""
         hidden = any(part.startswith(".") for part in prefix.split("/"))
         base = self.root if hidden else self.root / prefix.rpartition("/")[0]
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             for folder, names, files in os.walk(base, onerror=_unless_gone):
                 names[:] = [name for name in names if not name.startswith(".")]
                 paths = [Path(folder, name) for name in files]
@@ -233,7 +186,7 @@ class DirBlobs:
                     yield Stored(key=key, size=0, sha256="", modified=note.stat().st_mtime)
 
     def delete(self, keys: Iterable[str]) -> None:
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             folders = set()
             for key in keys:
                 path = self._path(check_key(key))
@@ -244,7 +197,7 @@ class DirBlobs:
                 folders.add(path.parent)
             for folder in folders:
                 self._prune(folder)
-            self._remove_dead_drafts()
+            self._drafts.remove_dead()
 
     def _prune(self, folder: Path) -> None:
         """Removes a folder that has become empty, its notes, and such folders above it."""
@@ -256,23 +209,14 @@ class DirBlobs:
             shutil.rmtree(self._meta / folder.relative_to(self.root), ignore_errors=True)
             folder = folder.parent
 
-    def _remove_dead_drafts(self) -> None:
-        for path in self._tmp.glob("*"):
-            with (
-                contextlib.suppress(FileNotFoundError, BlockingIOError),
-                path.open("rb") as file,
-            ):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-
     def url(self, key: str, *, expires: float, filename: str | None = None) -> str | None:
         return None
 
     def probe(self) -> None:
-        with _outage(self.root):
+        with folder_faults.outage(self.root):
             _make_folder(self.root)
-            self._remove_dead_drafts()
-            with self._draft([b"promptmill"]) as draft:
+            self._drafts.remove_dead()
+            with self._drafts.of([b"promptmill"]) as draft:
                 os.fsync(draft.fd)
                 twin = draft.path.with_suffix(".link")
                 os.link(draft.path, twin)
@@ -290,12 +234,6 @@ class DirBlobs:
     def _notes(self, key: str) -> Iterator[Path]:
         place = self._meta / key
         return place.parent.glob(f"{place.name}.{SHA}")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _read_note(note: Path) -> dict[str, str]:
@@ -326,27 +264,3 @@ def _make_folder(folder: Path) -> None:
 def _unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EACCES: "this user may not write there: change its owner",
-    errno.EPERM: "this user may not write or hard-link there: change its owner or file system",
-    errno.EROFS: "it is read-only",
-    errno.EMFILE: "this process has too many open files: raise ulimit -n",
-    errno.ENOTSUP: "this file system has no hard links",
-    errno.EMLINK: "this file system has no hard links",
-}
-
-
-@contextlib.contextmanager
-def _outage(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, str(error))
-        raise errors.StorageDown(
-            f"cannot store objects in {root}: {remedy}, or point PROMPTMILL_STORAGE_URL"
-            " (or PROMPTMILL_DATA_DIR) elsewhere"
-        ) from error

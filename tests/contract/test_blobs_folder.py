@@ -15,6 +15,7 @@ import pytest
 from promptmill import errors
 from promptmill.blobs import New
 from promptmill.blobs.folder import DirBlobs
+from promptmill.blobs.folder_drafts import Drafts
 
 PNG = "image/png"
 
@@ -138,13 +139,11 @@ def test_stopped_in_the_middle_of_a_deletion_it_is_found_again(
 
 
 def test_drafts_of_the_living_are_left_alone(store: DirBlobs, root: Path) -> None:
-    other = DirBlobs(root)
-    with store._draft([b"being written"]) as draft:
-        other.probe()
-        other.delete(["nothing"])
+    with Drafts(root / ".tmp").of([b"being written"]) as draft:
+        store.probe()
+        store.delete(["nothing"])
         assert draft.path.exists()
     assert not draft.path.exists()
-    other.close()
 
 
 def test_lost_or_damaged_notes_cost_metadata_only(store: DirBlobs, root: Path) -> None:
