@@ -249,7 +249,8 @@ def endpoint() -> Iterator[str]:
 
 def in_process(endpoint: str, home: Path, code: str, **more: str) -> str:
     """A fresh process, since the library reads its environment once; its output."""
-    env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **more}
+    online = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}  # another test's
+    env = {**online, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **more}
     env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100,
