@@ -116,18 +116,19 @@ class Invariants:
         return self.blobs.read(key) if self.blobs.head(key) else b""
 
     def orphans(self, id: str) -> list[Violation]:
-        """2: an object of the job that no row names."""
+        """2: an object of the job's generations that no row names. Its sources and exports are
+        not made by a generation."""
         named = self.farm.query(
             "SELECT DISTINCT key FROM images WHERE key LIKE :prefix", prefix=f"jobs/{id}/%"
         )
-        there = {o.key for o in self.blobs.list(f"jobs/{id}/")} | self._noted(id)
+        there = {o.key for o in self.blobs.list(f"jobs/{id}/g")} | self._noted(id)
         return [Violation("orphan", id, key) for key in there - {row["key"] for row in named}]
 
     def _noted(self, id: str) -> set[str]:
         """The keys of which a folder keeps metadata beside the objects."""
         root = Path(self.farm.settings.storage.removeprefix("file://"))
         notes = root / ".meta"
-        found = (path for path in (notes / "jobs" / id).rglob("*") if path.is_file())
+        found = (path for path in (notes / "jobs" / id).glob("g*/**/*") if path.is_file())
         return {path.relative_to(notes).with_suffix("").as_posix() for path in found}
 
     def leftovers(self) -> list[Violation]:
