@@ -151,19 +151,29 @@ def load(folder: Path) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
+def save(judge: Judge, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in judge.state_dict().items()}, path)
+
+
+def parser(description: str, *, out: Path, steps: int) -> argparse.ArgumentParser:
+    """What a training command takes."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--data", type=Path, default=Path("data/emoji"))
+    made.add_argument("--out", type=Path, default=out)
+    made.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    made.add_argument("--steps", type=int, default=steps)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train the judge on OpenMoji.")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
-    parser.add_argument("--out", type=Path, default=Path("data/judge"))
-    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
-    parser.add_argument("--steps", type=int, default=3000)
-    options = parser.parse_args(arguments)
+    command = parser("Train the judge on OpenMoji.", out=Path("data/judge"), steps=3000)
+    options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
     pictures, concept = data.judged(options.data, given.pictures.concepts)
     judge = train(pictures, concept, given.texts.named, steps=options.steps)
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in judge.state_dict().items()}, options.out / FILE)
+    save(judge, options.out / FILE)
     shown, named = given.pictures, given.texts.named
     told = {"openmoji": (ranks(vectors(judge, pictures), named, concept) < 1).float().mean().item()}
     rank = ranks(vectors(judge, shown.pictures), named, shown.concept)

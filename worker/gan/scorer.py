@@ -4,7 +4,6 @@ enough to look at every picture that is rendered. Its weights do not ship yet.""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from promptmill import errors
@@ -72,12 +71,9 @@ def auc(right: Tensor, wrong: Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train the scorer on the vendors' pictures.")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
-    parser.add_argument("--out", type=Path, default=Path("data/scorer"))
-    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
-    parser.add_argument("--steps", type=int, default=2000)
-    options = parser.parse_args(arguments)
+    description = "Train the scorer on the vendors' pictures."
+    command = judge.parser(description, out=Path("data/scorer"), steps=2000)
+    options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
     shown = given.pictures
@@ -89,9 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=options.steps,
         widths=WIDTHS,
     )
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_file(state, options.out / FILE)
+    judge.save(network, options.out / FILE)
 
 
 if __name__ == "__main__":
