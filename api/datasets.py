@@ -85,9 +85,5 @@ def _without_end(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 def _sealed(farm: Farm, export: Export) -> Iterator[Shard]:
     yield from stored.sealed(farm.db, export.id, after=None, limit=1, cards=True)[0]
-    after: int | None = None
-    more = True
-    while more:
-        found, more = stored.sealed(farm.db, export.id, after=after, limit=PAGE)
-        yield from found
-        after = found[-1].number if found else after
+    for page in stored.walk(farm.db, export.id, limit=PAGE):
+        yield from page

@@ -3,6 +3,7 @@ flat however many there are."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -50,19 +51,9 @@ def _header(job: records.Job) -> dict[str, Any]:
 
 
 def _done(farm: Farm, job: records.Job) -> Iterator[records.Image]:
-    after: int | None = None
-    more = True
-    while more:
-        found, more = stored_images.page(
-            farm.db,
-            job,
-            after=after,
-            limit=PAGE,
-            states=[jobs.ImageState.DONE],
-            cache=farm.segments,
-        )
-        yield from found
-        after = found[-1].item.index if found else after
+    done = [jobs.ImageState.DONE]
+    pages = stored_images.walk(farm.db, job, limit=PAGE, states=done, cache=farm.segments)
+    return itertools.chain.from_iterable(pages)
 
 
 def _line(image: records.Image, *, prompts: bool) -> dict[str, Any]:

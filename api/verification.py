@@ -4,6 +4,7 @@ index of the image it checks, and compared byte for byte; and the repair of thos
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import secrets
 from collections.abc import Iterator
@@ -168,19 +169,9 @@ def _chosen(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> Iter
 
 
 def _done(farm: Farm, job: records.Job) -> Iterator[records.Image]:
-    after: int | None = None
-    more = True
-    while more:
-        page, more = stored_images.page(
-            farm.db,
-            job,
-            after=after,
-            limit=PAGE,
-            states=[jobs.ImageState.DONE],
-            cache=farm.segments,
-        )
-        yield from page
-        after = page[-1].item.index if page else None
+    done = [jobs.ImageState.DONE]
+    pages = stored_images.walk(farm.db, job, limit=PAGE, states=done, cache=farm.segments)
+    return itertools.chain.from_iterable(pages)
 
 
 def pairs(

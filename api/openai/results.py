@@ -89,20 +89,9 @@ class Results:
             yield list(group)
 
     def _pages(self, states: list[ImageState] | None) -> Iterator[list[records.Image]]:
-        after: int | None = None
-        while True:
-            found, more = stored_images.page(
-                self._farm.db,
-                self._job,
-                after=after,
-                limit=PAGE,
-                states=states,
-                cache=self._farm.segments,
-            )
-            yield found
-            if not more:
-                return
-            after = found[-1].item.index
+        return stored_images.walk(
+            self._farm.db, self._job, limit=PAGE, states=states, cache=self._farm.segments
+        )
 
     def _read(self, page: list[records.Image]) -> Iterator[Told]:
         """With the bytes of those that are to be sent inline, several read at a time."""

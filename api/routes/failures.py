@@ -53,18 +53,13 @@ def failed_rows(
 
 def _lines(farm: Farm, job: records.Job, code: str | None) -> Iterator[bytes]:
     """A page of lines at a time; one piece at the least."""
-    after: int | None = None
-    more = True
-    while more:
-        found, more = stored_images.page(
-            farm.db,
-            job,
-            after=after,
-            limit=schemas.MAX_PAGE,
-            states=[jobs.ImageState.FAILED],
-            code=code,
-            cache=farm.segments,
-        )
-        yield b"".join(rows.line_of(image, job.public_id) for image in found)
-        after = found[-1].item.index if found else None
-        more = more and bool(found)
+    pages = stored_images.walk(
+        farm.db,
+        job,
+        limit=schemas.MAX_PAGE,
+        states=[jobs.ImageState.FAILED],
+        code=code,
+        cache=farm.segments,
+    )
+    for page in pages:
+        yield b"".join(rows.line_of(image, job.public_id) for image in page)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -194,6 +194,16 @@ def sealed(
         query = select(shards).where(*where, s.number > start).order_by(s.number).limit(limit + 1)
     found = [to_shard(row) for row in db.read(lambda conn: conn.execute(query).all())]
     return found[:limit], len(found) > limit
+
+
+def walk(db: Database, export_id: int, *, limit: int) -> Iterator[list[Shard]]:
+    """The sealed shards by number, `limit` at a time, each page read when it is asked for."""
+    after: int | None = None
+    more = True
+    while more:
+        found, more = sealed(db, export_id, after=after, limit=limit)
+        yield found
+        after = found[-1].number if found else after
 
 
 def find_file(db: Database, export: Export, name: str) -> File | None:

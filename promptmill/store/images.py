@@ -17,7 +17,7 @@ from promptmill.store.caching import read_segments as _read_segments
 from promptmill.store.commits import Committed, commit
 from promptmill.store.database import Database
 from promptmill.store.gaps import gaps
-from promptmill.store.pages import page, to_image
+from promptmill.store.pages import page, to_image, walk
 from promptmill.tables import DONE, images
 from promptmill.tables import jobs as job_table
 
@@ -33,6 +33,7 @@ __all__ = [
     "get",
     "page",
     "relocate",
+    "walk",
 ]
 _KEYS_AT_ONCE: Final = 5000
 _SPANS: Final = 200  # in one statement

@@ -92,6 +92,24 @@ def page(
     return _images(db, held, job, found[:limit]), len(found) > limit
 
 
+def walk(
+    db: Database,
+    job: Job,
+    *,
+    limit: int,
+    states: Sequence[ImageState] | None = None,
+    code: str | None = None,
+    cache: SegmentCache | None = None,
+) -> Iterator[list[Image]]:
+    """Every page in turn, each read when it is asked for; an empty one where there is none."""
+    after: int | None = None
+    more = True
+    while more:
+        found, more = page(db, job, after=after, limit=limit, states=states, code=code, cache=cache)
+        yield found
+        after = found[-1].item.index if found else after
+
+
 def _plain(conn: Connection, cache: SegmentCache, job: Job, first: int, last: int) -> list[Place]:
     return places(conn, cache, job.id, first=first, last=last) if first <= last else []
 
