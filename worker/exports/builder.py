@@ -19,7 +19,8 @@ from promptmill.store import export_shards, images
 from promptmill.store import exports as stored
 from promptmill.store.database import Database
 from worker.exports.card import Card
-from worker.exports.shard import Build, Interrupted, Place
+from worker.exports.shard import Build
+from worker.exports.task import Interrupted, Place, Task
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ class Builder(threading.Thread):
         _, job = stored.get(self._db, None, export.public_id)
         place = Place(self._blobs, export, job)
         kind = Card if shard.kind is Kind.CARD else Build
-        made = kind(self._db, place, shard, cache=self._cache, step=lambda: self._step(claim))
-        files, summary = made.run()
+        task = Task(self._db, place, shard, self._cache, step=lambda: self._step(claim))
+        files, summary = kind(task).run()
         sealed = export_shards.seal(self._db, shard, files, summary)
         failpoints.reach("export.sealed")
         told = {"export": export.public_id, "shard": shard.number}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +16,9 @@ from promptmill.blobs import gather
 from promptmill.exports import ITEM_COLUMNS, Column, Export, File, Format, Shard
 from promptmill.store import exports as stored
 from promptmill.store import images
-from promptmill.store.database import Database
 from worker.exports import duplicates
-from worker.exports.shard import SIGNATURE, Place
+from worker.exports.shard import SIGNATURE
+from worker.exports.task import Task
 
 SAMPLES: Final = 36
 GRID: Final = 12  # pictures in a row
@@ -82,22 +82,10 @@ without a picture, `NNNNN_stats.json` is the last file of a shard: one without i
 
 
 class Card:
-    """Makes the card of an export. step: called now and then; it may raise `Interrupted`."""
+    """Makes the card of an export."""
 
-    def __init__(
-        self,
-        db: Database,
-        place: Place,
-        shard: Shard,
-        *,
-        cache: images.SegmentCache,
-        step: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._place = place
-        self._shard = shard
-        self._cache = cache
-        self._step = step
+    def __init__(self, task: Task) -> None:
+        self._task = task
 
     def run(self) -> tuple[list[File], dict[str, Any]]:
         """(files, nothing that counts). Each card has a folder of its own in the store."""
@@ -109,36 +97,34 @@ class Card:
             "equal_bytes": same["bytes"].report(),
         }
         grid = self._grid(shards, total.images)
-        readme = _readme(self._place.job, self._place.export, total, same, len(shards))
+        readme = _readme(self._task.place.job, self._task.place.export, total, same, len(shards))
         made = {
             "duplicates.json": (json.dumps(report, indent=4) + "\n").encode(),
             "sample.png": grid,
             "README.md": readme.encode(),
         }
-        self._step()
-        folder = f"cards/{-self._shard.number:03d}"
+        self._task.step()
+        folder = f"cards/{-self._task.shard.number:03d}"
         files = [
-            (name, self._place.put(f"{folder}/{name}", data)) for name, data in made.items() if data
+            (name, self._task.place.put(f"{folder}/{name}", data))
+            for name, data in made.items()
+            if data
         ]
         return [File(name, f.key, f.bytes, f.sha256) for name, f in files], {}
 
     def _shards(self) -> Iterator[Shard]:
-        after: int | None = None
-        more = True
-        while more:
-            found, more = stored.sealed(self._db, self._place.export.id, after=after, limit=LATEST)
-            yield from found
-            after = found[-1].number if found else after
-            self._step()
+        for page in stored.walk(self._task.db, self._task.place.export.id, limit=LATEST):
+            yield from page
+            self._task.step()
 
     def _signatures(self, shards: Sequence[Shard]) -> Iterator[bytes]:
         for shard in shards:
             if shard.summary.get("successes"):
-                self._step()
+                self._task.step()
                 yield self._of_shard(shard)
 
     def _of_shard(self, shard: Shard) -> bytes:
-        place = self._place
+        place = self._task.place
         [file] = [file for file in shard.files if file.name.endswith("_stats.json")]
         key = file.key.replace(exports.stats_name(shard), f"signatures/{shard.name}.bin")
         return place.blobs.read(key)
@@ -147,12 +133,12 @@ class Card:
         """Pictures from all over the export, in index order; nothing when it has none."""
         chosen = list(self._chosen(shards, images_))
         found = (
-            images.get(self._db, self._place.job, index, cache=self._cache)
+            images.get(self._task.db, self._task.place.job, index, cache=self._task.cache)
             for index in sorted(chosen)
         )
         pictures = [
             (data, image.item.prompt)
-            for image, data in gather.pictures(self._place.blobs, found)
+            for image, data in gather.pictures(self._task.place.blobs, found)
             if data is not None
         ]
         if not pictures:

@@ -7,55 +7,20 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from promptmill import exports, failpoints, jobs, keys, records
-from promptmill.blobs import BlobStore, gather, tar
-from promptmill.exports import Column, Export, File, Kind, Shard
+from promptmill import exports, failpoints, jobs, records
+from promptmill.blobs import gather, tar
+from promptmill.exports import Column, File, Kind
 from promptmill.store import images
-from promptmill.store.database import Database
 from worker.exports import formats
+from worker.exports.task import Task
 
 PAGE: Final = 500  # images looked up at once
 TEXTS: Final = 200  # different error messages that statistics tell
 SIGNATURE: Final = struct.Struct("<Q16s16s")  # index, hash of the request, of the bytes
-_CONTENT_TYPES: Final = {
-    "tar": tar.CONTENT_TYPE,
-    "parquet": "application/vnd.apache.parquet",
-    "json": "application/json",
-    "jsonl": "application/x-ndjson",
-    "bin": "application/octet-stream",
-    "md": "text/markdown; charset=utf-8",
-    "png": "image/png",
-}
-
-
-class Interrupted(Exception):
-    """The claim is lost, or the worker stops."""
-
-
-@dataclass(slots=True)
-class Place:
-    """Where the files of an export go. An object that is there is the work of another builder
-    of the same shard, from the same rows: it is adopted, and counts as it is."""
-
-    blobs: BlobStore
-    export: Export
-    job: records.Job
-
-    def put(self, name: str, data: bytes) -> File:
-        return self.offer(name, data)[0]
-
-    def offer(self, name: str, data: bytes) -> tuple[File, bool]:
-        """The file that is there now, and whether these bytes are the ones."""
-        key = keys.export_file(
-            self.job.output, self.job.public_id, self.export.public_id, name=name
-        )
-        kind = _CONTENT_TYPES[name.rpartition(".")[2]]
-        stored = self.blobs.create(key, data, content_type=kind, metadata={})
-        return File(name, stored.key, stored.size, stored.sha256), stored.created
 
 
 @dataclass(slots=True)
@@ -94,33 +59,21 @@ class Tally:
 
 
 class Build:
-    """Makes one shard. step: called after every few images; it may raise `Interrupted`."""
+    """Makes one shard."""
 
-    def __init__(
-        self,
-        db: Database,
-        place: Place,
-        shard: Shard,
-        *,
-        cache: images.SegmentCache,
-        step: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._place = place
-        self._shard = shard
-        self._cache = cache
-        self._step = step
-        self._columns: tuple[Column, ...] = place.export.columns or ()
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._columns: tuple[Column, ...] = task.place.export.columns or ()
         self._tally = Tally()
         self._failures: list[str] = []
         self._signatures = bytearray()
 
     def run(self) -> tuple[list[File], dict[str, Any]]:
         """(files, statistics). Raises `errors.Unavailable`, `Interrupted`."""
-        job, export, shard = self._place.job, self._place.export, self._shard
+        job, export, shard = self._task.place.job, self._task.place.export, self._task.shard
         extension = job.output.extension()
         writer = formats.writer(export.format, self._columns, extension=extension, shard=shard.name)
-        for image, data in gather.pictures(self._place.blobs, self._images()):
+        for image, data in gather.pictures(self._task.place.blobs, self._images()):
             if data is None or hashlib.sha256(data).digest() != image.sha256:
                 self._lost(image, "missing" if data is None else "damaged")
             else:
@@ -128,7 +81,7 @@ class Build:
         return self._put(writer)
 
     def _put(self, writer: formats.Writer) -> tuple[list[File], dict[str, Any]]:
-        place, shard = self._place, self._shard
+        place, shard = self._task.place, self._task.shard
         files = []
         if self._tally.done:
             files.append(place.put(exports.data_name(shard, place.export.format), writer.close()))
@@ -137,7 +90,7 @@ class Build:
         if self._failures:
             lines = "".join(self._failures).encode()
             files.append(place.put(exports.failures_name(shard), lines))
-        self._step()
+        self._task.step()
         failpoints.reach("export.put")
         stats = self._stats(files)
         mark, ours = place.offer(exports.stats_name(shard), _pretty(stats))
@@ -148,10 +101,12 @@ class Build:
 
     def _images(self) -> Iterator[records.Image]:
         """The done images; the failed ones go into their list on the way."""
-        shard, job = self._shard, self._place.job
+        shard, job = self._task.shard, self._task.place.job
         for first in range(shard.first, shard.end, PAGE):
             limit = min(PAGE, shard.end - first)
-            found, _ = images.page(self._db, job, after=first - 1, limit=limit, cache=self._cache)
+            found, _ = images.page(
+                self._task.db, job, after=first - 1, limit=limit, cache=self._task.cache
+            )
             for image in found:
                 if image.generation is None or not shard.low < image.generation <= shard.high:
                     continue
@@ -159,7 +114,7 @@ class Build:
                     self._failed(image)
                 else:
                     yield image
-            self._step()
+            self._task.step()
 
     def _sample(self, image: records.Image, data: bytes) -> formats.Sample:
         text = image.expanded_prompt or image.item.prompt
@@ -171,7 +126,7 @@ class Build:
     def _info(self, image: records.Image) -> dict[str, Any]:
         described = tar.describe(
             image.item,
-            model=self._place.job.model,
+            model=self._task.place.job.model,
             fingerprint=image.fingerprint or "",
             sha256=image.sha256.hex() if image.sha256 else "",
             score=image.score,
@@ -199,7 +154,7 @@ class Build:
     def _stats(self, files: list[File]) -> dict[str, Any]:
         """In the terms of img2dataset, whose readers then know what to do with it; the times
         are those of rendering, so that building again gives the same."""
-        tally, shard = self._tally, self._shard
+        tally, shard = self._tally, self._task.shard
         failed = sum(tally.codes.values())
         return {
             "shard": shard.number,
