@@ -135,6 +135,9 @@ def _apply(conn: Connection, export: Export, step: _Step) -> bool:
         "faults": 0,
         "files": [],
         "summary": {},
+        "images": 0,
+        "failed": 0,
+        "bytes": 0,
     }
     if step.shards:
         conn.execute(insert(shards), [{**fresh, **shard} for shard in step.shards])

@@ -89,6 +89,9 @@ def seal(db: Database, shard: Shard, files: Sequence[File], summary: Mapping[str
             "state": ShardState.SEALED.value,
             "files": [asdict(file) for file in files],
             "summary": dict(summary),
+            "images": int(summary.get("successes", 0)),
+            "failed": int(summary.get("failed", 0)),
+            "bytes": sum(file.bytes for file in files),
             "sealed_at": db.now(),
             "leased_until": None,
         }

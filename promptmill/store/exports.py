@@ -162,22 +162,15 @@ def page(
 
 
 def progress(db: Database, export_id: int) -> Progress:
-    """Summed over its sealed shards."""
-
-    def work(conn: Connection) -> Progress:
-        s = shards.c
-        query = select(s.state, s.kind, s.files, s.summary).where(s.export_id == export_id)
-        sealed = planned = images = failed = size = 0
-        for row in conn.execute(query):
-            planned += row.kind != Kind.CARD.value
-            if row.state == ShardState.SEALED.value:
-                sealed += row.kind != Kind.CARD.value
-                images += int(row.summary.get("successes", 0))
-                failed += int(row.summary.get("failed", 0))
-                size += sum(int(file["bytes"]) for file in row.files)
-        return Progress(sealed, planned, images, failed, size)
-
-    return db.read(work)
+    """Summed over its sealed shards; those not sealed have nothing yet."""
+    s = shards.c
+    counted = s.kind != Kind.CARD.value
+    query = select(
+        func.count().filter(counted, s.state == ShardState.SEALED.value),
+        func.count().filter(counted),
+        *(func.coalesce(func.sum(column), 0) for column in (s.images, s.failed, s.bytes)),
+    ).where(s.export_id == export_id)
+    return Progress(*map(int, db.read(lambda conn: conn.execute(query).one())))
 
 
 def sealed(

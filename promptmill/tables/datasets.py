@@ -48,6 +48,10 @@ export_shards = Table(
     Column("leased_until", Double),
     Column("files", JSON, nullable=False),
     Column("summary", JSON, nullable=False),
+    # out of these two, to be summed at every look at the export
+    Column("images", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
     Column("sealed_at", Double),
     partial_index(
         "ix_export_shards_open", "export_id", "number", where="state IN ('planned', 'building')"
