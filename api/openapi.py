@@ -5,13 +5,16 @@ they answer with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 
 from api.schemas import Failure
 from promptmill import errors
+
+FORM = "multipart/form-data"
+UPLOADED = {"type": "string", "format": "binary"}  # a field that is a file
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "head"})
 _ENVELOPE = "#/components/schemas/Failure"
@@ -46,6 +49,12 @@ def complete(document: dict[str, Any]) -> None:
 def failures(*kinds: type[errors.Error]) -> dict[int | str, dict[str, Any]]:
     """For the `responses` of a route: answers that no rule here gives it."""
     return {kind.status: _failure(kind) for kind in kinds}
+
+
+def form(fields: Mapping[str, Any], *, required: Sequence[str]) -> dict[str, Any]:
+    """For the `openapi_extra` of a route that reads a multipart form by itself."""
+    schema = {"type": "object", "required": list(required), "properties": dict(fields)}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
 
 
 def _answers(path: str, method: str, operation: dict[str, Any]) -> None:

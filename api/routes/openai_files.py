@@ -25,29 +25,19 @@ router = APIRouter(prefix="/v1/files", tags=["openai"])
 
 MOST_FILES = 10_000  # in one page
 
-_UPLOAD: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"enum": list(files.PURPOSES)},
-                        "expires_after[anchor]": {"enum": ["created_at"]},
-                        "expires_after[seconds]": {
-                            "type": "integer",
-                            "minimum": files.LEAST_SECONDS,
-                            "maximum": files.MOST_SECONDS,
-                        },
-                    },
-                }
-            }
+_UPLOAD = openapi.form(
+    {
+        "file": openapi.UPLOADED,
+        "purpose": {"enum": list(files.PURPOSES)},
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": files.LEAST_SECONDS,
+            "maximum": files.MOST_SECONDS,
         },
-    }
-}
+    },
+    required=["file", "purpose"],
+)
 
 
 @router.post(

@@ -43,24 +43,14 @@ async def generations(
     return await _answer(request, farm, tenant, asked, key=idempotency_key)
 
 
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompt"],
-                    "properties": {
-                        **EditRequest.model_json_schema()["properties"],
-                        "image": {"type": "string", "format": "binary"},
-                        "mask": {"type": "string", "format": "binary"},
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM = openapi.form(
+    {
+        **EditRequest.model_json_schema()["properties"],
+        "image": openapi.UPLOADED,
+        "mask": openapi.UPLOADED,
+    },
+    required=["image", "prompt"],
+)
 
 
 @router.post(
