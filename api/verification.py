@@ -94,6 +94,7 @@ def create(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> recor
         defaults={},
         output=replace(job.output, packing="image"),
         metadata={VERIFIES: job.public_id, "repair": wanted.repair},
+        verifies=job.id,
     )
     begun = stored_submissions.begin(farm.db, head, idempotency_key=None)
     upload = cast(records.Upload, begun)  # without a key there is no replay

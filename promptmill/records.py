@@ -46,6 +46,7 @@ class NewJob:
     fingerprint: str | None = None  # pinned
     expires_at: float | None = None
     recipe: Mapping[str, Any] | None = None  # the template and its variables, as given
+    verifies: int | None = None  # the job whose images it renders again
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,22 +246,38 @@ def entomb(conn: Connection, job: Job, now: float) -> None:
 
 def delete(db: Database, tenant_id: int | None, public_id: str) -> Job:
     """Deletes a job: its rows go, a tombstone stays until its objects are swept twice. A
-    live job is cancelled first, and deleted by control once no lease holds it."""
+    live job is cancelled first, and deleted by control once no lease holds it. The jobs that
+    verify it hold its prompts and pictures again: they are deleted with it."""
 
-    def work(conn: Connection) -> Job:
+    def work(conn: Connection) -> list[Job]:
         job = rows.find_locked(conn, tenant_id, public_id)
-        if job.state in LIVE:
-            mark = update(table).where(table.c.id == job.id).values(deleted_at=db.now())
-            conn.execute(mark)
-            return _cancel(conn, job, db.now())
-        entomb(conn, job, db.now())
-        return job
+        found = [job, *_verifying(conn, [job.id])]
+        return [_bury(conn, one, db.now()) for one in found]
 
-    job = db.write(work)
-    if job.state not in LIVE:
-        erasing.erase(db, job.id, erasing.EVERYTHING, budget=_ERASE_SECONDS)
+    buried = db.write(work)
+    over = [job for job in buried if job.state not in LIVE]
+    for job in over:
+        erasing.erase(db, job.id, erasing.EVERYTHING, budget=_ERASE_SECONDS / len(over))
+    if over:
         db.scrub()
+    return buried[0]
+
+
+def _bury(conn: Connection, job: Job, now: float) -> Job:
+    """Makes a locked job a tombstone, or has control do it once the job is cancelled."""
+    if job.state in LIVE:
+        conn.execute(update(table).where(table.c.id == job.id).values(deleted_at=now))
+        return _cancel(conn, job, now)
+    entomb(conn, job, now)
     return job
+
+
+def _verifying(conn: Connection, job_ids: Sequence[int]) -> list[Job]:
+    """The jobs that verify these, and those that verify them, locked."""
+    query = select(table.c.id).where(table.c.verifies.in_(job_ids), ~rows.is_tombstone())
+    locked = [rows.lock(conn, id) for id in conn.scalars(query.order_by(table.c.id)).all()]
+    found = [job for job in locked if job is not None]
+    return [*found, *_verifying(conn, [job.id for job in found])] if found else []
 
 
 def renderable(db: Database, pairs: Mapping[int, int]) -> set[int]:

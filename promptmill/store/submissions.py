@@ -33,6 +33,7 @@ def new_public_id() -> str:
 def _head(job: NewJob, now: float) -> dict[str, Any]:
     return {
         "tenant_id": job.tenant_id,
+        "verifies": job.verifies,
         "name": job.name,
         "model": job.model,
         "priority": job.priority.value,
@@ -55,10 +56,13 @@ def begin(
 ) -> Upload | Replay:
     """Reserves the key and makes a job in state receiving. A key whose job was received
     answers `Replay`; one whose upload has been silent for `silent_after` seconds is taken
-    over, its segments deleted. Raises `errors.InProgress` while that upload lives."""
+    over, its segments deleted. Raises `errors.InProgress` while that upload lives, and
+    `errors.NotFound` when the job that it verifies is deleted."""
 
     def work(conn: Connection) -> Upload | Replay:
         now = db.now()
+        if job.verifies is not None:
+            _require_undeleted(conn, job.verifies)
         fresh = {
             **_head(job, now),
             "public_id": new_public_id(),
@@ -79,6 +83,14 @@ def begin(
     if isinstance(begun, Upload) and begun.epoch > 0:
         erasing.erase(db, begun.job_id, erasing.SUBMISSION)
     return begun
+
+
+def _require_undeleted(conn: Connection, job_id: int) -> None:
+    """Locked: whoever deletes that job later finds the one that is begun here."""
+    if rows.lock(conn, job_id) is None or conn.scalar(
+        select(table.c.deleted_at).where(table.c.id == job_id)
+    ):
+        raise errors.NotFound("the job to verify was deleted")
 
 
 def _known(

@@ -26,6 +26,7 @@ jobs = Table(
     Column("id", Id, primary_key=True),
     Column("public_id", Text, nullable=False, unique=True),
     Column("tenant_id", Id, nullable=False),
+    Column("verifies", Id),  # the job whose images it renders again; deleted with it
     Column("name", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -57,6 +58,7 @@ jobs = Table(
     Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
     partial_index("ix_jobs_live", "state", "tenant_id", where=LIVE),
     partial_index("ix_jobs_deleted", "id", where="deleted_at IS NOT NULL"),
+    partial_index("ix_jobs_verifies", "verifies", where="verifies IS NOT NULL"),
     partial_index("ix_jobs_unswept", "id", where="swept < ended"),
     sqlite_autoincrement=True,
 )

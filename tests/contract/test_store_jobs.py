@@ -245,6 +245,24 @@ def test_a_live_job_is_cancelled_first_and_deleted_by_control(db: Database) -> N
     assert images.fetch(db, kit.spans(db, job), images.SegmentCache()) == []
 
 
+def test_those_that_verify_a_job_are_deleted_with_it(db: Database) -> None:
+    job, other = secret_job(db), kit.submit(db, 1)
+    live = kit.submit(db, 1, verifies=job.id)
+    receiving = kit.begin(db, verifies=live.id)
+    jobs.cancel(db, 1, job.public_id)
+    control.finish_cancelling(db, job.id)
+    jobs.delete(db, 1, job.public_id)
+    assert kit.now(db, live).state is JobState.CANCELLING
+    with pytest.raises(errors.Conflict):
+        kit.fill(db, receiving, kit.items(3))
+    control.finish_cancelling(db, live.id)
+    left, _ = jobs.page(db, 1, after=None, limit=9)
+    assert [one.id for one in left] == [other.id]
+    assert len(control.tombstones(db)) == 3
+    with pytest.raises(errors.NotFound):
+        kit.begin(db, verifies=job.id)
+
+
 def test_an_upload_can_be_deleted(db: Database) -> None:
     upload = kit.begin(db, key="k")
     kit.fill(db, upload, kit.items(2000))

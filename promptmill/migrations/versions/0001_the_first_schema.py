@@ -103,6 +103,7 @@ def upgrade() -> None:
         sa.Column("id", Id, nullable=False),
         sa.Column("public_id", sa.Text(), nullable=False),
         sa.Column("tenant_id", Id, nullable=False),
+        sa.Column("verifies", Id, nullable=True),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -139,6 +140,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_live", "jobs", ["state", "tenant_id"], **where(LIVE))
     op.create_index("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"])
     op.create_index("ix_jobs_unswept", "jobs", ["id"], **where("swept < ended"))
+    op.create_index("ix_jobs_verifies", "jobs", ["verifies"], **where("verifies IS NOT NULL"))
     op.create_table(
         "lanes",
         sa.Column("id", Id, nullable=False),
