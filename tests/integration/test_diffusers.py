@@ -17,7 +17,7 @@ import pytest
 from promptmill import errors
 from promptmill.jobs import Item
 from tests import checkpoints
-from worker.generators import diffusers, registry
+from worker.generators import diffusers_pixels, registry
 from worker.generators.base import Input, Pixels
 from worker.generators.diffusers import Diffusers
 from worker.outcomes import REJECTED, Fault, Picture
@@ -109,13 +109,13 @@ def test_an_image_is_the_same_to_the_last_bit_in_every_place(
     """Compared before they are rounded to bytes, which hides most differences. The width of 37
     in the text encoder is no whole number of vectors."""
     made: list[Any] = []
-    to_bytes = diffusers._bytes_of
+    to_bytes = diffusers_pixels.bytes_of
 
     def spy(images: Any) -> Pixels:
         made.append(images.clone())
         return to_bytes(images)
 
-    monkeypatch.setattr(diffusers, "_bytes_of", spy)
+    monkeypatch.setattr(diffusers_pixels, "bytes_of", spy)
     prompts = [f"a house by the sea {'and a cat ' * k}" for k in (0, 1, 5, 6)]
     items = [replace(ITEM, prompt=prompt, seed=k) for k, prompt in enumerate(prompts)]
     for item, other in itertools.pairwise([*items, items[0]]):

@@ -4,31 +4,25 @@ inpainting where the pipeline has them. Nothing is imported before `load`."""
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from promptmill import errors, models
+from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
+from worker.generators import adapters, diffusers_offers, diffusers_pixels, hub, quantization
 from worker.generators import device as devices
-from worker.generators import hub, offers, quantization
 from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Watch
 from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
 from worker.generators.options import Options
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 log = logging.getLogger(__name__)
 
-MOST_STEPS, MOST_GUIDANCE = 200, 50.0
-BUCKET = ("task", "width", "height", "steps", "guidance", "strength")
 COMPONENTS = ("transformer", "unet")  # the large part of a pipeline, by its attribute
 
 
@@ -64,11 +58,11 @@ class Diffusers:
         pipe = devices.run(lambda: self._read(diffusers, plan).to(self._device))
         pipe.set_progress_bar_config(disable=True)
         self._pipes = _pipes(diffusers, pipe)
-        adapters = self._load_loras(pipe)
+        loras = self._load_loras(pipe)
         if plan.compiled:
             _compile(pipe)
-        self.caps = _caps(self._pipes, self.options, self._possible())
-        weights = [self.checkpoint.digest(), self.checkpoint.revision, adapters]
+        self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
+        weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
         where = [devices.name(self._device), *_versions()]
         self._fingerprint = _hash(["diffusers", plan.name, plan.compiled, *weights, *where])
         if not self._steady():
@@ -145,7 +139,7 @@ class Diffusers:
         """Name → digest of each adapter, all loaded and none active."""
         digests: dict[str, str] = {}
         for name, place in self.options.loras.items():
-            path = _lora(place)
+            path = adapters.find(place)
             try:
                 pipe.load_lora_weights(
                     str(path.parent), weight_name=path.name, adapter_name=name,
@@ -198,7 +192,7 @@ class Diffusers:
         first = items[0]
         self._activate(first.lora)
         pipe = self._pipes[first.task]
-        arguments = self._arguments(pipe, items) | _given(first, inputs)
+        arguments = self._arguments(pipe, items) | diffusers_pixels.given(first, inputs)
         if first.task in ("img2img", "inpaint"):
             arguments["strength"] = first.strength
             # at least one step must be left of what the strength takes away
@@ -206,9 +200,9 @@ class Diffusers:
             arguments["num_inference_steps"] = max(first.steps, least)
         with devices.inference(self._device):
             made = pipe(**arguments)
-        pixels = _bytes_of(made.images)
+        pixels = diffusers_pixels.bytes_of(made.images)
         if inputs and inputs[0].mask is not None:
-            pixels = _keep_outside(pixels, inputs)
+            pixels = diffusers_pixels.keep_outside(pixels, inputs)
         flagged = getattr(made, "nsfw_content_detected", None)
         if flagged and any(flagged):
             found = {k: "the checkpoint's safety checker" for k, bad in enumerate(flagged) if bad}
@@ -218,7 +212,7 @@ class Diffusers:
     def _arguments(self, pipe: Any, items: Sequence[Item]) -> dict[str, Any]:
         import torch
 
-        first, known = items[0], _signature(pipe)
+        first, known = items[0], diffusers_offers.signature(pipe)
         arguments: dict[str, Any] = {
             "prompt": [item.prompt for item in items],
             "generator": [
@@ -292,74 +286,6 @@ def _pipes(diffusers: Any, pipe: Any) -> dict[str, Any]:
     return found
 
 
-def _caps(pipes: Mapping[str, Any], options: Options, possible: tuple[str, ...]) -> Caps:
-    pipe = next(iter(pipes.values()))
-    known, scale = _signature(pipe), int(getattr(pipe, "vae_scale_factor", 8))
-    steps, guidance = usual(pipe)
-    sizes = options.sizes or offers.sizes(_side(pipe, scale), max(8, scale * 2))
-    parameters = ["steps"]
-    if "guidance_scale" in known and guidance is not None:
-        parameters.append("guidance")
-        # a second guidance beside the first means that the negative prompt needs that one
-        if "negative_prompt" in known and "true_cfg_scale" not in known:
-            parameters.append("negative_prompt")
-    if {"img2img", "inpaint"} & set(pipes):
-        parameters.append("strength")
-    if options.loras:
-        parameters.append("lora")
-    weight = guidance or 0.0
-    return Caps(
-        sizes=sizes,
-        tasks=tuple(pipes),
-        parameters=tuple(parameters),
-        steps=options.steps or (1, steps, max(MOST_STEPS, steps)),
-        guidance=options.guidance or (0.0, weight, max(MOST_GUIDANCE, weight)),
-        batch_shapes=options.batch_shapes,
-        quantizations=possible,
-        batch_invariant=False,
-        bucket_fields=(*BUCKET, "lora") if options.loras else BUCKET,
-        budget=sizes[0][0] * sizes[0][1] * options.batch_shapes[-1],
-        loras=tuple(options.loras),
-        cost=0.05 * steps,
-    )
-
-
-def usual(pipe: Any) -> tuple[int, float | None]:
-    """(steps, guidance) that suit the checkpoint: those of its distillation, told by its
-    scheduler and configuration, else the pipeline's own. Guidance None: it takes none."""
-    known, scheduler = _signature(pipe), pipe.scheduler
-    kind, spacing = type(scheduler).__name__, scheduler.config.get("timestep_spacing")
-    unet, transformer = getattr(pipe, "unet", None), getattr(pipe, "transformer", None)
-    if kind == "LCMScheduler":
-        embedded = unet is not None and unet.config.get("time_cond_proj_dim")
-        return 4, 8.5 if embedded else 1.0
-    if kind == "SCMScheduler":
-        return 2, _default(known, "guidance_scale", 4.5)
-    if unet is not None and kind.startswith("Euler") and spacing == "trailing":
-        return 1, 0.0
-    if transformer is not None and transformer.config.get("guidance_embeds") is False:
-        return 4, None
-    return int(_default(known, "num_inference_steps", 30)), _default(known, "guidance_scale", None)
-
-
-def _default(known: Mapping[str, inspect.Parameter], name: str, missing: Any) -> Any:
-    held = known[name].default if name in known else None
-    return held if isinstance(held, int | float) else missing
-
-
-def _signature(pipe: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(pipe).__call__).parameters
-
-
-def _side(pipe: Any, scale: int) -> int:
-    """Pixels of a side of the square that the checkpoint was made for."""
-    for part in (getattr(pipe, "unet", None), getattr(pipe, "transformer", None)):
-        held = getattr(getattr(part, "config", None), "sample_size", None)
-        if isinstance(held, int):
-            return held * scale
-    return int(getattr(pipe, "default_sample_size", 1024 // scale) or 64) * scale
-
-
 def _made_for_inpainting(found: Checkpoint) -> bool:
     """Whether the network takes the mask and the masked picture as further channels."""
     return found.config("unet", "config.json").get("in_channels") == 9
@@ -372,21 +298,6 @@ def _variant(folder: Path) -> str:
     return "" if plain else next((parts[-2] for parts in names if len(parts) == 3), "")
 
 
-def _lora(place: str) -> Path:
-    """The adapter's file. Raises `errors.Error` unless there is exactly one."""
-    path = (
-        hub.cached(models.served_name(place), place.partition("@")[2] or None)
-        if place.startswith(models.HUB)
-        else Path(place).expanduser()
-    )
-    if path.is_file() and path.suffix == ".safetensors":
-        return path
-    found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    if len(found) != 1:
-        raise errors.Error(f"an adapter must be one .safetensors file, {place} has {len(found)}")
-    return found[0]
-
-
 def _compile(pipe: Any) -> None:
     """The large component's repeated blocks once, or all of it with CUDA graphs."""
     part = next(getattr(pipe, name) for name in COMPONENTS if getattr(pipe, name, None))
@@ -394,40 +305,6 @@ def _compile(pipe: Any) -> None:
         part.compile_repeated_blocks(fullgraph=True)
     else:
         part.compile(mode="reduce-overhead")
-
-
-def _given(first: Item, inputs: Sequence[Input]) -> dict[str, Any]:
-    """The sources and masks as the pipelines take them."""
-    from PIL import Image
-
-    if not inputs:
-        return {}
-    found: dict[str, Any] = {"image": [Image.fromarray(one.pixels) for one in inputs]}
-    masks = [one.mask for one in inputs if one.mask is not None]
-    if first.task == "inpaint":
-        if len(masks) != len(inputs):
-            raise ValueError("inpainting needs a mask")
-        found["mask_image"] = [Image.fromarray(mask) for mask in masks]
-    return found
-
-
-def _bytes_of(images: Tensor) -> Pixels:
-    """uint8 [B, H, W, 3] of floats [B, 3, H, W] from 0 to 1."""
-    import torch
-
-    scaled = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels: Pixels = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return pixels
-
-
-def _keep_outside(pixels: Pixels, inputs: Sequence[Input]) -> Pixels:
-    """The source's own pixels wherever the mask does not ask for new ones."""
-    import numpy as np
-
-    sources = np.stack([one.pixels for one in inputs])
-    masks = np.stack([one.mask for one in inputs if one.mask is not None])
-    kept: Pixels = np.where(masks[..., None] > 127, pixels, sources)
-    return kept
 
 
 def _versions() -> list[str]:
