@@ -1,10 +1,11 @@
-"""`python -m tests.chaos.counted worker`: a worker whose stub notes every image before it
-renders it, in the file that the variable RENDERS names: one that is killed has noted what it
-wasted."""
+"""`python -m tests.chaos.counted worker`: a worker whose stub notes every forward pass before
+it begins, in the file that the variable RENDERS names: one that is killed has noted what it
+wasted. A line holds the number of images, the time, and the first words of the prompts."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,12 @@ class Counted(Stub):
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Padding repeats an item: it is counted once."""
-        os.write(self._notes, b"%d\n" % len({id(item) for item in items}))
+        count, words = (
+            len({id(item) for item in items}),
+            {w for i in items for w in i.prompt.split()[:1]},
+        )
+        note = f"{count} {time.time():.3f} {' '.join(sorted(words))}\n"
+        os.write(self._notes, note.encode())
         return super().generate(items, inputs)
 
 

@@ -19,24 +19,13 @@ from promptmill import errors
 from promptmill.queue import RedisQueue
 from tests.chaos.keeper import Keeper
 from tests.chaos.links import Link
-from tests.e2e.farm import Farm, Process
+from tests.e2e.counted import CountedFarm
 from tests.servers import PostgresServer, RedisServer, S3Server, ValkeyServer, wait_until
 
 LEASE_SECONDS = 3
 LED_SECONDS = 3.0
 DISK_BYTES = 3 << 30  # of the embedded stack's own file system; memory is used as it fills
 Span = tuple[int, int, int]  # lane, first position, position behind the last
-
-
-class CountedFarm(Farm):
-    """Its workers note what they render."""
-
-    def run(self, command: str, **env: str) -> Process:
-        name = f"{command}-{len(self.processes)}.log"
-        module = "tests.chaos.counted" if command == "worker" else "promptmill"
-        process = Process(command, {**self.env, **env}, self.folder / name, module)
-        self.processes.append(process)
-        return process
 
 
 class World:
@@ -47,7 +36,6 @@ class World:
         self.stack = stack
         self.folder = folder
         self.armed = folder / "failpoints"
-        self.renders = folder / "renders"
         self.disk: Path | None = None
         self.database: PostgresServer | None = None
         self.storage: Link | None = None
@@ -72,7 +60,6 @@ class World:
 
     def _build(self, stack: ExitStack) -> None:
         self.armed.mkdir(parents=True)
-        self.renders.touch()
         fleet = self.stack == "fleet"
         self.queue = stack.enter_context(RedisServer() if fleet else ValkeyServer())
         self.wire = stack.enter_context(Link(str(self.queue.socket)))
@@ -80,7 +67,6 @@ class World:
         self.farm = stack.enter_context(
             CountedFarm(
                 self.folder / "farm",
-                RENDERS=str(self.renders),
                 PROMPTMILL_REDIS_URL=f"redis://127.0.0.1:{self.wire.port}/0",
                 PROMPTMILL_FAILPOINTS=f"@{self.armed}",
                 PROMPTMILL_LEASE_SECONDS=str(LEASE_SECONDS),
@@ -185,7 +171,7 @@ class World:
             return connection.execute(sa.text(statement), values).scalar()
 
     def rendered(self) -> int:
-        return sum(map(int, self.renders.read_bytes().split()))
+        return self.farm.rendered()
 
     def logged(self, command: str, event: str) -> int:
         logs = (p.text() for p in self.farm.processes if p.command == command)

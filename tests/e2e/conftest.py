@@ -16,7 +16,8 @@ from tests.servers import Bucket, PostgresServer, RedisServer, ValkeyServer
 
 @dataclass
 class Stack:
-    """Servers of one story. make: a farm on them, its processes not yet started."""
+    """Servers of one story. make: a farm on them, its processes not yet started; of another
+    kind when its class is given."""
 
     queue: ValkeyServer | RedisServer
     database: PostgresServer | None
@@ -29,9 +30,9 @@ def embedded(tmp_path: Path) -> Iterator[Stack]:
     with ExitStack() as stack:
         queue = stack.enter_context(ValkeyServer())
 
-        def make(**options: str) -> Farm:
+        def make(kind: type[Farm] = Farm, **options: str) -> Farm:
             return stack.enter_context(
-                Farm(tmp_path / "farm", **{"PROMPTMILL_REDIS_URL": queue.url, **options})
+                kind(tmp_path / "farm", **{"PROMPTMILL_REDIS_URL": queue.url, **options})
             )
 
         yield Stack(queue, None, make)
@@ -49,8 +50,8 @@ def fleet(tmp_path: Path, s3: Bucket) -> Iterator[Stack]:
             "PROMPTMILL_DATABASE_URL": database.new_database(),
         }
 
-        def make(**options: str) -> Farm:
-            return stack.enter_context(Farm(tmp_path / "farm", **{**servers, **options}))
+        def make(kind: type[Farm] = Farm, **options: str) -> Farm:
+            return stack.enter_context(kind(tmp_path / "farm", **{**servers, **options}))
 
         yield Stack(queue, database, make)
 
