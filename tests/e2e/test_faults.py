@@ -171,14 +171,20 @@ def test_each_step_of_a_slot_may_die_or_fail(embedded: Stack, site: str, action:
     wait_until(lambda: not farm.orphans(job), seconds=30, what="orphans are swept")
 
 
-def test_three_lost_lease_replies_fail_nobody(stack: Stack) -> None:
-    """The lease stands in Redis, its worker never hears of it: it expires and comes back."""
+@pytest.mark.parametrize("count", [1, 32])
+def test_three_lost_lease_replies_fail_nobody(stack: Stack, count: int) -> None:
+    """The lease stands in Redis, its worker never hears of it: it expires and comes back. A
+    lone image is lost three times."""
     farm = stack.make().start(workers=0)
-    job = farm.submit(prompts(32))["id"]
-    farm.add_worker(PROMPTMILL_FAILPOINTS="lease.replied=down*3")
-    all_done(farm, job, 32)
-    wait_until(lambda: len(farm.incidents()) >= 1, seconds=10, what="the lost leases are noted")
-    assert {i["kind"] for i in farm.incidents()} == {"lost"}
+    job = farm.submit(prompts(count))["id"]
+    worker = farm.add_worker(PROMPTMILL_FAILPOINTS="lease.replied=down*3")
+    all_done(farm, job, count)
+    assert worker.text().count("failpoint lease.replied") == 3
+    lost = farm.incidents()
+    assert len({i["lease_id"] for i in lost}) == 3
+    assert {i["kind"] for i in lost} == {"lost"}
+    if count == 1:
+        assert sorted(i["attempt"] for i in lost) == [0, 1, 2]
 
 
 def test_a_worker_asked_to_stop_finishes_commits_and_gives_back(embedded: Stack) -> None:
