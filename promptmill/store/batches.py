@@ -109,7 +109,7 @@ def _known(conn: Connection, new: NewBatch, now: float) -> Batch | None:
     if new.idempotency_key is not None:
         row = conn.execute(mine.where(c.idempotency_key == new.idempotency_key)).first()
         if row is not None and row.request_hash != new.request_hash:
-            raise errors.IdempotencyMismatch()
+            raise errors.IdempotencyMismatch(param="idempotency_key")
     else:
         equal = mine.where(
             c.request_hash == new.request_hash,
