@@ -120,8 +120,14 @@ def build(settings: Settings, engine: Engine) -> Celery:
 
 
 def open_generator(settings: Settings) -> Generator:
-    generator = registry.create(settings.model, settings.model_options)
-    generator.load(device=settings.device, quantization=settings.quantization)
+    """Raises `errors.Error` that names the setting at fault."""
+    try:
+        generator = registry.create(settings.model, settings.model_options)
+        generator.load(device=settings.device, quantization=settings.quantization)
+    except errors.Error as error:
+        if "PROMPTMILL_" in str(error):
+            raise
+        raise errors.Error(f"PROMPTMILL_MODEL={settings.model}: {error}") from error
     generator.warmup(generator.caps.batch_shapes)
     return generator
 

@@ -114,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text())
     except ValueError as error:
-        raise errors.Error(f"{path} is damaged: {error}") from error
+        raise errors.Error(f"{path} is damaged, fetch it again: {error}") from error
     return held if isinstance(held, dict) else {}
 
 
@@ -128,7 +128,7 @@ def shapes(path: Path) -> dict[str, list[int]]:
                 raise ValueError("its head is longer than the file")
             head = json.loads(file.read(length))
     except (struct.error, ValueError) as error:
-        raise errors.Error(f"{path} is damaged: {error}") from error
+        raise errors.Error(f"{path} is damaged, fetch it again: {error}") from error
     return {name: entry["shape"] for name, entry in head.items() if name != "__metadata__"}
 
 
