@@ -86,7 +86,7 @@ REFUSED = {
     "an empty body": Bad(b"", param="body"),
     "a foreign output prefix": Bad(rows(GOOD), query={"prefix": "elsewhere/"}, param="prefix"),
     "too long an idempotency key": Bad(
-        rows(GOOD), headers={"idempotency-key": "k" * 300}, param="idempotency_key"
+        rows(GOOD), headers={"idempotency-key": "k" * 300}, param="idempotency-key"
     ),
 }
 
