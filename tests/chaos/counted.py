@@ -1,12 +1,14 @@
 """`python -m tests.chaos.counted worker`: a worker whose stub notes every forward pass before
 it begins, in the file that the variable RENDERS names: one that is killed has noted what it
-wasted. A line holds the number of images, the time, and the first words of the prompts."""
+wasted. A line holds the number of images, the time, and the first words of the prompts.
+The variable LARGEST_BATCH gives the stub a batch shape above its own."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from promptmill.cli import main
@@ -16,6 +18,11 @@ from worker.generators.stub import Stub
 
 
 class Counted(Stub):
+    def __init__(self) -> None:
+        if largest := os.environ.get("LARGEST_BATCH"):
+            shapes = (*Stub.caps.batch_shapes, int(largest))
+            self.caps = replace(Stub.caps, batch_shapes=shapes)
+
     def load(self, *, device: str, quantization: str) -> None:
         super().load(device=device, quantization=quantization)
         path = Path(os.environ["RENDERS"])

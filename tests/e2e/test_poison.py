@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Stack
+from tests.e2e.counted import CountedFarm
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 from worker.heart import HUNG
@@ -18,10 +19,18 @@ def with_poison(word: str, count: int = 64, place: int = 37) -> list[str]:
     return rows
 
 
+def assert_all_at_once(farm: Farm) -> None:
+    """The first forward pass held the guilty one and its 63 neighbours."""
+    assert isinstance(farm, CountedFarm)
+    first = farm.passes()[0]
+    assert (first.count, first.words) == (64, {"guilty", "innocent"})
+
+
 def test_one_that_raises_among_64(stack: Stack) -> None:
-    farm = stack.make().start()
+    farm = stack.make(CountedFarm, LARGEST_BATCH="64").start()
     job = farm.submit(with_poison("!raise"))["id"]
     farm.wait(job)
+    assert_all_at_once(farm)
     assert farm.check(job) == {"done": 63, "failed": 1}
     [failed] = farm.images(job, state="failed")
     assert failed["index"] == 37
@@ -30,7 +39,7 @@ def test_one_that_raises_among_64(stack: Stack) -> None:
 
 
 def test_one_that_kills_the_process_fails_within_eight_deaths(embedded: Stack) -> None:
-    farm = embedded.make().start()
+    farm = embedded.make(CountedFarm, LARGEST_BATCH="64").start()
     job = farm.submit(with_poison("!exit"))["id"]
     deaths = 0
 
@@ -42,6 +51,7 @@ def test_one_that_kills_the_process_fails_within_eight_deaths(embedded: Stack) -
         return farm.finished(job)
 
     wait_until(ends, seconds=150, what="the job ends in spite of its killer")
+    assert_all_at_once(farm)
     assert farm.check(job) == {"done": 63, "failed": 1}
     assert deaths <= 8
     [failed] = farm.images(job, state="failed")
