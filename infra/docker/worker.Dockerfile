@@ -21,6 +21,8 @@ RUN groupadd --system --gid 10001 promptmill \
 COPY --from=build /opt/promptmill /opt/promptmill
 ENV PATH=/opt/promptmill/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HOME=/var/lib/promptmill \
+    HF_HOME=/var/lib/promptmill/hub \
     PROMPTMILL_DATA_DIR=/var/lib/promptmill
 WORKDIR /var/lib/promptmill
 USER 10001:10001

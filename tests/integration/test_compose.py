@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from promptmill import settings
@@ -80,11 +81,30 @@ def test_every_service_is_there_healthy_and_nobody_s_root() -> None:
         assert service.get("healthcheck", {}).get("test") or name == "migrate", name
 
 
-@pytest.mark.parametrize("name", ["postgres", "redis", "s3"])
+@pytest.mark.parametrize("name", [*FARM, "postgres", "redis", "s3"])
 def test_data_lies_in_named_volumes(name: str) -> None:
-    [volume] = services()[name]["volumes"]
+    service = services()[name]
+    [volume] = service["volumes"]
     assert volume["type"] == "volume"
     assert volume["source"] == name
+    if name in FARM:
+        assert volume["target"] == service["environment"]["PROMPTMILL_DATA_DIR"]
+
+
+def test_weights_that_were_pulled_last_and_heartbeats_are_each_container_s_own() -> None:
+    service = services()["worker"]
+    [volume] = service["volumes"]
+    assert Path(service["environment"]["HF_HOME"]).is_relative_to(volume["target"])
+    for name in ("worker", "control"):
+        [mounted] = services()[name]["tmpfs"]
+        assert mounted.split(":")[0] == f"{volume['target']}/health"
+
+
+def test_every_log_is_rotated() -> None:
+    for name, service in services().items():
+        options = service["logging"]["options"]
+        assert service["logging"]["driver"] == "json-file", name
+        assert options["max-size"] and int(options["max-file"]) > 1, name
 
 
 @pytest.mark.parametrize("name", [*FARM, "migrate"])
@@ -214,8 +234,8 @@ def farm_env(
         assert set(here) - {"PATH"} <= set(written)
         if "PROMPTMILL_PORT" in written:
             written |= {"PROMPTMILL_PORT": port, "PROMPTMILL_HOST": "127.0.0.1"}
-        if name == "worker":
-            written["PROMPTMILL_MODEL"] = "stub"
+        if "HF_HOME" in written:
+            written["HF_HOME"] = str(tmp_path / "hub")
         if services()[name]["build"]["dockerfile"].endswith("api.Dockerfile"):
             written["PYTHONPATH"] = str(absent)
         return {**written, **here}
@@ -273,18 +293,41 @@ def test_redis_starts_and_is_healthy_as_written(tmp_path: Path) -> None:
         assert not probe(service, {**env, "REDISCLI_AUTH": "wrong"}, swap)
 
 
-def test_postgres_is_healthy_as_written(postgres_server: PostgresServer) -> None:
+class PostgresAsWritten(PostgresServer):
+    """The service's command on a data folder as its image's entry point makes it."""
+
+    def command(self) -> list[str]:
+        program, *options = services()["postgres"]["command"]
+        here = ["-D", str(self.data), "-p", str(self.port)]
+        alone = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        return [str(self.bin / program), *options, *here, *alone]
+
+
+def test_postgres_starts_and_is_healthy_as_written() -> None:
     service = services()["postgres"]
     env = {"PATH": os.environ["PATH"]}
-    tool = str(postgres_server.bin / "pg_isready")
-    swap = {"pg_isready": tool, "127.0.0.1": f"127.0.0.1\0-p\0{postgres_server.port}"}
-    words = [
-        part for w in service["healthcheck"]["test"][1:] for part in swap.get(w, w).split("\0")
-    ]
-    done = subprocess.run(words, env=env, capture_output=True, timeout=20, check=False)
-    assert done.returncode == 0
-    words = [w.replace(str(postgres_server.port), str(free_port())) for w in words]
-    assert subprocess.run(words, env=env, capture_output=True, timeout=20, check=False).returncode
+    with PostgresAsWritten() as server:
+        given = service["environment"]
+        owner, name = given["POSTGRES_USER"], given["POSTGRES_DB"]
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} OWNER {owner}".encode())
+        with psycopg.connect(server.url_of(name), user=owner) as connection:
+            [most] = connection.execute("SHOW max_connections").fetchone() or [""]
+        assert f"max_connections={most}" in service["command"]
+        words = [
+            part
+            for word in service["healthcheck"]["test"][1:]
+            for part in {
+                "pg_isready": [str(server.bin / "pg_isready")],
+                "127.0.0.1": ["127.0.0.1", "-p", str(server.port)],
+            }.get(word, [word])
+        ]
+        done = subprocess.run(words, env=env, capture_output=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stdout
+        server.stop()
+        assert subprocess.run(
+            words, env=env, capture_output=True, timeout=20, check=False
+        ).returncode
 
 
 def test_s3_starts_with_its_bucket_and_is_healthy_as_written(tmp_path: Path) -> None:
