@@ -143,7 +143,8 @@ class Farm:
                 whole = [records.Span(0, counts[lane.id])]
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             failpoints.reach("submit.enqueued")
-            wakeups.wake(self.celery, queue, job.model)
+            hurried = job.priority is jobs.Priority.INTERACTIVE
+            wakeups.wake(self.celery, queue, job.model, interactive=hurried)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:
             log.warning("job %s waits for control to queue it: %s", job.public_id, exc)

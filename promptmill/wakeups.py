@@ -83,11 +83,15 @@ def celery_app(settings: Settings) -> Celery:
     return app
 
 
-def wake(app: Celery, queue: Queue, model: str) -> int:
+def wake(app: Celery, queue: Queue, model: str, *, interactive: bool = False) -> int:
     """Sends a wake-up for each idle worker of `model`, less those that wait already; how
-    many. Trouble with Redis is logged and returns 0, within about two seconds."""
+    many. interactive: one at least, unless all are draining, since a busy worker keeps a
+    slot for such work. Trouble with Redis is logged and returns 0, within about two seconds."""
     try:
-        idle = len([w for w in queue.workers() if w.get("state") == "idle"])
+        states = [worker.get("state") for worker in queue.workers()]
+        idle = states.count("idle")
+        if interactive and "busy" in states:
+            idle = max(idle, 1)
         if not idle:
             return 0
         with Connection(app.conf.broker_url, transport_options=SENDER_OPTIONS) as connection:
