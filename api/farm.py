@@ -73,10 +73,14 @@ class Farm:
             found = None
         return found
 
-    def cold(self, model: str) -> bool | None:
-        """Whether no live worker serves the model; None when that is not known."""
-        found = self.workers(model)
-        return None if found is None else not found
+    def cold(self, job: records.Job) -> bool | None:
+        """Whether no live worker leases of the job's model; None when that is not known. A
+        job that has just begun is not cold: its worker may be younger than the last look."""
+        found = self.workers(job.model)
+        if found is None:
+            return None
+        young = job.started_at is not None and time.time() - job.started_at < 2 * WORKERS_FOR
+        return not young and all(worker.get("state") == "draining" for worker in found)
 
     def waiting_for_lost(self, job: records.Job) -> tuple[int, float] | None:
         """(images, seconds left at most) of the job's leases whose workers have missed

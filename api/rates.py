@@ -80,8 +80,9 @@ class Rates:
 
 
 def _overall(job: records.Job, wall: float) -> float:
-    """Finished images a second since the job started, 0 before."""
+    """Finished images a second since the job started; 0 before, and while that is too short
+    a time to tell."""
     if job.started_at is None:
         return 0.0
     spent = (job.finished_at or wall) - job.started_at
-    return (job.counts.done + job.counts.failed) / spent if spent > 0 else 0.0
+    return (job.counts.done + job.counts.failed) / spent if spent >= LEAST_SPAN else 0.0

@@ -64,10 +64,13 @@ FINAL = frozenset({JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED, JobS
 LIVE = frozenset({JobState.QUEUED, JobState.PAUSED, JobState.CANCELLING})
 
 
+_VERBS = {JobState.QUEUED: "resumed or retried", JobState.CANCELLING: "cancelled"}
+
+
 def check_transition(old: JobState, new: JobState) -> None:
     """Raises `errors.IllegalTransition` unless old → new stands in `LEGAL`."""
     if new not in LEGAL[old]:
-        raise errors.IllegalTransition(f"a job that is {old} cannot become {new}")
+        raise errors.IllegalTransition(f"a job that is {old} cannot be {_VERBS.get(new, new)}")
 
 
 SOURCE_TASKS = frozenset({"img2img", "inpaint", "variation", "style", "repair"})

@@ -17,7 +17,7 @@ from typing import IO, Self
 
 import httpx
 
-from promptmill import children, errors, settings, valkey
+from promptmill import children, datafolder, errors, settings, valkey
 
 START_SECONDS = 120.0
 WORKER_GRACE = 35.0  # a worker takes up to 30 s to finish what renders
@@ -86,12 +86,14 @@ class Farm:
         self.stop()
 
     def start(self) -> None:
-        """Returns when the API is ready; workers may still load. Raises `errors.Error`."""
+        """Returns when the API is ready; workers may still load. What the settings name (the
+        model, Redis, the object store, the database) is looked at before anything that would
+        fail over it is started. Raises `errors.Error`."""
         self.settings.refuse_open_farm()
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            self._take_folder()
+            self._lock = datafolder.take(self.data_dir)
             self.settings = replace(self.settings, port=self._free_port())
+            datafolder.sign(self._lock, self.url)
             self._forget_last_run()
             self._children = children.Children(self._told)
             if self._embedded_redis:
@@ -117,7 +119,7 @@ class Farm:
             if self._embedded_redis:
                 valkey.forget(self.data_dir)
         if self._lock is not None:
-            self._lock.close()
+            datafolder.leave(self._lock)
             self._lock = None
 
     def wait(self, stop: threading.Event) -> None:
@@ -167,26 +169,6 @@ class Farm:
             raise errors.Conflict("the farm is not running")
         return self._children
 
-    def _take_folder(self) -> None:
-        import fcntl  # not on every system that the client runs on
-
-        path = self.data_dir / "up.lock"
-        lock = path.open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            lock.close()
-            raise errors.Conflict(
-                f"the data folder {self.data_dir} is in use by `promptmill up` ({owner}): stop "
-                "that one, or give another with --data"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        self._lock = lock
-
     def _free_port(self) -> int:
         host, port = self.settings.host, self.settings.port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -223,8 +205,10 @@ class Farm:
         return self._spec(name or service, *command, service=service, grace=grace)
 
     def _migrate(self) -> None:
+        looks = ["redis", "storage", *(["model"] if self._workers else [])]
+        first = [f"--first={look}" for look in looks]
         done = subprocess.run(
-            [sys.executable, "-m", "promptmill", "migrate"],
+            [sys.executable, "-m", "promptmill", "migrate", *first],
             env=self.environ(),
             capture_output=True,
             text=True,
@@ -233,7 +217,7 @@ class Farm:
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["the database cannot be prepared"]
-            raise errors.DatabaseDown(lines[-1].removeprefix("promptmill: "))
+            raise errors.Unavailable(lines[-1].removeprefix("promptmill: "))
 
     def _ready(self) -> bool:
         with suppress(httpx.TransportError):

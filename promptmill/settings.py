@@ -3,6 +3,7 @@ start with its name; nothing else in the tree reads the environment for configur
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
 import os
@@ -16,6 +17,7 @@ from promptmill import errors, models
 
 PREFIX = "PROMPTMILL_"
 CLIENT_ONLY = frozenset({"URL", "API_KEY"})
+DATABASE = "promptmill.db"  # in the data folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Settings:
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'promptmill.db'}"
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / DATABASE}"
 
     @property
     def redis(self) -> str:
@@ -160,7 +162,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             continue
         short = name.removeprefix(PREFIX)
         if short not in known:
-            raise errors.SettingInvalid(f"{name} is not a setting of promptmill", param=name)
+            near = difflib.get_close_matches(short, known, 1)
+            meant = f": did you mean {PREFIX}{near[0]}?" if near else ""
+            raise errors.SettingInvalid(f"{name} is not a setting of promptmill{meant}", param=name)
         try:
             given[short.lower()] = _PARSERS[known[short]](text)
         except ValueError:

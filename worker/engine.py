@@ -119,9 +119,9 @@ class Engine:
     def start(self) -> None:
         for bucket, cap in self.renderer.caps.items():
             self.queue.set_cap(bucket, cap)
+        self._heart.start()  # first: it tells the registry of this worker
         for slot in self.slots:
             slot.start()
-        self._heart.start()
 
     def drain(self) -> None:
         """Stop leasing; finish what is rendering, give back the rest."""

@@ -40,8 +40,8 @@ class Heart(threading.Thread):
     def run(self) -> None:
         period = min(1.0, self.lease_seconds / 4)
         costs_at = time.monotonic() + COSTS_EVERY / 6
+        done = False
         while True:
-            done = self.engine.stopping.wait(period)
             try:
                 self.beat()
                 self.report()
@@ -55,6 +55,7 @@ class Heart(threading.Thread):
             if done and not any(slot.is_alive() for slot in self.engine.slots):
                 self._health.unlink(missing_ok=True)
                 return
+            done = self.engine.stopping.wait(period)
 
     def beat(self) -> None:
         """Renews the leases that are held. A slot that hangs ends the process, so that its

@@ -116,7 +116,7 @@ async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
     """The job once all its images are terminal or it has ended otherwise. Cancels it and
     raises `NotInTime` when that takes too long, `Gone` when the client went away."""
     feeds: Feeds = request.app.state.feeds
-    cold = await anyio.to_thread.run_sync(farm.cold, job.model)
+    cold = await anyio.to_thread.run_sync(farm.cold, job)
     deadline = time.monotonic() + (COLD if cold else LONGEST)
     try:
         async with feeds.listen(job) as listener:

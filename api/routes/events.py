@@ -106,7 +106,7 @@ class Teller:
         shown = present.job_of(
             job,
             pace=sight.pace,
-            cold=self._farm.cold(job.model),
+            cold=self._farm.cold(job),
             lost=self._farm.waiting_for_lost(job),
         )
         yield message("progress", shown.model_dump(mode="json", include=_PROGRESS), event_id(job))

@@ -27,7 +27,7 @@ def shown(farm: Farm, job: records.Job) -> schemas.Job:
     return present.job_of(
         job,
         pace=farm.pace(job),
-        cold=farm.cold(job.model),
+        cold=farm.cold(job),
         lost=farm.waiting_for_lost(job),
     )
 
@@ -109,7 +109,7 @@ def _take(
     answer = present.submitted_of(
         job,
         pace=farm.pace(job),
-        cold=farm.cold(job.model),
+        cold=farm.cold(job),
         warnings=received.warnings.to_json(),
     )
     return answer, {"idempotent-replayed": "true"} if received.replay else {}
@@ -184,7 +184,7 @@ def retry(
     job, retried = stored_jobs.retry(farm.db, tenant.id, job_id, codes=codes)
     if retried:
         farm.enqueue(job, fresh=False)
-    return present.retried_of(job, pace=farm.pace(job), cold=farm.cold(job.model), retried=retried)
+    return present.retried_of(job, pace=farm.pace(job), cold=farm.cold(job), retried=retried)
 
 
 @router.delete(

@@ -42,7 +42,9 @@ class Job(Shape):
     counts: Counts
     images_per_second: float = Field(description="over the last ten seconds; overall at the end")
     eta_seconds: float | None = Field(description="null while nothing moves and at the end")
-    cold: bool | None = Field(description="no live worker serves the model; null: not known")
+    cold: bool | None = Field(
+        description="no live worker leases of the model, or all drain; null: not known"
+    )
     notice: str | None = Field(description="what a person should know about this job now")
     bytes: int = Field(description="of the images done so far")
     seed: int = Field(description="images whose row gives no seed derive theirs from this one")

@@ -122,7 +122,10 @@ def _replay(db: Database, submission: Submission, known: Replay) -> Received:
     for _ in digest.watch(submission.rows):
         pass
     if digest.hexdigest() != known.request_hash:
-        raise errors.IdempotencyMismatch(param="idempotency_key")
+        raise errors.IdempotencyMismatch(
+            f"this idempotency key was used with another body, by {known.public_id}",
+            param="idempotency_key",
+        )
     job = jobs.get(db, submission.head.job.tenant_id, known.public_id)
     return Received(job, replay=True, warnings=submission.head.warnings)
 

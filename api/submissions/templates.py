@@ -157,7 +157,11 @@ def _slots(text: str, variables: Mapping[str, Any]) -> str:
     def slot(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name not in variables:
-            raise errors.BadRequest(f"the template names no variable {name!r}", param="template")
+            raise errors.BadRequest(
+                f"the template names no variable {name!r}: `variables` has "
+                f"{', '.join(variables) or 'none'}",
+                param="template",
+            )
         return f"${{{name}}}"
 
     return _SLOT.sub(slot, text)

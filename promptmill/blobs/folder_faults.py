@@ -14,7 +14,7 @@ _REMEDIES = {
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EACCES: "this user may not write there: change its owner",
     errno.EPERM: "this user may not write or hard-link there: change its owner or file system",
-    errno.EROFS: "it is read-only",
+    errno.EROFS: "the file system is read-only: mount it for writing",
     errno.EMFILE: "this process has too many open files: raise ulimit -n",
     errno.ENOTSUP: "this file system has no hard links",
     errno.EMLINK: "this file system has no hard links",
@@ -27,8 +27,8 @@ def outage(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, str(error))
+        remedy = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
         raise errors.StorageDown(
-            f"cannot store objects in {root}: {remedy}, or point PROMPTMILL_STORAGE_URL"
-            " (or PROMPTMILL_DATA_DIR) elsewhere"
+            f"cannot store objects in {root}: {remedy}; or name another folder"
+            " with PROMPTMILL_STORAGE_URL or PROMPTMILL_DATA_DIR"
         ) from error

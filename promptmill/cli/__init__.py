@@ -12,7 +12,7 @@ from contextlib import suppress
 import click
 
 from promptmill import __version__, errors
-from promptmill.cli import completion, farm, images, jobs, provenance, serve, submit
+from promptmill.cli import completion, farm, images, jobs, output, provenance, serve, submit
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -63,7 +63,7 @@ def run(args: Sequence[str]) -> int:
 def describe(error: errors.Error) -> str:
     """One line in the words of this command line; the field at fault is named where the
     message does not."""
-    text = re.sub(r"\bmap=(\w+)=COLUMN", r"--map \1=COLUMN", " ".join(str(error).split()))
+    text = output.as_options(" ".join(str(error).split()))
     known = not error.param or re.search(rf"\b{re.escape(error.param)}\b", text)
     return text if known else f"{text} (field {error.param})"
 

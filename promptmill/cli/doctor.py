@@ -10,12 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from promptmill import errors, local, settings, valkey
+from promptmill import datafolder, errors, local, settings, valkey
 from promptmill.cli import output, serve
 
 FRESH = 30.0  # seconds
@@ -46,7 +45,10 @@ def alive(service: str) -> Finding:
     if ages and min(ages) < FRESH:
         return Finding(service, True, f"its heartbeat is {output.duration(min(ages))} old")
     detail = f"its last heartbeat is {output.duration(min(ages))} old" if ages else "no heartbeat"
-    return Finding(service, False, f"{detail} in {given.data_dir / 'health'}", _start(service))
+    remedy = _start(service)
+    if not datafolder.holds_farm(given):
+        remedy = f"{remedy}; if it runs, {datafolder.ELSEWHERE}"
+    return Finding(service, False, f"{detail} in {given.data_dir / 'health'}", remedy)
 
 
 def _start(service: str) -> str:
@@ -99,7 +101,8 @@ def _folder(given: settings.Settings) -> Finding:
             free = shutil.disk_usage(nearest).free
     except OSError as exc:
         detail = f"{nearest} cannot be written ({exc.strerror})"
-        return Finding("data folder", False, detail, "set PROMPTMILL_DATA_DIR or --data")
+        remedy = "name a folder that this user may write with PROMPTMILL_DATA_DIR or --data"
+        return Finding("data folder", False, detail, remedy)
     detail = f"{folder}, {output.size(free)} free"
     return Finding("data folder", free > LOW_DISK, detail, "free some space")
 
@@ -112,8 +115,8 @@ def _try(name: str, look: Callable[[], str], remedy: str) -> Finding:
 
 
 def _database(given: settings.Settings) -> Finding:
-    path = Path(given.database.removeprefix("sqlite:///"))
-    if not given.database_url and not path.exists():
+    if not datafolder.holds_farm(given):
+        path = given.data_dir.resolve() / settings.DATABASE
         return Finding("database", True, f"{path} is made by the first `promptmill up`")
 
     def look() -> str:
@@ -155,14 +158,23 @@ def _redis(given: settings.Settings) -> Finding:
 
 
 def _storage(given: settings.Settings) -> Finding:
+    if not given.storage_url and not datafolder.holds_farm(given):
+        return Finding("storage", True, f"{given.storage} is made by the first `promptmill up`")
+
     def look() -> str:
         serve.part("promptmill.blobs:open_store", extra="core")(given).probe()
         return given.storage
 
+    if given.storage.startswith("file:"):
+        return _try("storage", look, "see PROMPTMILL_STORAGE_URL and PROMPTMILL_DATA_DIR")
     return _try("storage", look, "check PROMPTMILL_STORAGE_URL and PROMPTMILL_S3_ENDPOINT_URL")
 
 
 def _workers(given: settings.Settings) -> Finding:
+    if not datafolder.holds_farm(given):
+        detail = f"the farm that answers has its data elsewhere than in {given.data_dir.resolve()}"
+        return Finding("workers", False, detail, datafolder.ELSEWHERE)
+
     def look() -> str:
         queue = serve.part("promptmill.queue:RedisQueue", extra="core")(
             given.redis, given.model_name

@@ -13,15 +13,14 @@ from typing import Any
 
 import click
 
-from promptmill import local
+from promptmill import datafolder, local, settings
+from promptmill.cli import connection, output, serve
 from promptmill.cli import doctor as checks
-from promptmill.cli import output, serve
-from promptmill.client import Client
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: 8000. 0: a free one.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data folder.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--model", help="Default: emoji-gan.")
 def up(port: int | None, data: Path | None, *, workers: int, model: str | None) -> None:
@@ -52,7 +51,7 @@ def models(context: click.Context, json_: bool) -> None:
     """List the models that the farm knows; `probe` and `pull` work on this machine."""
     if context.invoked_subcommand is not None:
         return
-    with Client() as client:
+    with connection.farm() as client:
         found = client.models()
     if json_:
         for model in found:
@@ -132,7 +131,7 @@ def _model_row(model: Mapping[str, Any]) -> Sequence[object]:
 @output.as_json
 def workers(json_: bool) -> None:
     """List the workers that live, and what they do."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.workers()
     if json_:
         for worker in found:
@@ -157,6 +156,7 @@ def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
 @output.as_json
 def drain(worker: Sequence[str], *, resume: bool, json_: bool) -> int:
     """Have workers (all, or those named) finish what renders and lease no more."""
+    datafolder.require_farm(settings.read())
     given = serve.chosen()
     serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model_name).ping()
     app = serve.part("promptmill.wakeups:celery_app", extra="core")(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import click
 
-from promptmill.cli import jobs, output, progress
-from promptmill.client import Client, Download, Image, Job, Verification, exports
+from promptmill.cli import connection, jobs, output, progress
+from promptmill.client import Download, Image, Job, Verification, exports
 
 
 def fetch(job: Job, folder: Path, *, follow: bool, threads: int = 8) -> Download:
@@ -20,7 +21,8 @@ def fetch(job: Job, folder: Path, *, follow: bool, threads: int = 8) -> Download
         pace = progress.Pace()
 
         def step(now: Download) -> None:
-            wanted = now.total - now.failed if follow else job.counts.done
+            most = now.total - now.failed if follow else job.counts.done
+            wanted = max(most, now.present)  # more are listed than were done at the last look
             rate, eta = pace.of(now.present, wanted)
             bar.update(now.present, wanted, rate=rate, eta=eta, note=output.size(now.bytes))
 
@@ -38,7 +40,7 @@ def images_(
     job: str, *, state: str | None, code: str | None, after: int | None, limit: int, json_: bool
 ) -> None:
     """List a job's images in row order."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job).images(state=state, code=code, after=after)
         chosen = itertools.islice(found, limit)
         if json_:
@@ -72,7 +74,7 @@ def _row(image: Image) -> tuple[object, ...]:
 def download(job: str, folder: Path, *, follow: bool, threads: int, json_: bool) -> int:
     """Download a job's images into DIR: images/, metadata.jsonl and failures.jsonl. Only what
     is not there yet with its sha256 is fetched."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job)
         result = fetch(found, folder, follow=follow, threads=threads)
     if json_:
@@ -99,7 +101,7 @@ def export(
 ) -> int:
     """Make a dataset of a job and bring it into DIR, shard by shard while it renders. Goes on
     where it stopped; every file is checked against its sha256."""
-    with Client() as client, progress.meter(f"{job} → {folder}", "images") as bar:
+    with connection.farm() as client, progress.meter(f"{job} → {folder}", "images") as bar:
         found = client.job(job)
         pace = progress.Pace()
 
@@ -130,7 +132,7 @@ def export(
 @output.as_json
 def verify(job: str, *, sample: int, all_: bool, repair: bool, json_: bool) -> int:
     """Have the farm render images again and compare their bytes."""
-    with Client() as client, progress.meter(f"{job}: rendered again", "images") as bar:
+    with connection.farm() as client, progress.meter(f"{job}: rendered again", "images") as bar:
         report = client.job(job).verify(
             sample=None if all_ else sample,
             repair=repair,
@@ -141,9 +143,19 @@ def verify(job: str, *, sample: int, all_: bool, repair: bool, json_: bool) -> i
         return 0 if report.ok else 1
     for fault in report.faults:
         click.echo(_fault(fault, report))
-    counted = ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
+    counted = ", ".join(f"{count:,} {status}" for status, count in _left(report).items())
     click.echo(f"{job}: {counted or 'no image is done'}")
     return 0 if report.ok else 1
+
+
+def _left(report: Verification) -> Mapping[str, int]:
+    """How many images are in which state now: what was repaired is no longer damaged."""
+    counts = Counter(report.statuses)
+    for fault in report.faults:
+        if fault["index"] in report.repaired:
+            counts[fault["status"]] -= 1
+            counts["repaired"] += 1
+    return {status: count for status, count in counts.items() if count}
 
 
 def _fault(fault: Mapping[str, Any], report: Verification) -> str:

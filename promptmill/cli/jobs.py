@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
-from promptmill.cli import output, progress
-from promptmill.client import Client, Job
+from promptmill.cli import connection, output, progress
+from promptmill.client import Job
 
 STATES = ("queued", "paused", "cancelling", "cancelled", "completed", "failed", "expired")
 
@@ -69,7 +69,7 @@ def _moment(seconds: float | None) -> str | None:
 @output.as_json
 def jobs_(state: str | None, limit: int, json_: bool) -> None:
     """List your jobs, newest first."""
-    with Client() as client:
+    with connection.farm() as client:
         found = list(itertools.islice(client.jobs(state=state), limit))
     if json_:
         for job in found:
@@ -92,7 +92,7 @@ def _row(job: Job) -> Sequence[object]:
 @output.as_json
 def show(job: str, json_: bool) -> None:
     """Show a job: state, counts, rate, time left, errors."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job)
     if json_:
         output.print_json(found.data)
@@ -105,7 +105,7 @@ def show(job: str, json_: bool) -> None:
 @output.as_json
 def watch(job: str, json_: bool) -> int:
     """Follow a job to its end. Exit code 1 unless every image is done."""
-    with Client() as client:
+    with connection.farm() as client:
         found = follow(client.job(job))
     if json_:
         output.print_json(found.data)
@@ -124,7 +124,7 @@ def _told(job: Job, json_: bool) -> None:
 @output.as_json
 def cancel(job: str, json_: bool) -> None:
     """Cancel a job; what is done stays."""
-    with Client() as client:
+    with connection.farm() as client:
         _told(client.job(job).cancel(), json_)
 
 
@@ -133,7 +133,7 @@ def cancel(job: str, json_: bool) -> None:
 @output.as_json
 def pause(job: str, json_: bool) -> None:
     """Pause a job; nothing of it renders until `resume`."""
-    with Client() as client:
+    with connection.farm() as client:
         _told(client.job(job).pause(), json_)
 
 
@@ -142,7 +142,7 @@ def pause(job: str, json_: bool) -> None:
 @output.as_json
 def resume(job: str, json_: bool) -> None:
     """Let a paused job go on."""
-    with Client() as client:
+    with connection.farm() as client:
         _told(client.job(job).resume(), json_)
 
 
@@ -168,14 +168,15 @@ def _nothing_to_retry(
 @output.as_json
 def retry(job: str, codes: Sequence[str], watch: bool, json_: bool) -> int:
     """Render a job's failed images again, with the same seeds."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job)
         failed = found.failures()
         found.retry(codes)
         if not found.retried:
             return _nothing_to_retry(found, failed, codes, json_)
         if not json_:
-            click.echo(f"{job}: {found.retried:,} images queued again", err=True)
+            what = "image" if found.retried == 1 else "images"
+            click.echo(f"{job}: {found.retried:,} {what} queued again", err=True)
         if not watch:
             _told(found, json_)
             return 0
@@ -190,7 +191,7 @@ def retry(job: str, codes: Sequence[str], watch: bool, json_: bool) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(job: str, yes: bool) -> None:
     """Delete a job with its images; a live one is cancelled first."""
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job)
         if not yes:
             done = found.counts.done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -115,6 +116,11 @@ def age(seconds: float | None) -> str:
         if past >= length:
             return f"{past // length:.0f} {unit}"
     return f"{int(past)} s"
+
+
+def as_options(text: str) -> str:
+    """The API's words in those of the command line."""
+    return re.sub(r"\bmap=(\w+)=COLUMN", r"--map \1=COLUMN", text)
 
 
 def shorten(text: str, width: int) -> str:

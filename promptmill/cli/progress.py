@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptmill.client import Job
 
 EVERY = 5.0  # seconds between two plain lines
+LEAST_SPAN = 1.0  # seconds that a rate must be taken over
 NAMED = 100  # columns from which on a bar has room for its name
 
 
@@ -48,7 +49,7 @@ def show_job(bar: Meter, job: Job) -> None:
         note = str(job.data["notice"])
     elif not job.finished and job.state != "running":
         note = f"{job.state}, {note}" if note else job.state
-    bar.update(counts.finished, counts.total, rate=job.rate, eta=job.eta, note=note)
+    bar.update(counts.rendered, counts.total, rate=job.rate, eta=job.eta, note=note)
 
 
 class Pace:
@@ -59,11 +60,12 @@ class Pace:
         self._base: int | None = None
 
     def of(self, done: int, total: int | None) -> tuple[float, float | None]:
-        """(a second, seconds left); what was there at the first call does not count."""
+        """(a second, seconds left); what was there at the first call does not count, and 0
+        and None before there is enough time to tell."""
         self._base = done if self._base is None else self._base
         spent = time.monotonic() - self._started
-        rate = (done - self._base) / spent if spent > 0 else 0.0
-        return rate, (total - done) / rate if total is not None and rate > 0 else None
+        rate = (done - self._base) / spent if spent >= LEAST_SPAN else 0.0
+        return rate, max(0, total - done) / rate if total is not None and rate > 0 else None
 
 
 def amount(count: float, unit: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from promptmill import manifest as manifests
-from promptmill.cli import output, progress
-from promptmill.client import Client, Image
+from promptmill.cli import connection, output, progress
+from promptmill.client import Image
 from promptmill.client.manifests import Report, check
 
 
@@ -23,7 +23,7 @@ from promptmill.client.manifests import Report, check
 def manifest(job: str, out: Path | None, prompts: bool) -> None:
     """Save a job's signed manifest: a line per picture with its sha256. Default: to
     JOB-manifest.jsonl; `verify-manifest` checks it."""
-    with Client() as client:
+    with connection.farm() as client:
         path = client.job(job).manifest(out, prompts=prompts)
     click.echo(path)
 
@@ -85,7 +85,7 @@ def _print_report(report: Report, *, file: Path, folder: Path | None, pinned: bo
 @output.as_json
 def provenance(picture: str, json_: bool) -> int:
     """Which job, row, prompt and seed made a picture, by its bytes."""
-    with Client() as client:
+    with connection.farm() as client:
         found = list(client.provenance(picture))
     for image in found:
         if json_:
@@ -126,7 +126,7 @@ def webhooks(job: str, *, redeliver: bool, event: str | None, json_: bool) -> No
     """Show every attempt to deliver a job's webhooks, newest event first."""
     if event and not redeliver:
         raise click.UsageError("--event goes with --redeliver")
-    with Client() as client:
+    with connection.farm() as client:
         found = client.job(job)
         if redeliver:
             count = found.redeliver(event)

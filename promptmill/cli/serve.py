@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from promptmill import errors, local, settings
+from promptmill import datafolder, errors, local, settings
 from promptmill.cli import output
 
 SCOPES = ("read", "submit", "manage", "metrics")  # `store.tenants.Scope`: here there may be none
@@ -42,6 +42,7 @@ def chosen(**given: Any) -> settings.Settings:
 @click.option("--port", type=click.IntRange(1, 65535))
 def api(host: str | None, port: int | None) -> int:
     """Run the API server."""
+    datafolder.require_farm(settings.read())
     serve: Callable[[settings.Settings], int | None] = part("api.app:serve", extra="api")
     return serve(chosen(host=host, port=port)) or 0
 
@@ -50,6 +51,7 @@ def api(host: str | None, port: int | None) -> int:
 @click.option("--model", help="The model that this worker serves.")
 def worker(model: str | None) -> int:
     """Run a worker: one process per device, one model."""
+    datafolder.require_farm(settings.read())
     run: Callable[[settings.Settings], int] = part("worker.app:run", extra="worker")
     return run(chosen(model=model))
 
@@ -57,18 +59,52 @@ def worker(model: str | None) -> int:
 @click.command()
 def control() -> int:
     """Run control: repairs, completion, webhooks, housekeeping."""
+    datafolder.require_farm(settings.read())
     run: Callable[[settings.Settings], int] = part("worker.control.app:run", extra="core")
     return run(chosen())
 
 
 def _database() -> Any:
-    return part("promptmill.store.database:Database", extra="core")(settings.read().database)
+    """The farm's database. Raises `errors.DatabaseDown` where there is none yet."""
+    given = settings.read()
+    datafolder.require_farm(given)
+    return part("promptmill.store.database:Database", extra="core")(given.database)
+
+
+def _look_at_redis(given: settings.Settings) -> None:
+    part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model_name).ping()
+
+
+def _look_at_storage(given: settings.Settings) -> None:
+    part("promptmill.blobs:open_store", extra="core")(given).probe()
+
+
+def _look_at_model(given: settings.Settings) -> None:
+    part("worker.generators.registry:require", extra="worker")(given.model)
+
+
+LOOKS: Mapping[str, Callable[[settings.Settings], None]] = {
+    "redis": _look_at_redis,
+    "storage": _look_at_storage,
+    "model": _look_at_model,
+}
 
 
 @click.command()
-def migrate() -> None:
+@click.option(
+    "--first",
+    "firsts",
+    multiple=True,
+    type=click.Choice(list(LOOKS)),
+    help="Look at this before, and leave the database alone where it is out of reach or unknown;"
+    " repeatable.",
+)
+def migrate(firsts: Sequence[str]) -> None:
     """Bring the database to the current schema and register the built-in models."""
-    db = _database()
+    given = chosen()
+    for name in firsts:
+        LOOKS[name](given)
+    db = part("promptmill.store.database:Database", extra="core")(given.database)
     try:
         db.migrate()
         part("promptmill.store.tenants:ensure_default", extra="core")(db)

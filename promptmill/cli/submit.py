@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from promptmill.cli import images, jobs, objects, output, progress
+from promptmill.cli import connection, images, jobs, objects, output, progress
 from promptmill.client import Body, Client, Job, body
 from promptmill.client.sources import TYPES
 
@@ -117,7 +117,7 @@ def submit(
     if maps:
         defaults["map"] = [f"{key}={text}" for key, text in maps]
     rows = source(file, kind)
-    with Client() as client:
+    with connection.farm() as client:
         if dry_run:
             return _show_plan(client.plan(rows, **defaults), json_)
         job = _send(client, rows, idempotency_key, defaults)
@@ -144,6 +144,8 @@ def _announce(job: Job) -> None:
     found = (job.data.get("warnings") or {}).get("data", [])
     for warning in found[:5]:
         click.echo(f"warning: {_remark(warning)}", err=True)
+    if job.data.get("notice"):
+        click.echo(f"warning: {job.data['notice']}", err=True)
 
 
 def _show_plan(plan: Mapping[str, Any], json_: bool) -> int:
@@ -178,7 +180,7 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
 def _remark(remark: Mapping[str, Any]) -> str:
     line = "" if remark.get("line") is None else f"line {remark['line']}: "
     field = f"{remark['field']}: " if remark.get("field") else ""
-    return f"{line}{field}{remark.get('message')}"
+    return f"{line}{field}{output.as_options(str(remark.get('message')))}"
 
 
 COMMANDS = (submit,)

@@ -28,15 +28,21 @@ class Client:
     """A farm's HTTP API. Thread-safe.
 
     url, api_key: by default PROMPTMILL_URL and PROMPTMILL_API_KEY. patience: seconds for
-    which a farm that restarts or is busy is asked again.
+    which a farm that restarts or is busy is asked again. starting: told the URL, says
+    whether a farm that never answered is being started, and is worth the patience.
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, patience: float = 90.0
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        patience: float = 90.0,
+        starting: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.url = url or os.environ.get("PROMPTMILL_URL") or DEFAULT_URL
         key = api_key or os.environ.get("PROMPTMILL_API_KEY") or None
-        self._transport = Transport(self.url, key, patience=patience)
+        self._transport = Transport(self.url, key, patience=patience, starting=starting)
         self._uploads = Uploads(self._transport)
 
     def __enter__(self) -> Self:

@@ -36,8 +36,9 @@ class Counts:
     cancelled: int = 0
 
     @property
-    def finished(self) -> int:
-        return self.total - self.queued
+    def rendered(self) -> int:
+        """Those that were tried, whatever came of it: not the cancelled ones."""
+        return self.done + self.failed
 
 
 class Job:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def line(job: Job) -> str:
     """`job_…: 12/40 images, 8.0 images/s, 4 s left`."""
-    parts = [f"{job.id}: {job.counts.finished:,}/{job.counts.total:,} images"]
+    parts = [f"{job.id}: {job.counts.rendered:,}/{job.counts.total:,} images"]
     if job.finished:
         parts.append(job.state)
     elif job.rate:

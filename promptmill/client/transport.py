@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bo
 
 _PASSING = frozenset({429, 502, 503, 504})
 _LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
+_KNOCK = 0.5  # seconds at most between two tries to reach a farm that never answered
 _BREAKS = 8  # times that a request may break on its way
 _UNHEARD = (httpx.ConnectError, httpx.ConnectTimeout)
 
@@ -104,18 +105,25 @@ class Transport:
     """One farm's HTTP. Thread-safe.
 
     patience: seconds for which a farm that was reached before may be out of reach or busy;
-    greeting: the same for a farm that never answered.
+    greeting: the same for a farm that never answered; starting: told its URL, says whether
+    it is being started, and so gets the patience all the same.
     """
 
     def __init__(
-        self, url: str, api_key: str | None, *, patience: float = 90.0, greeting: float = 2.0
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        patience: float = 90.0,
+        greeting: float = 2.0,
+        starting: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.url = url.rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise errors.SettingInvalid(
                 f"PROMPTMILL_URL must start with http:// or https://, not {url!r}"
             )
-        self._patience, self._greeting = patience, greeting
+        self._patience, self._greeting, self._starting = patience, greeting, starting
         self._met = False
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         timeout = httpx.Timeout(60.0, connect=5.0)
@@ -171,12 +179,17 @@ class Transport:
             except errors.Error as exc:
                 breaks += exc.__cause__ is not None and not isinstance(exc.__cause__, _UNHEARD)
                 wait = _wait(exc, attempt)
-                patience = self._patience if self._met else self._greeting
-                if not exc.retry or waited + wait > patience or breaks > repeatable * _BREAKS:
+                wait = wait if self._met else min(wait, _KNOCK)
+                late = waited + wait > self._wait_at_most()
+                if not exc.retry or late or breaks > repeatable * _BREAKS:
                     raise
             waited += wait
             time.sleep(wait)
         raise AssertionError("unreachable")
+
+    def _wait_at_most(self) -> float:
+        known = self._met or self._starting(self.url)
+        return self._patience if known else self._greeting
 
     def _once(self, request: _Request) -> httpx.Response:
         try:

@@ -58,6 +58,13 @@ def _parse(url: str) -> URL:
     )
 
 
+def _place(url: URL) -> str:
+    """What errors call it: the file, or the server's URL without password and driver."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or ""
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
@@ -119,7 +126,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = _parse(url)
-        self.url = parsed.render_as_string(hide_password=True)
+        self.place = _place(parsed)
         self.dialect: str = parsed.get_backend_name()
         sqlite = self.dialect == "sqlite"
         self._engine = _sqlite_engine(parsed) if sqlite else _postgres_engine(parsed)
@@ -151,7 +158,7 @@ class Database:
                 if faults.is_transient(error) and number < tries:
                     time.sleep(random.uniform(0.2, 1.0) * 0.01 * 2**number)
                     continue
-                mapped = faults.translate(error, self.url)
+                mapped = faults.translate(error, self.place)
                 if mapped is None:
                     raise
                 raise mapped from error

@@ -46,19 +46,19 @@ def is_transient(error: Fault) -> bool:
     return _sqlite_name(origin).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
-def translate(error: Fault, url: str) -> errors.Error | None:
+def translate(error: Fault, place: str) -> errors.Error | None:
     """The error to raise instead, or None where `error` is a mistake in the code."""
     if isinstance(error, exc.TimeoutError):
         return errors.DatabaseDown("every connection to the database is busy; try again later")
     origin = _origin(error)
     if isinstance(origin, psycopg.Error):
         return _postgres(
-            origin, url, lost=isinstance(error, exc.DBAPIError) and error.connection_invalidated
+            origin, place, lost=isinstance(error, exc.DBAPIError) and error.connection_invalidated
         )
-    return _sqlite(origin, url)
+    return _sqlite(origin, place)
 
 
-def _postgres(origin: psycopg.Error, url: str, *, lost: bool) -> errors.Error | None:
+def _postgres(origin: psycopg.Error, place: str, *, lost: bool) -> errors.Error | None:
     state = origin.sqlstate
     if state == "53100":
         return errors.DatabaseDown(DISK_FULL)
@@ -72,22 +72,22 @@ def _postgres(origin: psycopg.Error, url: str, *, lost: bool) -> errors.Error | 
     if lost or gone or (state or "").startswith(_DOWN_CLASSES):
         first = (str(origin).strip().splitlines() or ["connection lost"])[0]
         return errors.DatabaseDown(
-            f"the database at {url} is out of reach ({first}): check PROMPTMILL_DATABASE_URL"
+            f"the database at {place} is out of reach ({first}): check PROMPTMILL_DATABASE_URL"
         )
     return None
 
 
-def _sqlite(origin: BaseException | None, url: str) -> errors.Error | None:
+def _sqlite(origin: BaseException | None, place: str) -> errors.Error | None:
     name = _sqlite_name(origin)
     if name == "SQLITE_FULL":
         return errors.DatabaseDown(DISK_FULL)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return errors.DatabaseDown(f"the database at {url} is too busy; try again later")
+        return errors.DatabaseDown(f"the database at {place} is too busy; try again later")
     if "no such table" in str(origin):
         return errors.DatabaseDown("the database has no tables: run `promptmill migrate`")
     for prefix, remedy in _SQLITE_REMEDIES.items():
         if name.startswith(prefix):
             return errors.DatabaseDown(
-                f"{remedy} ({url}; PROMPTMILL_DATABASE_URL, PROMPTMILL_DATA_DIR)"
+                f"{remedy} ({place}; PROMPTMILL_DATABASE_URL, PROMPTMILL_DATA_DIR)"
             )
     return None

@@ -211,7 +211,7 @@ def assert_no_trace(db: Database, job: Job) -> None:
     for table in ("segments", "row_map", "images", "incidents", "outbox", "job_counters"):
         assert left[table] == 0, table
     if db.dialect == "sqlite":
-        path = Path(db.url.partition("///")[2])
+        path = Path(db.place)
         files = [f for f in path.parent.glob(f"{path.name}*") if f.is_file()]
         assert files
         for file in files:

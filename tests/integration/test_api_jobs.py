@@ -67,6 +67,16 @@ def test_a_job_without_a_live_worker_says_so(farm: ApiFarm) -> None:
     assert (now["cold"], now["notice"]) == (False, None)
 
 
+def test_a_job_whose_workers_all_drain_says_so(farm: ApiFarm) -> None:
+    job = farm.submit(["a heart"])["id"]
+    farm.queue.report("drained", {"state": "draining"}, ttl=10)
+    time.sleep(1.1)
+    now = farm.job(job)
+    farm.queue.forget("drained")
+    assert now["cold"] is True
+    assert now["notice"] == f"no worker serves the model {farm.model} now"
+
+
 def test_images_of_a_silent_worker_are_told(farm: ApiFarm) -> None:
     job = farm.submit([f"prompt {n}" for n in range(9)])["id"]
     farm.worker.report()

@@ -76,6 +76,11 @@ def test_a_finished_job_shows_its_overall_rate() -> None:
     assert (pace.images_per_second, pace.eta_seconds) == (50.0, None)
 
 
+def test_a_job_of_a_moment_shows_no_rate() -> None:
+    done = job(8, state="completed", started=10.0, finished=10.003)
+    assert Rates().observe(done, wall=99.0, now=0.0).images_per_second == 0.0
+
+
 def test_a_retry_starts_anew() -> None:
     rates = Rates()
     rates.observe(job(900, started=0.0), wall=10.0, now=0.0)

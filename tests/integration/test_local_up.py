@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -233,15 +232,21 @@ def test_a_signal_drains_and_leaves_no_process(up: Up, client: Client) -> None:
 
 
 def test_a_farm_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
-    """The worker's own error comes through."""
+    """Before a child that would fail over it is started, and tried again."""
     told: list[str] = []
-    farm = local.Farm(tmp_path / "data", model="no-such-model", port=0, told=told.append)
-    with farm, pytest.raises(errors.Error, match="no-such-model"):
-        farm.wait(threading.Event())
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(OSError, match=r"file"):
-        local.Farm(blocked / "data", port=0).start()
+    data = tmp_path / "data"
+    farm = local.Farm(data, model="no-such-model", port=0, told=told.append)
+    with pytest.raises(errors.Error, match="no-such-model"):
+        farm.start()
+    for name, url in (
+        ("PROMPTMILL_REDIS_URL", "redis://127.0.0.1:1/0"),
+        ("PROMPTMILL_STORAGE_URL", "file:///dev/null/x"),
+    ):
+        environ = {"PATH": os.environ["PATH"], name: url}
+        with pytest.raises(errors.Unavailable, match=name):
+            local.Farm(data, port=0, environ=environ, told=told.append).start()
+    assert told == []
+    assert not (data / "logs" / "api.log").exists()
     with pytest.raises(errors.SettingInvalid, match="PROMPTMILL_SLOTS"):
         local.Farm(tmp_path, environ={"PROMPTMILL_SLOTS": "many"})
 

@@ -250,7 +250,7 @@ class StubFarm:
 
 
 @contextmanager
-def serving() -> Iterator[StubFarm]:
+def serving(*, port: int = 0) -> Iterator[StubFarm]:
     """The stub behind a port of its own."""
     farm = StubFarm()
 
@@ -310,7 +310,7 @@ def serving() -> Iterator[StubFarm]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that went away is no news."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         farm.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

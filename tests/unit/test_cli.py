@@ -214,7 +214,10 @@ def test_errors_of_this_machine_are_one_line_too(
     assert code == 1 and "`promptmill up`" in err and len(err.splitlines()) == 1
     monkeypatch.setenv("PROMPTMILL_SLOTSS", "3")
     code, _, err = run("migrate")
-    assert (code, err) == (1, "promptmill: PROMPTMILL_SLOTSS is not a setting of promptmill\n")
+    assert (code, err) == (
+        1,
+        "promptmill: PROMPTMILL_SLOTSS is not a setting of promptmill: did you mean PROMPTMILL_SLOTS?\n",
+    )
 
 
 def test_a_full_disk_is_named(farm: StubFarm, run: Run, tmp_path: Path) -> None:
@@ -266,3 +269,28 @@ def test_a_rate_counts_what_this_process_moved(monkeypatch: pytest.MonkeyPatch) 
     pace = progress.Pace()
     assert pace.of(500, 1000) == (0.0, None)
     assert pace.of(700, 1000) == (10.0, 30.0)
+
+
+def test_a_rate_needs_time_and_no_time_is_left_below_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    pace = progress.Pace()
+    assert pace.of(0, 8) == (0.0, None)
+    now[0] = 100.5
+    assert pace.of(8, 8) == (0.0, None)
+    now[0] = 102.0
+    assert pace.of(10, 8) == (5.0, 0.0)
+
+
+def test_a_cancelled_job_shows_what_was_rendered(farm: StubFarm, run: Run) -> None:
+    job = farm.add(["a cat", "a dog", "a cow", "bad"])
+    job["state"] = "cancelled"
+    job["counts"] |= {"done": 1, "failed": 1, "cancelled": 2}
+    code, _, err = run("watch", "job_1")
+    assert code == 1 and "2/4 images" in err and "4/4" not in err
+
+
+def test_submit_warns_of_a_notice(farm: StubFarm, run: Run, tmp_path: Path) -> None:
+    farm.fault("POST", Fault(202, farm.add(["a cat"]) | {"notice": "no worker serves it"}))
+    (tmp_path / "a.txt").write_text("a cat\n")
+    assert "warning: no worker serves it\n" in run("submit", str(tmp_path / "a.txt"))[2]

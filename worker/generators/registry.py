@@ -25,19 +25,27 @@ SEEDED = ("emoji-gan",)  # registered by `migrate`, before any worker has served
 
 def create(model: str, options: str = "") -> Generator:
     """An unloaded generator of what PROMPTMILL_MODEL names; options: what
-    PROMPTMILL_MODEL_OPTIONS names. Raises `errors.ModelNotFound` with the known names, and
+    PROMPTMILL_MODEL_OPTIONS names. Raises as `require` does."""
+    found = require(model)
+    if found is None:
+        return cast(Generator, _import(FACTORIES[model])())
+    kind: Callable[..., Generator] = _import(LIBRARIES[found.kind])
+    return kind(found, read_options(options))
+
+
+def require(model: str) -> checkpoint.Checkpoint | None:
+    """The checkpoint that PROMPTMILL_MODEL names, None for a generator of promptmill's own;
+    imports none of them. Raises `errors.ModelNotFound` with the known names, and
     `errors.Error` for a checkpoint that is not here or cannot be served."""
     if model.startswith(models.HUB) or models.is_folder(model):
-        found = checkpoint.find(model)
-        kind: Callable[..., Generator] = _import(LIBRARIES[found.kind])
-        return kind(found, read_options(options))
+        return checkpoint.find(model)
     if model not in FACTORIES:
         known = ", ".join(sorted(FACTORIES))
         raise errors.ModelNotFound(
             f"PROMPTMILL_MODEL={model!r} is not a generator of promptmill (it has {known}, and "
             "checkpoints: hf:ORG/NAME or a folder)"
         )
-    return cast(Generator, _import(FACTORIES[model])())
+    return None
 
 
 def _import(target: str) -> Any:
