@@ -59,7 +59,7 @@ class DirBlobs:
             list(self._syncs.map(os.fsync, [draft.fd for draft in drafts]))
             folders = {self._path(new.key).parent for new in objects}
             for folder in folders:
-                _make_folder(folder)  # before any note, which `list` finds beside it
+                _try_folder(folder)  # before any note, which `list` finds beside it
             stored = [self._link(new, draft) for new, draft in zip(objects, drafts, strict=True)]
             for folder in folders:
                 _sync_folder(folder)
@@ -69,7 +69,7 @@ class DirBlobs:
         check_key(key)
         with folder_faults.outage(self.root), self._drafts.of(pieces) as draft:
             os.fsync(draft.fd)
-            _make_folder(self._path(key).parent)
+            _try_folder(self._path(key).parent)
             stored = self._link(New(key, b"", content_type), draft)
             _sync_folder(self._path(key).parent)
             return stored
@@ -78,10 +78,9 @@ class DirBlobs:
         """Gives the draft its name, or adopts what has it. Tried again where a deletion
         prunes the folder at that moment."""
         for _ in range(RACES):
-            with contextlib.suppress(FileNotFoundError):
-                return self._link_once(new, draft)
-            with contextlib.suppress(FileNotFoundError):
-                _make_folder(self._path(new.key).parent)
+            with contextlib.suppress(FileNotFoundError, FileExistsError):  # mkdir, of a folder
+                return self._link_once(new, draft)  # that went while it looked, says "exists"
+            _try_folder(self._path(new.key).parent)
         return self._link_once(new, draft)
 
     def _link_once(self, new: New, draft: Draft) -> Stored:
@@ -250,6 +249,12 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _try_folder(folder: Path) -> None:
+    """Makes it unless a deletion prunes what lies above it at that moment."""
+    with contextlib.suppress(FileNotFoundError):
+        _make_folder(folder)
 
 
 def _make_folder(folder: Path) -> None:
