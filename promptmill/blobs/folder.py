@@ -76,10 +76,10 @@ class DirBlobs:
 
     def _link(self, new: New, draft: Draft) -> Stored:
         """Gives the draft its name, or adopts what has it. Tried again where a deletion
-        prunes the folder at that moment."""
+        prunes the folder at that moment: mkdir may call what it just missed existent."""
         for _ in range(RACES):
-            with contextlib.suppress(FileNotFoundError, FileExistsError):  # mkdir, of a folder
-                return self._link_once(new, draft)  # that went while it looked, says "exists"
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                return self._link_once(new, draft)
             _try_folder(self._path(new.key).parent)
         return self._link_once(new, draft)
 
