@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need from the distribution and pip cannot bring: redis-server,
-# Postgres and Chromium, or those of them that are named: test-servers.sh [redis] [postgres]
-# [chromium]. Installs only what is missing; safe to run again.
+# Postgres, Chromium and curl, or those of them that are named: test-servers.sh [redis] [postgres]
+# [chromium] [curl]. Installs only what is missing; safe to run again.
 set -eu
 
 say() { printf 'test-servers: %s\n' "$*"; }
@@ -18,14 +18,15 @@ have_postgres() {
 
 have_chromium() { have chromium || have chromium-browser || have google-chrome; }
 
-[ "$#" -gt 0 ] || set -- redis postgres chromium
+[ "$#" -gt 0 ] || set -- redis postgres chromium curl
 missing=""
 for wanted in "$@"; do
     case "$wanted" in
         redis) have redis-server || missing="$missing redis-server" ;;
         postgres) have_postgres || missing="$missing postgresql" ;;
         chromium) have_chromium || missing="$missing chromium" ;;
-        *) fail "there is no $wanted: name redis, postgres or chromium" ;;
+        curl) have curl || missing="$missing curl" ;;
+        *) fail "there is no $wanted: name redis, postgres, chromium or curl" ;;
     esac
 done
 

@@ -3,16 +3,19 @@
 # Which build of torch (CPU or CUDA) is installed is pip's configuration: pass a mirror or
 # an index as a build argument, e.g.
 #   docker compose build --build-arg PIP_EXTRA_INDEX_URL=... worker
+# EXTRAS: parts of the package; worker,hf adds checkpoints of diffusers and transformers,
+# worker,gpu their quantization too.
 FROM python:3.11-slim-bookworm AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG EXTRAS=worker
 WORKDIR /src
 RUN python -m venv /opt/promptmill
 COPY pyproject.toml constraints.txt README.md ./
 COPY promptmill promptmill
 COPY worker worker
 COPY api api
-RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[worker]"
+RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 promptmill \

@@ -64,6 +64,21 @@ def test_the_compose_file_is_valid() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def test_the_gpu_file_gives_workers_a_gpu_and_changes_no_one_else() -> None:
+    files = ("-f", "docker-compose.yml", "-f", "infra/compose.gpu.yml")
+    shown = compose(*files, "config", "--format", "json", **SECRETS)
+    assert shown.returncode == 0, shown.stderr
+    mixed = json.loads(shown.stdout)["services"]
+    worker = mixed.pop("worker")
+    assert mixed == {name: one for name, one in services().items() if name != "worker"}
+    [device] = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+    assert worker["environment"]["PROMPTMILL_DEVICE"] == "cuda"
+    extras = set(worker["build"]["args"]["EXTRAS"].split(","))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert extras < set(tomllib.load(file)["project"]["optional-dependencies"])
+
+
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_secret_has_a_default(name: str) -> None:
     given = {k: v for k, v in SECRETS.items() if k != name}
