@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 NO_CHECKS = Checks()
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
+ASKED = 10.0  # seconds after which nobody asks for single pictures any more
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
 
 
@@ -207,6 +208,14 @@ class Engine:
     def held(self) -> list[Held]:
         with self._changed:
             return list(self._held.values())
+
+    def portions(self, ready: Sequence[Ready], *, interactive: bool) -> list[Sequence[Ready]]:
+        """What is rendered in one turn each: all of it, or, while somebody asks for single
+        pictures, as much as the generator names, so that they need not wait for the rest."""
+        size = self.generator.caps.portion
+        if not size or interactive or not self.turn.asked_first(within=ASKED):
+            size = max(1, len(ready))
+        return [ready[first : first + size] for first in range(0, len(ready), size)]
 
     def render(
         self, bucket: str, tasks: Sequence[Ready], *, progress: Callable[[], None]

@@ -31,6 +31,12 @@ class Turn:
         self._changed = threading.Condition()
         self._taken = False
         self._waiting_first = 0
+        self._asked_first = -math.inf  # when somebody last did, by `time.monotonic`
+
+    def asked_first(self, within: float) -> bool:
+        """Somebody asked to go first in the last `within` seconds."""
+        with self._changed:
+            return time.monotonic() - self._asked_first < within
 
     @property
     def awaited(self) -> bool:
@@ -41,7 +47,9 @@ class Turn:
     @contextmanager
     def take(self, *, first: bool = False) -> Iterator[None]:
         with self._changed:
-            self._waiting_first += first
+            if first:
+                self._waiting_first += 1
+                self._asked_first = time.monotonic()
             self._changed.wait_for(lambda: not self._taken and (first or not self._waiting_first))
             self._waiting_first -= first
             self._taken = True

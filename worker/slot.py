@@ -117,22 +117,17 @@ class Slot(threading.Thread):
         return ready, lacking
 
     def render(self, lease: Lease, ready: Sequence[Ready]) -> list[tuple[Work, Outcome]]:
-        """One forward pass, or as many as memory and faults ask for, under the lock."""
-        self.moved = None
-        with self.engine.turn.take(first=self.interactive):
-            self._move()
-            if self.engine.draining.is_set():
-                raise GiveBack
-            wanted = self._still_wanted(ready)
-            if not wanted:
-                return []
-            works = [one.work for one in wanted]
-            self._begin(lease, works)
-            try:
-                outcomes = self.engine.render(lease.bucket, wanted, progress=self._steps(wanted))
-            except Abandoned:
-                return []
-        return list(zip(works, outcomes, strict=True))
+        """One forward pass, or as many as memory, faults and whoever waits for a single
+        picture ask for, each portion under the lock."""
+        outcomes: list[tuple[Work, Outcome]] = []
+        for number, portion in enumerate(self.engine.portions(ready, interactive=self.interactive)):
+            self.moved = None
+            with self.engine.turn.take(first=self.interactive):
+                self._move()
+                if number == 0 and self.engine.draining.is_set():
+                    raise GiveBack
+                outcomes += self._render(lease, portion, begun=bool(outcomes))
+        return outcomes
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
         """Pictures that may be given out become files; faults stay faults."""
@@ -202,6 +197,24 @@ class Slot(threading.Thread):
         return True
 
     # parts of the steps
+
+    def _render(
+        self, lease: Lease, portion: Sequence[Ready], *, begun: bool
+    ) -> list[tuple[Work, Outcome]]:
+        """What is still wanted of a portion. The caller holds the turn. begun: others of the
+        lease were rendered before."""
+        wanted = self._still_wanted(portion)
+        if not wanted:
+            return []
+        works = [one.work for one in wanted]
+        if not begun:
+            self._begin(lease, works)
+        try:
+            progress = self._steps(wanted)
+            outcomes = self.engine.render(lease.bucket, wanted, progress=progress)
+        except Abandoned:
+            return []
+        return list(zip(works, outcomes, strict=True))
 
     def _gathered(self, work: Work, item: Item | Fault) -> Ready | Fault:
         """The row's own prompt is checked, and what was made of it."""

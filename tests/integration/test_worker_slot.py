@@ -3,6 +3,7 @@ who pays when one of them fails."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 from promptmill import errors
 from promptmill.blobs import New, Stored
 from promptmill.blobs.fake import MemoryBlobs
+from promptmill.jobs import Item
 from promptmill.records import Lease
 from promptmill.store import jobs
 from tests.integration.control_bench import Bench, bench
+from tests.servers import wait_until
 from worker import slot as slots
 from worker.app import identity
 from worker.engine import Engine
+from worker.generators.base import Pixels
 from worker.generators.stub import Stub
 from worker.slot import Slot
 
@@ -163,6 +167,46 @@ def test_a_slot_that_drains_gives_back_uncharged(farm: Bench, engine: Engine) ->
     slot.carry(lease)
     assert farm.job(job).counts.done == 0
     assert attempts(farm) == {0}
+
+
+def test_a_single_picture_waits_for_a_portion_of_a_micro_batch_not_for_all_of_it(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = farm.submit(16)
+    stub = engine.generator
+    stub.caps = replace(stub.caps, portion=4)
+    order: list[str] = []
+    generate = stub.generate
+    with engine.turn.take(first=True):
+        """Somebody asks for single pictures these days."""
+
+    def ask() -> None:
+        with engine.turn.take(first=True):
+            order.append("single")
+
+    asking = threading.Thread(target=ask)
+
+    def noted(items: Sequence[Item]) -> Pixels:
+        if not order:
+            asking.start()
+            wait_until(lambda: engine.turn.awaited, seconds=10, what="somebody waits")
+        order.append(f"bulk {len(items)}")
+        return generate(items)
+
+    monkeypatch.setattr(stub, "generate", noted)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    asking.join(10)
+    assert order == ["bulk 4", "single", "bulk 4", "bulk 4", "bulk 4"]
+    assert farm.job(job).counts.done == 16
+
+
+def test_nobody_asks_and_a_micro_batch_is_rendered_whole(farm: Bench, engine: Engine) -> None:
+    farm.submit(16)
+    engine.generator.caps = replace(engine.generator.caps, portion=4)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert (engine.measured.batches, engine.measured.batch) == (1, 16)
 
 
 def test_no_two_starts_share_an_identity() -> None:

@@ -47,6 +47,7 @@ class EmojiGan:
         batch_shapes=(1, 2, 4, 8, 16, 32),
         quantizations=("int8", "student", "none"),
         batch_invariant=True,
+        portion=8,
         cost=0.002,
     )
 
