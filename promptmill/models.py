@@ -112,7 +112,7 @@ class Caps:
 @dataclass(frozen=True, slots=True)
 class Model:
     """A registered model: its name, capabilities and the fingerprint of its weights.
-    registered_at: when a worker last told of it, Unix seconds."""
+    registered_at: when it was last told of, Unix seconds."""
 
     name: str
     caps: Caps

@@ -1,5 +1,6 @@
 """`promptmill models probe`: loads a generator here and measures each of its batch shapes,
-without a farm. `models pull` makes sure that its weights are here."""
+without a farm. `models pull` makes sure that its weights are here, `models add` asks what it
+can do."""
 
 from __future__ import annotations
 
@@ -88,6 +89,15 @@ def pull(name: str, *, device: str, quantization: str, options: str = "") -> str
     fingerprint = generator.fingerprint
     generator.close()
     return f"fingerprint {fingerprint}"
+
+
+def describe(name: str, *, device: str, quantization: str, options: str = "") -> models.Model:
+    """The model as a worker here would register it, but for the fingerprint: that is the
+    serving worker's, of its device and libraries. Raises what `pull` raises."""
+    generator = registry.create(name, options)
+    generator.load(device=device, quantization=quantization)
+    generator.close()
+    return models.Model(generator.name, generator.caps, fingerprint="")
 
 
 def _rate(generator: Generator, batch: int) -> float:

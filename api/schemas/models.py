@@ -14,7 +14,7 @@ class Model(Shape):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="when a worker last registered it")
+    created: int = Field(description="when it was last registered")
     owned_by: Literal["promptmill"] = "promptmill"
     description: str
     fingerprint: str

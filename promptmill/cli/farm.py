@@ -48,7 +48,8 @@ def up(port: int | None, data: Path | None, *, workers: int, model: str | None) 
 @output.as_json
 @click.pass_context
 def models(context: click.Context, json_: bool) -> None:
-    """List the models that the farm knows; `probe` and `pull` work on this machine."""
+    """List the models that the farm knows; `probe` and `pull` work on this machine, `add`
+    registers one before a worker has served it."""
     if context.invoked_subcommand is not None:
         return
     with connection.farm() as client:
@@ -73,12 +74,7 @@ def probe(name: str | None, *, each: bool, json_: bool) -> None:
         return
     measure = serve.part("worker.probe:probe", extra="worker")
     rows = []
-    options = {
-        "device": chosen.device,
-        "quantization": chosen.quantization,
-        "options": chosen.model_options,
-    }
-    for shape in measure(name or chosen.model, **options):
+    for shape in measure(name or chosen.model, **_loading(chosen)):
         if json_:
             output.print_json(dataclasses.asdict(shape))
         rows.append(
@@ -114,12 +110,34 @@ def pull(name: str | None) -> None:
         return
     load = serve.part("worker.probe:pull", extra="worker")
     wanted = name or chosen.model
-    options = {
+    click.echo(f"{wanted} is here, {load(wanted, **_loading(chosen))}")
+
+
+@models.command()
+@click.argument("name", required=False)
+def add(name: str | None) -> None:
+    """Register a model before its first worker: jobs for it are accepted from then on, and
+    wait, `cold`, until a worker serves it. It is loaded once on this machine, as a worker
+    would; what a worker has registered stays."""
+    chosen = serve.chosen()
+    db = serve.database()
+    try:
+        describe = serve.part("worker.probe:describe", extra="worker")
+        model = describe(name or chosen.model, **_loading(chosen))
+        new = serve.part("promptmill.store.models:add", extra="core")(db, model)
+    finally:
+        db.close()
+    state = "registered: jobs for it wait for a worker" if new else "registered already"
+    click.echo(f"{model.name} is {state}")
+
+
+def _loading(chosen: settings.Settings) -> dict[str, str]:
+    """How a worker with these settings would load a model."""
+    return {
         "device": chosen.device,
         "quantization": chosen.quantization,
         "options": chosen.model_options,
     }
-    click.echo(f"{wanted} is here, {load(wanted, **options)}")
 
 
 def _model_row(model: Mapping[str, Any]) -> Sequence[object]:

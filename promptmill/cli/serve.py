@@ -64,7 +64,7 @@ def control() -> int:
     return run(chosen())
 
 
-def _database() -> Any:
+def database() -> Any:
     """The farm's database. Raises `errors.DatabaseDown` where there is none yet."""
     given = settings.read()
     datafolder.require_farm(given)
@@ -108,11 +108,9 @@ def migrate(firsts: Sequence[str]) -> None:
     try:
         db.migrate()
         part("promptmill.store.tenants:ensure_default", extra="core")(db)
-        known = {model.name for model in part("promptmill.store.models:all", extra="core")(db)}
-        register = part("promptmill.store.models:register", extra="core")
+        add = part("promptmill.store.models:add", extra="core")
         for model in part("worker.generators.registry:seeds", extra="worker")():
-            if model.name not in known:
-                register(db, model)
+            add(db, model)
     finally:
         db.close()
     click.echo("the database is at the current schema")
@@ -140,7 +138,7 @@ def create_key(
     tenant: str, *, weight: float, max_queued: int | None, scopes: tuple[str, ...], json_: bool
 ) -> None:
     """Make a key for TENANT, and TENANT if it is new. The key is shown once."""
-    db = _database()
+    db = database()
     try:
         create = part("promptmill.store.tenants:create_key", extra="core")
         key_id, secret = create(
@@ -160,7 +158,7 @@ def create_key(
 @output.as_json
 def list_keys(json_: bool) -> None:
     """List all keys; the secrets are not kept."""
-    db = _database()
+    db = database()
     try:
         found = part("promptmill.store.tenants:list_keys", extra="core")(db)
     finally:
@@ -191,7 +189,7 @@ def _in_order(scopes: Collection[str]) -> list[str]:
 @click.argument("key_id", metavar="KEY")
 def revoke_key(key_id: str) -> None:
     """Revoke a key, by its id."""
-    db = _database()
+    db = database()
     try:
         if not part("promptmill.store.tenants:revoke_key", extra="core")(db, key_id):
             raise errors.NotFound(f"there is no key {key_id}: see `promptmill keys list`")

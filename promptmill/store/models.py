@@ -3,7 +3,7 @@ what an image was measured to cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -20,21 +20,37 @@ def _model(row: Row[Any]) -> Model:
     return Model(row.name, caps, row.fingerprint, row.description, row.updated_at)
 
 
-def register(db: Database, model: Model) -> None:
-    """Upserts by name. What was measured stays."""
-    values = {
+def _values(db: Database, model: Model) -> dict[str, Any]:
+    return {
         "caps": model.caps.to_json(),
         "fingerprint": model.fingerprint,
         "description": model.description,
         "updated_at": db.now(),
     }
 
+
+def _insert(conn: Connection, name: str, values: Mapping[str, Any]) -> bool:
+    fresh = {"name": name, "limits": {}, "costs": {}, **values}
+    made = insert_ignore(conn, table).values(fresh).returning(table.c.name)
+    return conn.execute(made).first() is not None
+
+
+def register(db: Database, model: Model) -> None:
+    """Upserts by name. What was measured stays."""
+    values = _values(db, model)
+
     def work(conn: Connection) -> None:
-        fresh = {"name": model.name, "limits": {}, "costs": {}, **values}
-        conn.execute(insert_ignore(conn, table).values(fresh))
+        _insert(conn, model.name, values)
         conn.execute(update(table).where(table.c.name == model.name).values(values))
 
     db.write(work)
+
+
+def add(db: Database, model: Model) -> bool:
+    """Registers a model ahead of its first worker. One that is known stays as its workers
+    told of it. Whether it is new."""
+    values = _values(db, model)
+    return db.write(lambda conn: _insert(conn, model.name, values))
 
 
 def _row(conn: Connection, name: str, *, lock: bool = False) -> Row[Any]:

@@ -187,12 +187,24 @@ def test_models_are_registered_and_remember(db: Database) -> None:
     kept = stored_models.get(db, "stub")
     assert kept.registered_at > 1e9
     assert kept == replace(model, fingerprint="f2", registered_at=kept.registered_at)
+    assert not stored_models.add(db, replace(model, fingerprint=""))
     assert stored_models.all(db) == [kept]
     assert stored_models.caps(db, "stub", "cuda") == {"b1": 4, "b2": 8}
     assert stored_models.caps(db, "stub", "cpu") == {}
     assert stored_models.costs(db, "stub") == {"b1": 0.25}
     with pytest.raises(errors.ModelNotFound, match="stub"):
         stored_models.remember_cap(db, "absent", "cpu", "b", 1)
+
+
+def test_a_model_is_added_ahead_of_its_first_worker(db: Database) -> None:
+    model = models.Model("early", models.Caps(sizes=((64, 64),)), "")
+    assert stored_models.add(db, model)
+    assert not stored_models.add(db, replace(model, caps=models.Caps(sizes=((8, 8),))))
+    assert stored_models.get(db, "early").caps == model.caps
+    stored_models.remember_cap(db, "early", "cpu", "b", 4)
+    stored_models.register(db, replace(model, fingerprint="f1"))
+    assert stored_models.get(db, "early").fingerprint == "f1"
+    assert stored_models.caps(db, "early", "cpu") == {"b": 4}
 
 
 def test_an_expired_jobs_rest_is_cancelled(db: Database) -> None:

@@ -17,16 +17,13 @@ import pytest
 import torch
 
 from promptmill.jobs import Item
-from promptmill.models import Model
 from promptmill.store import models
-from promptmill.store.database import Database
 from tests import checkpoints
 from tests.checkpoints import SIZE
 from tests.e2e.farm import Farm
 from tests.servers import ValkeyServer, wait_until
 from worker import app
 from worker.engine import Engine
-from worker.generators import registry
 from worker.generators.base import Input, Pixels
 from worker.generators.diffusers import Diffusers
 
@@ -121,23 +118,29 @@ def test_guidance_and_negative_prompt_change_a_picture(farm: Farm, folder: Path)
     assert len({first, guided, negative}) == 3
 
 
-def test_a_worker_process_serves_a_folder_by_its_name(farm: Farm, folder: Path) -> None:
+def test_a_job_waits_for_the_first_worker_of_a_model_that_was_added(
+    farm: Farm, folder: Path
+) -> None:
     made = checkpoints.make("janus", folder / "by-name")
     unknown = farm.http.post("/v1/jobs", json={"prompts": ["a"], "model": "by-name"})
     assert unknown.status_code == 404
-    assert "janus" in unknown.json()["error"]["message"] or "stub" in unknown.text
-    generator = registry.create(str(made))
-    db = Database(farm.settings.database)
-    models.register(db, Model(generator.name, generator.caps, ""))
-    db.close()
-    job = farm.submit([{"prompt": "a", "size": "384x384"}], model="by-name")
-    assert job["cold"] is True
-    farm.http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert "stub" in unknown.json()["error"]["message"]
+    added = farm.call(f"models add {made}", seconds=150)
+    assert added.returncode == 0, added.stderr
+    [model] = [m for m in farm.http.get("/v1/models").json()["data"] if m["id"] == "by-name"]
+    assert (model["cold"], model["workers"], model["sizes"]) == (True, 0, ["64x64"])
+    early = farm.submit([{"prompt": "a", "guidance": 3.0}, {"prompt": "b"}], model="by-name")
+    assert (early["cold"], early["state"]) == (True, "queued")
     worker = farm.add_worker(PROMPTMILL_MODEL=str(made))
     wait_until(lambda: farm.serving() == 1, seconds=90, what="the worker serves")
+    farm.wait(early["id"])
+    assert farm.check(early["id"]) == {"done": 2}
+    again = farm.call(f"models add {made}", seconds=150)
+    assert "registered already" in again.stdout, again.stderr
     warm = farm.submit(["a", "b", "c"], model="by-name")["id"]
     farm.wait(warm)
     assert farm.check(warm) == {"done": 3}
+    assert farm.http.get("/v1/models/by-name").json()["cold"] is False
     assert "by-name" in farm.http.get("/v1/workers").json()["data"][0]["model"]
     assert worker.stop() == 0
 

@@ -45,6 +45,11 @@ def test_pull_loads_what_a_worker_would(capsys: pytest.CaptureFixture[str]) -> N
     assert "it has emoji-gan, stub" in capsys.readouterr().err
 
 
+def test_a_model_is_described_as_its_worker_would() -> None:
+    model = probe.describe("stub", device="cpu", quantization="none")
+    assert (model.name, model.caps, model.fingerprint) == ("stub", Stub.caps, "")
+
+
 def test_each_quantization_is_measured_or_refused_with_a_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
