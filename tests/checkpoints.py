@@ -233,6 +233,26 @@ def emu3(folder: Path) -> Path:
     return folder
 
 
+def classifier(folder: Path) -> Path:
+    """A vision transformer that is of many minds about pictures: `normal` or `nsfw`."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=16, id2label={0: "normal", 1: "nsfw"},
+        label2id={"normal": 0, "nsfw": 1}, initializer_range=0.5,
+    )  # fmt: skip
+    model = ViTForImageClassification(config)
+    with torch.no_grad():
+        model.classifier.bias.zero_()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}'
+    )
+    return folder
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     maker.__name__: maker for maker in (sd, inpainting, sdxl_turbo, flux_schnell, janus, emu3)
 }
@@ -244,4 +264,4 @@ def make(name: str, folder: Path) -> Path:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return MAKERS[name](folder)
+    return (MAKERS | {"classifier": classifier})[name](folder)
