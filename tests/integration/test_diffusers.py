@@ -129,7 +129,7 @@ def test_an_image_is_the_same_to_the_last_bit_in_every_place(
 def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:
     assert generator.caps.quantizations == ("none", "bf16")
     other = Diffusers(generator.checkpoint, generator.options)
-    with pytest.raises(errors.UnsupportedParameter, match=r"linear layers|slower than bf16"):
+    with pytest.raises(errors.UnsupportedParameter, match="linear layers"):
         other.load(device="cpu", quantization="int8")
     with pytest.raises(errors.UnsupportedParameter, match="no GPU here"):
         other.load(device="cuda", quantization="none")

@@ -132,7 +132,6 @@ CPU, DIT = Device("cpu"), Model("diffusers", 1.0)
 @pytest.mark.parametrize(
     ("name", "device", "model", "reason"),
     [
-        ("int8", CPU, DIT, "slower than bf16"),
         ("fp8", CPU, DIT, "no 8-bit floats"),
         ("fp8", Device("cuda", (8, 6)), DIT, "8.9"),
         ("int8", OLD, DIT, "no int8"),
@@ -156,8 +155,12 @@ def test_what_the_setting_comes_to() -> None:
     assert quantization.plan("auto", CPU, DIT).name == "none"
     assert quantization.plan("auto", OLD, DIT).name == "none"
     assert quantization.plan("int8", GPU, DIT).compiled
+    assert not quantization.plan("int8", CPU, DIT).compiled
     assert quantization.plan("nf4", CPU, Model("transformers")).backend == "bitsandbytes"
-    assert quantization.possible(CPU, DIT) == ("none", "bf16")
+    assert quantization.possible(CPU, DIT) == ("none", "bf16", "int8")
+    assert quantization.possible(CPU, Model("diffusers", gguf=True))[-1] == "gguf"
+    words = quantization.possible(CPU, Model("transformers"))
+    assert words == ("none", "bf16", "int8", "nf4")
     assert quantization.possible(ADA, DIT) == ("none", "bf16", "int8", "fp8", "nf4")
 
 

@@ -63,7 +63,7 @@ class Diffusers:
             _compile(pipe)
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
-        where = [devices.name(self._device), *_versions()]
+        where = [devices.name(self._device), *_versions(plan)]
         self._fingerprint = _hash(["diffusers", plan.name, plan.compiled, *weights, *where])
         if not self._steady():
             log.warning(
@@ -96,7 +96,10 @@ class Diffusers:
         """The large component in the plan's format, the rest in the format of its numbers."""
         large = self.checkpoint.parameters(self._component())
         rest = self.checkpoint.parameters() - large
-        needed = int(large * plan.bytes + rest * (4 if plan.dtype == "float32" else 2))
+        held = large * plan.bytes
+        if plan.backend == "gguf" and (file := self._gguf()) is not None:
+            held = file.stat().st_size
+        needed = int(held + rest * (4 if plan.dtype == "float32" else 2))
         devices.require_room(self.name, needed, self._device)
 
     def _read(self, diffusers: Any, plan: quantization.Plan) -> Any:
@@ -307,12 +310,13 @@ def _compile(pipe: Any) -> None:
         part.compile(mode="reduce-overhead")
 
 
-def _versions() -> list[str]:
+def _versions(plan: quantization.Plan) -> list[str]:
     import diffusers
     import torch
     import transformers
 
-    return [torch.__version__, diffusers.__version__, transformers.__version__]
+    libraries = [torch.__version__, diffusers.__version__, transformers.__version__]
+    return [*libraries, quantization.version(plan)]
 
 
 def _hash(parts: Sequence[Any]) -> str:

@@ -4,7 +4,10 @@ which builds what the libraries take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
 from promptmill import errors
@@ -36,7 +39,8 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a setting comes to. dtype: of the numbers that are computed with. backend: the
-    library that holds the weights smaller; empty for none. compiled: slower without."""
+    library that holds the weights smaller; empty for none. compiled: what is multiplied with
+    them is made smaller, too, which is slower unless it is compiled."""
 
     name: str
     dtype: str
@@ -62,7 +66,8 @@ def plan(name: str, device: Device, model: Model) -> Plan:
     reason = _refusal(name, device, model)
     if reason:
         raise errors.UnsupportedParameter(f"PROMPTMILL_QUANTIZATION={name} is refused: {reason}")
-    return _PLANS[name]
+    found = _PLANS[name]
+    return replace(found, compiled=found.compiled and device.kind == "cuda")
 
 
 _PLANS = {
@@ -103,9 +108,7 @@ def _bf16(device: Device, model: Model) -> str:
 
 
 def _int8(device: Device, model: Model) -> str:
-    if device.kind == "cpu":
-        return "without compilation on a GPU it is slower than bf16, which halves the memory"
-    if device.capability < INT8_SINCE:
+    if device.kind == "cuda" and device.capability < INT8_SINCE:
         return "this GPU has no int8 units"
     return ""
 
@@ -132,19 +135,25 @@ def _gguf(device: Device, model: Model) -> str:
     return ""
 
 
-def config(plan: Plan, kind: str) -> Any:
+def config(plan: Plan, kind: str, kept: Sequence[str] = ()) -> Any:
     """What `from_pretrained` of the library `kind` takes as `quantization_config` of the
-    large component; None for none. Raises `errors.Error` naming the extra that is missing."""
+    large component; None for none. kept: parts of it whose numbers stay, by the names of
+    their modules. Raises `errors.Error` naming the extra that is missing."""
     try:
-        return _config(plan, kind)
+        return _config(plan, kind, list(kept) or None)
     except ImportError as missing:
         raise errors.Error(
             f"PROMPTMILL_QUANTIZATION={plan.name} needs {plan.backend}: "
-            "pip install 'promptmill[gpu]'"
+            "pip install 'promptmill[quantized]'"
         ) from missing
 
 
-def _config(plan: Plan, kind: str) -> Any:
+def version(plan: Plan) -> str:
+    """The library that holds the weights, as a fingerprint must know it."""
+    return f"{plan.backend} {metadata.version(plan.backend)}" if plan.backend else ""
+
+
+def _config(plan: Plan, kind: str, kept: list[str] | None) -> Any:
     import torch
 
     dtype = getattr(torch, plan.dtype)
@@ -152,15 +161,21 @@ def _config(plan: Plan, kind: str) -> Any:
         from torchao import quantization as torchao
 
         kinds = {
-            "int8": torchao.Int8DynamicActivationInt8WeightConfig,
-            "fp8": torchao.Float8DynamicActivationFloat8WeightConfig,
+            ("int8", False): torchao.Int8WeightOnlyConfig,
+            ("int8", True): torchao.Int8DynamicActivationInt8WeightConfig,
+            ("fp8", True): torchao.Float8DynamicActivationFloat8WeightConfig,
         }
-        return _class(kind, "TorchAoConfig")(kinds[plan.name]())
+        made = kinds[plan.name, plan.compiled]()
+        return _class(kind, "TorchAoConfig")(made, modules_to_not_convert=kept)
     if plan.backend == "bitsandbytes":
         import bitsandbytes  # noqa: F401  # the config checks for it only later
 
-        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-        return _class(kind, "BitsAndBytesConfig")(**options, bnb_4bit_compute_dtype=dtype)
+        return _class(kind, "BitsAndBytesConfig")(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=kept,  # read for four bits, too
+        )
     if plan.backend == "gguf":
         import gguf  # noqa: F401
 
@@ -169,6 +184,4 @@ def _config(plan: Plan, kind: str) -> Any:
 
 
 def _class(kind: str, name: str) -> Any:
-    import importlib
-
     return getattr(importlib.import_module(kind), name)

@@ -30,6 +30,7 @@ class Family(Protocol):
 
     parameters: tuple[str, ...]
     guidance: float  # the usual one
+    kept: tuple[str, ...]  # modules that are not quantized: all but the language model
 
     def sizes(self) -> tuple[tuple[int, int], ...]: ...
 
@@ -105,7 +106,7 @@ class Autoregressive:
 
         parts = ["transformers", self.checkpoint.digest(), self.checkpoint.revision, plan.name]
         parts += [str(self.options.prompt_tokens), devices.name(self._device)]
-        parts += [torch.__version__, transformers.__version__]
+        parts += [torch.__version__, transformers.__version__, quantization.version(plan)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def warmup(self, shapes: Sequence[int]) -> None:
@@ -145,6 +146,10 @@ class Janus:
 
     parameters = ("guidance",)
     guidance = 5.0
+    kept = (
+        *("model.vision_model", "model.aligner", "model.vqmodel", "model.generation_embeddings"),
+        *("model.generation_aligner", "model.generation_head", "lm_head"),
+    )
 
     def __init__(self, model: Any, tokenizer: Any, options: Options) -> None:
         self.model = model
@@ -187,6 +192,7 @@ class Emu3:
 
     parameters = ("guidance", "negative_prompt")
     guidance = 3.0
+    kept = ("model.vqmodel", "lm_head")
     side, cell = 720, 8
 
     def __init__(self, model: Any, tokenizer: Any, options: Options) -> None:
@@ -262,10 +268,12 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
     logging: Any = transformers.utils.logging  # whose functions are not typed
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    config = quantization.config(plan, TRANSFORMERS)
-    options = {"quantization_config": config, "device_map": device} if config is not None else {}
+    options: dict[str, Any] = {}
     try:
         kind = _class(transformers, found)
+        kept = FAMILIES[kind.config_class.model_type].kept
+        if (config := quantization.config(plan, TRANSFORMERS, kept)) is not None:
+            options = {"quantization_config": config, "device_map": device}
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
         model = kind.from_pretrained(
             found.folder,
