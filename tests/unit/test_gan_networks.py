@@ -147,8 +147,9 @@ def test_the_pairing_pulls_the_players_apart() -> None:
     def dark(pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
         return -bright(pixels, text, vendor)
 
-    right = losses.critic_loss(bright, real, made, **known)
-    assert right < losses.critic_loss(dark, real, made, **known)
+    other = given["text"].roll(1, 0)
+    right = losses.critic_loss(bright, real, made, other=other, **known)
+    assert right < losses.critic_loss(dark, real, made, other=other, **known)
     fooled = losses.generator_loss(dark, real, made, **known)
     assert fooled < losses.generator_loss(bright, real, made, **known)
 

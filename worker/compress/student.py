@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.compress.prune import prune
-from worker.gan import corpus, folding, lexicon, quantize, train, views, weights
+from worker.gan import corpus, folding, lexicon, parallel, quantize, train, views, weights
+from worker.gan.checkpoint import Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, Generator, Widths, condition
@@ -28,11 +29,11 @@ STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: th
 CALIBRATION = 256
 
 
-def begin(teacher: Shipped, given: Lessons) -> Generator:
+def begin(teacher: Shipped, given: Lessons, widths: Widths = WIDTHS) -> Generator:
     """The student before its training: pruned, with batch norms."""
     drawn = train.draw(given, Plan(batch=CALIBRATION, pairs=0.0), 0)
     conditions = condition(drawn.text, drawn.vendor, drawn.noise)
-    small = prune(teacher.generator, WIDTHS, conditions)
+    small = prune(teacher.generator, widths, conditions)
     return folding.unfold(small, conditions)
 
 
@@ -70,6 +71,20 @@ def lesson(teacher: Shipped, free: Tensor) -> Lesson:
     return taught
 
 
+def teach(
+    given: Lessons,
+    teacher: Shipped,
+    plan: Plan,
+    out: Path,
+    *,
+    widths: Widths = WIDTHS,
+    stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint:
+    """The whole of the student's training, as `train.train` runs it."""
+    start, taught = begin(teacher, given, widths), lesson(teacher, free_texts(given))
+    return train.train(given, plan, out, start=start, lesson=taught, stop=stop)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Teach the student; resumes by itself.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -91,9 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)
     teacher = weights.read(options.teacher)
-    options.out.mkdir(parents=True, exist_ok=True)
-    start = begin(teacher, given)
-    train.train(given, plan, options.out, start=start, lesson=lesson(teacher, free_texts(given)))
+    with parallel.joined():
+        teach(given, teacher, plan, options.out, stop=train.stopped_by_signal())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from promptmill import errors
 from worker.gan.networks import Discriminator, Generator, Widths
 
 TENSORS = "state.safetensors"
+STEP = "step"  # stands among the tensors: two files could be of two steps
 FACTS = "state.json"
 
 
@@ -59,11 +60,9 @@ class Checkpoint:
         return Checkpoint(0, generator, average, critic, slow, fast)
 
     def save(self, folder: Path) -> None:
-        tensors = {
-            f"{part}.{name}": value.contiguous()
-            for part, module in self._modules().items()
-            for name, value in module.state_dict().items()
-        }
+        tensors = {STEP: torch.tensor(self.step)}
+        for part, module in self._modules().items():
+            tensors |= {f"{part}.{k}": v.contiguous() for k, v in module.state_dict().items()}
         for part, optimizer in self._optimizers().items():
             for number, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{part}.{number}.{k}": v.contiguous() for k, v in slots.items()}
@@ -75,7 +74,7 @@ class Checkpoint:
         """Fills this object from `folder`; raises `errors.Error` when it is unreadable."""
         try:
             tensors = load_file(folder / TENSORS)
-            self.step = int(json.loads((folder / FACTS).read_text())["step"])
+            self.step = int(tensors[STEP]) if STEP in tensors else step_of(folder)
         except (OSError, ValueError, KeyError, SafetensorError) as problem:
             raise errors.Error(f"cannot resume from {folder}: {problem}") from problem
         for part, module in self._modules().items():
@@ -102,6 +101,11 @@ class Checkpoint:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"slow": self.generator_optimizer, "fast": self.critic_optimizer}
+
+
+def step_of(folder: Path) -> int:
+    """The step that `state.json` tells people of."""
+    return int(json.loads((folder / FACTS).read_text())["step"])
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:

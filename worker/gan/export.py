@@ -4,7 +4,6 @@ norms, observes the ranges of int8, adapts the weights to them."""
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worker.gan import folding, lexicon, quantize, train, weights
+from worker.gan import checkpoint, folding, lexicon, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -27,7 +26,7 @@ def export(
 ) -> weights.Shipped:
     """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`; `coded`
     as in `weights.write`."""
-    step = int(json.loads((run / "state.json").read_text())["step"])
+    step = checkpoint.step_of(run)
     plain = folded(run)
     ranges = quantize.observe(plain, _conditions(given, range(4)))
     adapted = quantize.adapt(plain, ranges, _conditions(given, range(4, 4 + steps)))

@@ -24,14 +24,14 @@ def reconstruction(made: Tensor, real: Tensor) -> Tensor:
 
 
 def critic_loss(
-    critic: Critic, real: Tensor, made: Tensor, *, text: Tensor, vendor: Tensor
+    critic: Critic, real: Tensor, made: Tensor, *, text: Tensor, vendor: Tensor, other: Tensor
 ) -> Tensor:
     """Relativistic pairing (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024, eq. 2 with
     f(t) = -softplus(-t)): a real picture must score above the made one of its caption, and
-    above itself under another row's caption (Reed et al. 2016, algorithm 1)."""
+    above itself under another row's caption `other` (Reed et al. 2016, algorithm 1)."""
     truth = critic(real, text, vendor)
     lie = critic(made.detach(), text, vendor)
-    wrong = critic(real, text.roll(1, 0), vendor)
+    wrong = critic(real, other, vendor)
     return F.softplus(lie - truth).mean() + 0.5 * F.softplus(wrong - truth).mean()
 
 

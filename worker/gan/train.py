@@ -1,22 +1,26 @@
 """Trains the GAN: `python -m worker.gan.train --data data/emoji --out data/run`. First
 plain regression, since a caption has one picture and a GAN need not search for it; then
-the adversarial objective sharpens it. Stop it anywhere; the same command goes on."""
+the adversarial objective sharpens it. Stop it anywhere; the same command goes on, and ends
+with the same weights. Under `torchrun` several processes share each batch."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from worker.gan import data, evaluate, lexicon, losses, views, weights
-from worker.gan.checkpoint import Checkpoint
+from worker.gan import data, evaluate, lexicon, losses, parallel, views, weights
+from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
+from worker.gan.journal import Journal
 from worker.gan.lexicon import HELD_PAIRS, Lessons, Lexicon
 from worker.gan.networks import NOISE, SIDE, TEXT, Generator, condition
 
@@ -41,6 +45,7 @@ class Plan:
     decay: float = 0.998
     seed: int = 1
     save_every: int = 1000
+    log_every: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,9 @@ class Batch:
     vendor: Tensor
     noise: Tensor
     dice: Tensor
+
+    def part(self, rows: slice) -> Batch:
+        return Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 Lesson = Callable[[Lessons, Plan, int], Batch]
@@ -132,7 +140,8 @@ def compete(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
         return logit.float()
 
     state.critic.requires_grad_(True)
-    judged = losses.critic_loss(critic, batch.pictures, made, **known)
+    other = parallel.roll(batch.text)
+    judged = losses.critic_loss(critic, batch.pictures, made, other=other, **known)
     if state.step % plan.penalty_every == 0:
         steep = losses.gradient_penalty(state.critic, batch.pictures, **known)
         judged = judged + plan.penalty * plan.penalty_every * steep
@@ -154,6 +163,7 @@ def _made(state: Checkpoint, batch: Batch) -> Tensor:
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    parallel.average_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()
 
 
@@ -164,9 +174,11 @@ def train(
     *,
     start: Generator | None = None,
     lesson: Lesson = draw,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
-    generator `start`, else from nothing. `lesson` gives the batch of each step."""
+    generator `start`, else from nothing; ends early, saved, after a step that finds `stop`
+    true. `lesson` gives the batch of each step."""
     state = Checkpoint.fresh(
         plan.seed,
         rate=plan.rate,
@@ -174,39 +186,70 @@ def train(
         critic_width=plan.critic_width,
         start=start,
     )
-    if (out / "state.json").exists():
+    if (out / TENSORS).exists():
         state.restore(out)
+    parallel.share_norms(state.generator)
+    rows = parallel.rows(plan.batch)
     began, seen = time.monotonic(), state.step
-    while state.step < plan.steps:
-        for group in state.generator_optimizer.param_groups:
-            group["lr"] = rate_at(plan, state.step)
-        batch = lesson(given, plan, state.step)
-        adversarial = state.step >= plan.adversarial
-        told = compete(state, batch, plan) if adversarial else regress(state, batch)
-        state.step += 1
-        state.follow(min(plan.decay, state.step / (state.step + 10)))
-        if state.step % 100 == 0:
-            told["seconds_per_step"] = (time.monotonic() - began) / (state.step - seen)
-            _log(out, {"step": state.step, **told})
-        if state.step % plan.save_every == 0 or state.step == plan.steps:
-            state.save(out)
-            _log(out, {"step": state.step, **evaluate.report(state.average, given)})
-            evaluate.sheet(state.average, given.encoder, out / f"sheet-{state.step:06d}.png")
+    with ExitStack() as stack:
+        first = parallel.first()
+        journal = first and stack.enter_context(Journal(out, step=state.step, steps=plan.steps))
+        stopped = False
+        while state.step < plan.steps and not stopped:
+            told = advance(state, lesson(given, plan, state.step).part(rows), plan)
+            stopped = parallel.any_of(stop())
+            shown = state.step % plan.save_every == 0 or state.step == plan.steps
+            if state.step % plan.log_every == 0:
+                told["seconds_per_step"] = (time.monotonic() - began) / (state.step - seen)
+                told = parallel.average_figures(told)
+                if journal:
+                    journal.scalars(state.step, told)
+            if journal:
+                journal.at(state.step)
+                if shown or stopped:
+                    state.save(out)
+                if shown:
+                    _show(journal, state, given, out)
+    parallel.wait()
     return state
 
 
-def _log(out: Path, facts: dict[str, float]) -> None:
-    rounded = {name: round(value, 5) for name, value in facts.items()}
-    with (out / "log.jsonl").open("a") as file:
-        file.write(json.dumps(rounded) + "\n")
-    print(json.dumps(rounded), flush=True)
+def advance(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
+    """One step of the run, with what it says of the objective."""
+    for group in state.generator_optimizer.param_groups:
+        group["lr"] = rate_at(plan, state.step)
+    adversarial = state.step >= plan.adversarial
+    told = compete(state, batch, plan) if adversarial else regress(state, batch)
+    state.step += 1
+    state.follow(min(plan.decay, state.step / (state.step + 10)))
+    return told
+
+
+def _show(journal: Journal, state: Checkpoint, given: Lessons, out: Path) -> None:
+    journal.scalars(state.step, evaluate.report(state.average, given))
+    sheet = out / f"sheet-{state.step:06d}.png"
+    evaluate.sheet(state.average, given.encoder, sheet)
+    journal.picture(state.step, sheet)
+
+
+def stopped_by_signal() -> Callable[[], bool]:
+    """Whether SIGINT or SIGTERM has come. A second one ends the process at once, as ever."""
+    asked = threading.Event()
+
+    def note(number: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return asked.is_set
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the emoji GAN; resumes by itself.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--out", type=Path, default=Path("data/run"))
-    for name in ("steps", "adversarial", "batch", "seed", "save_every"):
+    for name in ("steps", "adversarial", "batch", "seed", "save_every", "log_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=getattr(Plan(), name))
     for name in ("rate", "critic_rate", "anchor", "jitter", "pairs"):
@@ -218,8 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder, out, start = given.pop("data"), given.pop("out"), given.pop("start")
     torch.set_num_threads(1)
     lessons = lexicon.lessons(folder, TextEncoder(given.pop("encoder")), seed=given["seed"])
-    out.mkdir(parents=True, exist_ok=True)
-    train(lessons, Plan(**given), out, start=weights.read(start).generator if start else None)
+    begin = weights.read(start).generator if start else None
+    with parallel.joined():
+        train(lessons, Plan(**given), out, start=begin, stop=stopped_by_signal())
 
 
 if __name__ == "__main__":
