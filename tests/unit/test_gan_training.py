@@ -122,10 +122,12 @@ def test_two_processes_have_the_objective_of_one(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for one, two in zip(objective(whole[0]), objective(tmp_path), strict=True):
-        assert one == pytest.approx(two, rel=TOLERANCE, abs=TOLERANCE)
+        assert one["l1"] == pytest.approx(two["l1"], rel=1e-3)
+        if one["step"] <= EXACT:
+            assert one == pytest.approx(two, rel=2e-3)
 
 
-TOLERANCE = 0.01
+EXACT = 9  # later the players have carried roundings apart
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,4 +177,7 @@ def test_the_log_does_without_tensorboard(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with parallel.joined():
+        ours = parallel.rows(8)
+        if parallel.roll(torch.arange(8)[ours]).tolist() != torch.arange(8).roll(1)[ours].tolist():
+            sys.exit("rows are not rolled across processes")
         train.train(tiny_lessons(), PLAN, Path(sys.argv[1]), start=start())
