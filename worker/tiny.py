@@ -42,23 +42,26 @@ TAUGHT = train.Plan(
 
 def drawn(shape: str, colour: tuple[int, int, int], vendor: int) -> NDArray[np.uint8]:
     """A shape as uint8 [3, 64, 64] on white: plain, with a dark rim, or with a pale middle."""
-    y, x = (np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2) / (SIDE / 2)
-
-    def inside(size: float) -> NDArray[np.bool_]:
-        if shape == "circle":
-            return np.hypot(x, y) < size
-        if shape == "square":
-            return np.maximum(abs(x), abs(y)) < size
-        if shape == "triangle":
-            return (y < size) & (y > 2 * abs(x) - size)
-        return (np.minimum(abs(x), abs(y)) < size / 3) & (np.maximum(abs(x), abs(y)) < size)
-
+    size = _size(shape)
     picture = np.full((3, SIDE, SIDE), 255, dtype=np.uint8)
-    picture[:, inside(0.7)] = np.array(colour if vendor != 1 else (40, 40, 40))[:, None]
-    picture[:, inside(0.55)] = np.array(colour)[:, None]
+    picture[:, size < 0.7] = np.array(colour if vendor != 1 else (40, 40, 40))[:, None]
+    picture[:, size < 0.55] = np.array(colour)[:, None]
     if vendor == 2:
-        picture[:, inside(0.2)] = 240
+        picture[:, size < 0.2] = 240
     return picture
+
+
+def _size(shape: str) -> NDArray[np.float64]:
+    """For each pixel, the size beyond which the shape holds it; half the picture is 1."""
+    y, x = (np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2) / (SIDE / 2)
+    far = np.maximum(abs(x), abs(y))
+    sizes: dict[str, NDArray[np.float64]] = {
+        "circle": np.hypot(x, y),
+        "square": far,
+        "triangle": np.maximum(y, 2 * abs(x) - y),
+        "cross": np.maximum(3 * np.minimum(abs(x), abs(y)), far),
+    }
+    return sizes[shape]
 
 
 def build(folder: Path) -> None:
