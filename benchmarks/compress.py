@@ -39,17 +39,6 @@ def conditions(read: Read, texts: Sequence[str]) -> Tensor:
     return condition(text, torch.arange(len(texts)) % 3, noise)
 
 
-def eager(network: Generator) -> Render:
-    """Float32 as torch runs it when nothing is done to it."""
-
-    @torch.inference_mode()
-    def run(given: Tensor) -> Tensor:
-        made: Tensor = network(given)
-        return (made.clamp(0, 1) * 255).round().to(torch.uint8)
-
-    return run
-
-
 def bfloat16(plain: Generator) -> Render:
     network = copy.deepcopy(plain).to(torch.bfloat16)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,11 +58,11 @@ def forms(
     trained = folding.unfold(teacher.generator, calibration)
     plain, small = teacher.generator, student.generator
     return {
-        "float32 eager": eager(trained),
+        "float32 eager": quantize.plainly(trained),
         "float32 folded": quantize.FloatGenerator(plain, teacher.ranges, rows=BATCH),
         "bfloat16": bfloat16(plain),
         "int8": quantize.Int8Generator(plain, teacher.ranges),
-        "student float32": eager(small),
+        "student float32": quantize.plainly(small),
         "student int8": quantize.Int8Generator(small, student.ranges),
     }
 

@@ -1,13 +1,23 @@
 """Structured pruning: a generator with fewer channels cut out of a larger one. Zeroed weights
-alone would make nothing faster; here whole channels go, and the tensors shrink with them."""
+alone would make nothing faster; here whole channels go, and the tensors shrink with them.
+`python -m worker.compress.prune` does it to shipped weights; `worker.compress.student` begins
+with it."""
 
 from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from worker.gan import folding
+from worker.gan import export, folding, lexicon, manifest, quantize, train, weights
+from worker.gan.encoder import TextEncoder
+from worker.gan.lexicon import Lessons
 from worker.gan.networks import Generator, Widths
+from worker.gan.weights import Shipped
 
 Kept = dict[str, Tensor]  # stage -> the channels that stay, ascending
 
@@ -109,3 +119,43 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _fill(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
     layer.load_state_dict({"weight": weight.contiguous(), "bias": bias.contiguous()})
+
+
+def cut(source: Path, given: Lessons, out: Path, widths: Widths) -> Shipped:
+    """Writes the weights in `source` pruned to `widths`, with their manifest, to `out`. They
+    draw badly until they are taught."""
+    shipped = weights.read(source)
+    seen = torch.cat(export.unseen(given))
+    small = prune(shipped.generator, widths, seen)
+    weights.write(out, small, quantize.observe(small, [seen]), step=weights.step_of(source))
+    manifest.write(
+        out,
+        "prune",
+        made=(weights.NETWORK, weights.FACTS),
+        source={"weights": shipped.digest},
+        settings={"widths": list(astuple(widths))},
+        figures=export.figures(weights.read(out), shipped.generator, given),
+    )
+    return weights.read(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    names = [field.name for field in fields(Widths)]
+    parser = argparse.ArgumentParser(description="Cut channels out of shipped weights.")
+    parser.add_argument("--source", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument(
+        "--widths", type=int, nargs=len(names), metavar=tuple(names), required=True,
+        help="channels that stay at each stage, multiples of 32",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
+    made = cut(options.source, given, options.out, Widths(*options.widths))
+    print(f"{options.out}: digest {made.digest}")
+
+
+if __name__ == "__main__":
+    main()

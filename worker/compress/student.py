@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 import torch
@@ -15,10 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.compress.prune import prune
-from worker.gan import corpus, folding, lexicon, parallel, quantize, train, views, weights
+from worker.gan import (
+    checkpoint,
+    corpus,
+    evaluate,
+    folding,
+    lexicon,
+    manifest,
+    parallel,
+    quantize,
+    train,
+    views,
+    weights,
+)
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
+from worker.gan.manifest import Figure
 from worker.gan.networks import NOISE, Generator, Widths, condition
 from worker.gan.train import Batch, Lesson, Plan
 from worker.gan.weights import Shipped
@@ -80,9 +93,25 @@ def teach(
     widths: Widths = WIDTHS,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
-    """The whole of the student's training, as `train.train` runs it."""
+    """The whole of the student's training, as `train.train` runs it, and at its end the
+    manifest."""
     start, taught = begin(teacher, given, widths), lesson(teacher, free_texts(given))
-    return train.train(given, plan, out, start=start, lesson=taught, stop=stop)
+    state = train.train(given, plan, out, start=start, lesson=taught, stop=stop)
+    if state.step == plan.steps and parallel.first():
+        found = evaluate.report(state.average, given)
+        how = "evaluate.report of the averaged network: training pictures, 256 concepts at most"
+        manifest.write(
+            out,
+            "student",
+            made=(checkpoint.TENSORS,),
+            source={"teacher": teacher.digest},
+            settings=asdict(plan) | {"widths": list(astuple(widths))},
+            figures={
+                k: Figure(round(v, 4), "dB" if k == "psnr" else "share", how)
+                for k, v in found.items()
+            },
+        )
+    return state
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

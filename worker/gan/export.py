@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worker.gan import checkpoint, folding, lexicon, quantize, train, weights
+from worker.gan import checkpoint, folding, lexicon, manifest, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
+from worker.gan.manifest import Figure
 from worker.gan.networks import Generator, Widths, condition
+from worker.gan.quantize import Ranges
 
 UNSEEN = 10**7  # the first step of batches that no training run reaches
+MEASURED = 10**6  # added to it: the first of the batches that only measure
 AVERAGE = "average."
 
 
@@ -26,12 +29,46 @@ def export(
 ) -> weights.Shipped:
     """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`; `coded`
     as in `weights.write`."""
-    step = checkpoint.step_of(run)
-    plain = folded(run)
-    ranges = quantize.observe(plain, _conditions(given, range(4)))
-    adapted = quantize.adapt(plain, ranges, _conditions(given, range(4, 4 + steps)))
+    plain, step = folded(run), checkpoint.step_of(run)
+    adapted, ranges = quantized(plain, given, steps=steps)
     weights.write(folder, adapted, ranges, step=step, coded=coded)
-    return weights.read(folder)
+    shipped = weights.read(folder)
+    manifest.write(
+        folder,
+        "export",
+        made=(weights.NETWORK, weights.FACTS),
+        source={checkpoint.TENSORS: manifest.digest(run / checkpoint.TENSORS)},
+        settings={"step": step, "adapt": steps, "coded": coded},
+        figures=figures(shipped, plain, given),
+    )
+    return shipped
+
+
+def quantized(plain: Generator, given: Lessons, *, steps: int) -> tuple[Generator, Ranges]:
+    """A folded generator adapted to int8 in `steps`, and the ranges of its stages."""
+    ranges = quantize.observe(plain, _conditions(given, range(4)))
+    return quantize.adapt(plain, ranges, _conditions(given, range(4, 4 + steps))), ranges
+
+
+def figures(shipped: weights.Shipped, source: Generator, given: Lessons) -> dict[str, Figure]:
+    """What a manifest says of weights made from the folded generator `source`: their pictures
+    beside its own, clipped in float and, where this processor can, in int8."""
+    seen = unseen(given)
+    truth = quantize.plainly(source)
+    clipped = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
+    told = {
+        "parameters": manifest.parameters(shipped.generator),
+        "psnr_float32": manifest.closeness(clipped, truth, seen),
+    }
+    if quantize.supported():
+        small = quantize.Int8Generator(shipped.generator, shipped.ranges)
+        told["psnr_int8"] = manifest.closeness(small, truth, seen)
+    return told
+
+
+def unseen(given: Lessons) -> list[Tensor]:
+    """Conditions [32, 416] that neither training nor quantization drew, to measure with."""
+    return _conditions(given, range(MEASURED, MEASURED + 8))
 
 
 def folded(run: Path) -> Generator:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -232,6 +232,17 @@ class FloatGenerator:
         """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
         made = torch.cat([self.network(part) for part in torch.split(conditions, self.rows)])
         return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
+
+
+def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
+    """A generator's own pictures, as `FloatGenerator` gives them but without any clipping."""
+
+    @torch.inference_mode()
+    def render(conditions: Tensor) -> Tensor:
+        made: Tensor = network(conditions)
+        return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
+
+    return render
 
 
 def _pack(layer: nn.Module) -> Any:

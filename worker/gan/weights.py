@@ -59,6 +59,11 @@ def read(folder: Path) -> Shipped:
     return Shipped(generator, ranges, hashlib.sha256(facts_bytes).hexdigest())
 
 
+def step_of(folder: Path) -> int:
+    """The training step that shipped weights are of."""
+    return int(json.loads(_bytes(folder / FACTS))["step"])
+
+
 def write(
     folder: Path, generator: Generator, ranges: quantize.Ranges, *, step: int, coded: bool = False
 ) -> None:
