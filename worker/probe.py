@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from promptmill import models
 from promptmill.jobs import Item
 from worker.generators import hub, quantization, registry
-from worker.generators.base import Generator, OutOfMemory
+from worker.generators.base import Generator, OutOfMemory, Resolved
 
 ROUNDS = 5
 
@@ -42,6 +42,12 @@ def probe(name: str, *, device: str, quantization: str, options: str = "") -> It
             yield Shape(batch, _rate(generator, batch), _memory())
     finally:
         generator.close()
+
+
+def resolved(name: str, *, device: str, quantization: str, options: str = "") -> Resolved:
+    """What the settings come to here. Raises `errors.ModelNotFound`, and
+    `errors.UnsupportedParameter` with the reason for what cannot run."""
+    return registry.create(name, options).resolve(device=device, quantization=quantization)
 
 
 @dataclass(frozen=True, slots=True)

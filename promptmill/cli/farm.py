@@ -4,6 +4,7 @@ it, find out what ails it."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from promptmill import datafolder, local, settings
+from promptmill import datafolder, errors, local, settings
 from promptmill.cli import connection, output, serve
 from promptmill.cli import doctor as checks
 
@@ -60,6 +61,40 @@ def models(context: click.Context, json_: bool) -> None:
         return
     heads = ("model", "workers", "sizes", "tasks", "parameters", "fingerprint")
     output.print_table(heads, map(_model_row, found), giving=("fingerprint", "parameters"))
+    if importlib.util.find_spec("torch"):
+        try:
+            click.echo(f"here: {_resolution(_resolved(None))}")
+        except errors.Error as refusal:
+            click.echo(f"here: {refusal}")
+
+
+@models.command()
+@click.argument("name", required=False)
+@output.as_json
+def resolve(name: str | None, json_: bool) -> None:
+    """What PROMPTMILL_DEVICE and PROMPTMILL_QUANTIZATION come to on this machine, and why."""
+    found = _resolved(name)
+    if json_:
+        output.print_json(found)
+    else:
+        click.echo(_resolution(found))
+
+
+def _resolved(name: str | None) -> dict[str, str]:
+    chosen = serve.chosen()
+    look = serve.part("worker.probe:resolved", extra="worker")
+    model = name or chosen.model
+    found = look(
+        model,
+        device=chosen.device,
+        quantization=chosen.quantization,
+        options=chosen.model_options,
+    )
+    return {"model": model, **dataclasses.asdict(found)}
+
+
+def _resolution(found: Mapping[str, str]) -> str:
+    return "{model} with {quantization} on {device} ({why})".format_map(found)
 
 
 @models.command()

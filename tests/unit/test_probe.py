@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from promptmill import errors
 from promptmill.cli import run
 from promptmill.jobs import Item
+from tests.unit.client_stub import serving
 from worker import probe
+from worker.gan import quantize
+from worker.generators import gan, quantization
 from worker.generators.base import OutOfMemory, Pixels
 from worker.generators.stub import Stub
 
@@ -59,3 +63,83 @@ def test_each_quantization_is_measured_or_refused_with_a_reason(
     }
     assert list(found) == ["none", "bf16", "int8", "fp8", "nf4", "gguf"]
     assert found["none"]["images_per_second"] > 0
+
+
+def test_what_the_settings_come_to_here_and_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "supported", lambda: True)
+    assert run(["models", "resolve", "emoji-gan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["device"], told["quantization"]) == ("cpu", gan.AUTO)
+    assert "VNNI" in told["why"] and told["why"].startswith("auto: ")
+    monkeypatch.setattr(quantize, "supported", lambda: False)
+    assert run(["models", "resolve", "emoji-gan"]) == 0
+    assert "emoji-gan with none on cpu (this processor has no VNNI" in capsys.readouterr().out
+    monkeypatch.setenv("PROMPTMILL_QUANTIZATION", "none")
+    assert run(["models", "resolve", "emoji-gan"]) == 0
+    assert "emoji-gan with none on cpu (as it is set)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("QUANTIZATION", "fp8", "emoji-gan has no quantization 'fp8' (it has auto, int8"),
+        ("DEVICE", "cuda", "emoji-gan runs on the CPU, not on 'cuda'"),
+    ],
+)
+def test_an_unusable_choice_is_refused_with_the_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    setting: str, value: str, reason: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(f"PROMPTMILL_{setting}", value)
+    assert run(["models", "resolve", "emoji-gan"]) == 1
+    assert reason in capsys.readouterr().err
+    with serving() as farm:
+        monkeypatch.setenv("PROMPTMILL_URL", farm.url)
+        assert run(["models"]) == 0
+    assert f"here: {reason}" in capsys.readouterr().out
+
+
+def test_the_list_of_models_ends_with_what_runs_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTMILL_MODEL", "stub")
+    with serving() as farm:
+        monkeypatch.setenv("PROMPTMILL_URL", farm.url)
+        assert run(["models"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "here: stub with none on cpu (a pattern has no weights)"
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "plan", "reason"),
+    [
+        ("auto", quantization.Device("cpu"), "none", "auto: on a CPU, float32"),
+        (
+            "auto",
+            quantization.Device("cuda", (9, 0)),
+            "bf16",
+            "auto: this GPU computes bfloat16 at",
+        ),
+        (
+            "auto",
+            quantization.Device("cuda", (7, 5)),
+            "none",
+            "auto: this GPU computes bfloat16 in",
+        ),
+        ("bf16", quantization.Device("cpu"), "bf16", "as it is set"),
+    ],
+)
+def test_why_a_checkpoint_runs_in_the_format_it_does(
+    name: str, device: quantization.Device, plan: str, reason: str
+) -> None:
+    model = quantization.Model("diffusers")
+    assert quantization.plan(name, device, model).name == plan
+    assert quantization.why(name, device).startswith(reason)
+
+
+def test_a_format_that_would_not_help_is_refused_with_the_reason() -> None:
+    cpu, model = quantization.Device("cpu"), quantization.Model("diffusers")
+    with pytest.raises(errors.UnsupportedParameter, match="fp8 is refused: a CPU has no 8-bit"):
+        quantization.plan("fp8", cpu, model)

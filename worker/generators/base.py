@@ -29,6 +29,15 @@ class Input:
     mask: Pixels | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What PROMPTMILL_DEVICE and PROMPTMILL_QUANTIZATION come to on this machine, and why."""
+
+    device: str
+    quantization: str
+    why: str
+
+
 class OutOfMemory(Exception):
     """The device has too little memory for this batch: a smaller one may pass."""
 
@@ -53,6 +62,11 @@ class Generator(Protocol):
     def fingerprint(self) -> str:
         """Hash of all that decides the bytes: weights, quantization, fixed shapes of the
         text encoder, device class, library versions. Stable after `load`."""
+        ...
+
+    def resolve(self, *, device: str, quantization: str) -> Resolved:
+        """What `load` would do with these, without the weights. Raises
+        `errors.UnsupportedParameter` with the reason for what cannot run here."""
         ...
 
     def load(self, *, device: str, quantization: str) -> None:

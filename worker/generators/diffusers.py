@@ -17,7 +17,7 @@ from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import adapters, diffusers_offers, diffusers_pixels, hub, quantization
 from worker.generators import device as devices
-from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Watch
+from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch
 from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
 from worker.generators.options import Options
 
@@ -70,6 +70,14 @@ class Diffusers:
                 "%s: prompts change each other in a batch: it runs one at a time", self.name
             )
             self.caps = replace(self.caps, batch_shapes=(1,))
+
+    def resolve(self, *, device: str, quantization: str) -> Resolved:
+        self._device = devices.choose(device)
+        plan = self._plan(quantization)
+        return Resolved(self._device, plan.name, self._why(quantization))
+
+    def _why(self, name: str) -> str:
+        return quantization.why(name, self._where())
 
     def _plan(self, name: str) -> quantization.Plan:
         return quantization.plan(name, self._where(), self._what())

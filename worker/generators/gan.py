@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from promptmill import errors, jobs
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators.base import Input, OutOfMemory, Pixels
+from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
+AUTO = "int8"
 SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 2**64
 
 
@@ -62,30 +63,40 @@ class EmojiGan:
         """SHA-256 over all that decides the bytes; empty before `load`."""
         return self._fingerprint
 
-    def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
-        """Reads the weights (a second) and keeps torch on one thread, where small
-        pictures are fastest. "auto" is the CPU and int8. On a processor without VNNI int8
-        and the student become "none", with a warning and another fingerprint."""
-        device = "cpu" if device == "auto" else device
-        quantization = "int8" if quantization == "auto" else quantization
-        if device != "cpu":
+    def resolve(self, *, device: str, quantization: str) -> Resolved:
+        """ "auto" is the CPU and int8. On a processor without VNNI int8 and the student become
+        "none", under another fingerprint."""
+        if device not in ("auto", "cpu"):
             raise errors.UnsupportedParameter(
                 f"{self.name} runs on the CPU, not on {device!r}: set PROMPTMILL_DEVICE=cpu"
             )
-        if quantization not in self.caps.quantizations:
+        form = AUTO if quantization == "auto" else quantization
+        if form not in self.caps.quantizations:
             raise errors.UnsupportedParameter(
-                f"{self.name} has no quantization {quantization!r} (it has "
+                f"{self.name} has no quantization {form!r} (it has auto, "
                 f"{', '.join(self.caps.quantizations)})"
             )
+        from worker.gan import quantize
+
+        if form != "none" and not quantize.supported():
+            return Resolved("cpu", "none", "this processor has no VNNI: float32 in place of int8")
+        if quantization == "auto":
+            return Resolved("cpu", form, "auto: this processor multiplies int8 exactly (VNNI)")
+        return Resolved("cpu", form, "as it is set")
+
+    def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
+        """Reads the weights (a second) and keeps torch on one thread, where small
+        pictures are fastest. What `resolve` falls back from is a warning, too."""
+        wanted, chosen = quantization, self.resolve(device=device, quantization=quantization)
         import torch
 
         from worker.gan import quantize, weights
         from worker.gan.encoder import TextEncoder
 
         torch.set_num_threads(1)
-        if quantization != "none" and not quantize.supported():
-            log.warning("this processor has no VNNI: %s runs without int8", self.name)
-            quantization = "none"
+        quantization = chosen.quantization
+        if quantization == "none" != wanted:
+            log.warning("%s: %s", self.name, chosen.why)
         student = quantization == "student"
         shipped = weights.read(self.weights / STUDENT if student else self.weights)
         self._encoder = TextEncoder(self.weights)

@@ -70,6 +70,17 @@ def plan(name: str, device: Device, model: Model) -> Plan:
     return replace(found, compiled=found.compiled and device.kind == "cuda")
 
 
+def why(name: str, device: Device) -> str:
+    """What to say of a plan for the setting `name` that was not refused."""
+    if name != "auto":
+        return "as it is set"
+    if device.kind != "cuda":
+        return "auto: on a CPU, float32 as the checkpoint was made"
+    if device.capability >= BF16_SINCE:
+        return "auto: this GPU computes bfloat16 at full speed"
+    return "auto: this GPU computes bfloat16 in software only"
+
+
 _PLANS = {
     "none": Plan("none", "float32"),
     "bf16": Plan("bf16", "bfloat16"),

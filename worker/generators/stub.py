@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators.base import Input, OutOfMemory, Pixels
+from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 _OOM = re.compile(r"!oom(\d+)")
 
@@ -36,6 +36,9 @@ class Stub:
         cost=0.001,
     )
     fingerprint = "stub-1"
+
+    def resolve(self, *, device: str, quantization: str) -> Resolved:
+        return Resolved("cpu", "none", "a pattern has no weights")
 
     def load(self, *, device: str, quantization: str) -> None:
         import numpy

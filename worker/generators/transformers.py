@@ -14,7 +14,7 @@ from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import device as devices
 from worker.generators import hub, offers, quantization
-from worker.generators.base import Input, Pixels, Watch
+from worker.generators.base import Input, Pixels, Resolved, Watch
 from worker.generators.checkpoint import TRANSFORMERS, Checkpoint
 from worker.generators.options import Options
 from worker.generators.tokens import Prompts, Sampler
@@ -75,6 +75,14 @@ class Autoregressive:
         self._prompts = Prompts(tokenizer, self.options.prompt_tokens, self._device)
         self.caps = self._caps(self._family)
         self._fingerprint = self._digest(plan)
+
+    def resolve(self, *, device: str, quantization: str) -> Resolved:
+        self._device = devices.choose(device)
+        plan = self._plan(quantization)
+        return Resolved(self._device, plan.name, self._why(quantization))
+
+    def _why(self, name: str) -> str:
+        return quantization.why(name, self._where())
 
     def _plan(self, name: str) -> quantization.Plan:
         return quantization.plan(name, self._where(), quantization.Model(TRANSFORMERS))
