@@ -1,7 +1,8 @@
 """What compression makes of emoji-gan: images per second, size and closeness of its forms (the
-network in float32 as it was trained, folded, in bfloat16, in int8, the student, the student
-in int8), for the network alone and from prompt text to pixels, on one thread at batch 8. All
-forms take turns in each round; the median of the rounds counts."""
+network in float32 as it was trained, folded, in bfloat16, in int8 by torch and by ONNX Runtime,
+the student, the student in both int8), for the network alone and from prompt text to pixels,
+on one thread at batch 8. All forms take turns in each round; the median of the rounds
+counts."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Figure, show
-from worker.gan import conditioner, corpus, folding, measure, quantize, weights
+from worker.compress import graph, runtime
+from worker.gan import conditioner, corpus, folding, measure, quantize, weightfile, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, Generator, condition
 from worker.generators.gan import STUDENT, WEIGHTS
 
 BATCH = 8
 ROUNDS, QUICK_ROUNDS = 40, 8
-Render = Callable[[Tensor], Tensor]
+Render = Callable[[Tensor], Tensor]  # conditions [B, 416] -> pixels uint8 [B, 3, 64, 64]
 Read = Callable[[Sequence[str]], Tensor]
 
 
@@ -51,8 +53,13 @@ def bfloat16(plain: Generator) -> Render:
     return run
 
 
+def onnx(folder: Path) -> Render:
+    network = runtime.OnnxGenerator(weightfile.read(folder))
+    return lambda given: torch.from_numpy(network(given.numpy())).permute(0, 3, 1, 2)
+
+
 def forms(
-    teacher: weights.Shipped, student: weights.Shipped, calibration: Tensor
+    teacher: weights.Shipped, student: weights.Shipped, calibration: Tensor, folder: Path
 ) -> dict[str, Render]:
     """The first is the baseline: batch norms, float32, the layout that torch gives."""
     trained = folding.unfold(teacher.generator, calibration)
@@ -62,8 +69,10 @@ def forms(
         "float32 folded": quantize.FloatGenerator(plain, teacher.ranges, rows=BATCH),
         "bfloat16": bfloat16(plain),
         "int8": quantize.Int8Generator(plain, teacher.ranges),
+        "int8 onnx": onnx(folder),
         "student float32": quantize.plainly(small),
         "student int8": quantize.Int8Generator(small, student.ranges),
+        "student int8 onnx": onnx(folder / STUDENT),
     }
 
 
@@ -99,7 +108,7 @@ def figures(rounds: int, folder: Path) -> list[Figure]:
         return torch.from_numpy(small_encoder.encode(texts))
 
     given = conditions(ours, prompts(0))
-    drawn = forms(teacher, student, given)
+    drawn = forms(teacher, student, given, folder)
     reads = {name: large_encoder.encode if name == "float32 eager" else ours for name in drawn}
     alone = seconds({n: lambda _, f=f: f(given) for n, f in drawn.items()}, rounds)  # type: ignore[misc]
     whole = seconds(
@@ -110,7 +119,9 @@ def figures(rounds: int, folder: Path) -> list[Figure]:
         rounds,
     )
     truth = drawn["float32 eager"](given)
-    sizes = {"int8": folder / weights.NETWORK, "student int8": folder / STUDENT / weights.NETWORK}
+    files = {"int8": folder, "student int8": folder / STUDENT}
+    sizes = {name: (place / weightfile.NETWORK).stat().st_size for name, place in files.items()}
+    sizes |= {f"{n} onnx": len(graph.build(weightfile.read(f))) for n, f in files.items()}
     found = []
     for what, spent in (("network", alone), ("text to pixels", whole)):
         times = speedups(spent)
@@ -126,9 +137,12 @@ def figures(rounds: int, folder: Path) -> list[Figure]:
             found.append(
                 Figure(f"{name}, PSNR to float32", measure.closeness(render(given), truth), "dB")
             )
-    for name, path in sizes.items():
-        aim = 4.0 if name == "student int8" else None
-        found.append(Figure(f"{name}, file", path.stat().st_size / 1e6, "MB", aim, "lower"))
+    for name in files:
+        close = measure.closeness(drawn[f"{name} onnx"](given), drawn[name](given))
+        found.append(Figure(f"{name} onnx, PSNR to {name}", close, "dB"))
+    for name, size in sizes.items():
+        aim = 4.0 if name.startswith("student") else None
+        found.append(Figure(f"{name}, file", size / 1e6, "MB", aim, "lower"))
     return found
 
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from promptmill.jobs import Item
-from worker.generators import gan
+from worker.generators import gan, gan_engines
 
 PROMPTS = (
     "red heart", "rocket, twemoji style", "rocket, fluent style", "a cat and a dog", "火箭",
@@ -33,7 +33,11 @@ def rendered(form: str) -> list[str]:
 
 def told() -> dict[str, Any]:
     forms = {form: rendered(form) for form in gan.EmojiGan.caps.quantizations}
-    return {"platform": gan.platform(), "sha256": forms}
+    return {"platform": {form: platform(form) for form in forms}, "sha256": forms}
+
+
+def platform(form: str) -> list[str]:
+    return gan_engines.platform(onnx=form in gan.ONNX)
 
 
 if __name__ == "__main__":

@@ -100,16 +100,16 @@ def test_a_repair_fills_the_hole_and_touches_nothing_else(model: gan.EmojiGan) -
 
 def test_a_repair_takes_the_style_that_fits() -> None:
     text = torch.nn.functional.normalize(torch.ones(1, TEXT), dim=1)
-    conditions = condition(text, torch.tensor([0]), torch.randn(1, NOISE))
+    conditions = condition(text, torch.tensor([0]), torch.randn(1, NOISE)).numpy()
     shades = iter((10, 120, 240))
 
-    def render(given: torch.Tensor) -> torch.Tensor:
+    def render(given: np.ndarray) -> np.ndarray:
         assert (given[:, -NOISE:] == 0).all()
-        return torch.full((1, 3, 64, 64), next(shades), dtype=torch.uint8)
+        return np.full((1, 64, 64, 3), next(shades), dtype=np.uint8)
 
     source = hole(np.full((64, 64, 3), 118, dtype=np.uint8))
     made = repair.fill(render, conditions, [source])
     assert (made[0, 20:40, 30:50] == 120).all() and (made[0, 0] == 118).all()
     with pytest.raises(ValueError, match="needs a mask"):
-        repair.fill(lambda _: torch.zeros(1, 3, 64, 64, dtype=torch.uint8), conditions,
+        repair.fill(lambda _: np.zeros((1, 64, 64, 3), dtype=np.uint8), conditions,
                     [Input(source.pixels)])  # fmt: skip

@@ -3,6 +3,9 @@ student, int8, and pictures from the farm's own generator."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 import torch
 
 from worker import tiny
-from worker.gan import quantize
+from worker.compress import int8, prune
+from worker.gan import checkpoint, manifest, quantize, weights
 from worker.generators import gan
 
 
@@ -45,3 +49,44 @@ def test_every_form_renders_the_colour_asked_for(
     middle = made[:, 28:36, 28:36].mean((1, 2))
     assert middle.argmax(1).tolist() == [0, 1, 2]
     assert (made[:, :3, :3] > 200).all() and np.ptp(middle, axis=1).min() > 60
+
+
+@pytest.mark.skipif(not quantize.supported(), reason="the teacher teaches in int8")
+def test_every_step_says_what_it_made_from_what_and_how_it_was_measured(
+    life: tuple[Path, dict[str, float]], tmp_path: Path
+) -> None:
+    out, made = life[0], life[0] / "weights"
+    told = {
+        folder: json.loads((folder / manifest.FILE).read_text())
+        for folder in (made, out / "student", made / gan.STUDENT)
+    }
+    assert [one["what"] for one in told.values()] == ["export", "student", "export"]
+    teacher, student = weights.read(made), told[out / "student"]
+    assert student["from"] == {"teacher": teacher.digest}
+    run = student["made"][checkpoint.TENSORS]["sha256"]
+    assert told[made / gan.STUDENT]["from"] == {checkpoint.TENSORS: run}
+    for folder, one in told.items():
+        for name, file in one["made"].items():
+            data = (folder / name).read_bytes()
+            assert file == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        assert all(figure["how"] and figure["unit"] for figure in one["figures"].values())
+    assert told[made]["figures"]["psnr_int8"]["value"] > 25
+
+
+@pytest.mark.skipif(not quantize.supported(), reason="compares int8")
+def test_prune_and_int8_are_commands_with_manifests(
+    life: tuple[Path, dict[str, float]], tmp_path: Path
+) -> None:
+    data, made = ["--data", str(life[0] / "data")], life[0] / "weights"
+    widths = [str(count) for count in astuple(tiny.SMALL)]
+    cut, small = tmp_path / "cut", tmp_path / "small"
+    prune.main([*data, "--source", str(made), "--out", str(cut), "--widths", *widths])
+    int8.main([*data, "--source", str(cut), "--out", str(small), "--adapt", "2"])
+    pruned, coded = (json.loads((at / manifest.FILE).read_text()) for at in (cut, small))
+    assert pruned["what"] == "prune" and pruned["from"] == {"weights": weights.read(made).digest}
+    assert coded["what"] == "int8" and coded["from"] == {"weights": weights.read(cut).digest}
+    assert weights.read(cut).generator.widths == tiny.SMALL
+    assert pruned["figures"]["parameters"]["value"] == coded["figures"]["parameters"]["value"]
+    assert coded["figures"]["psnr_int8"]["value"] > pruned["figures"]["psnr_float32"]["value"]
+    sizes = [one["made"][weights.NETWORK]["bytes"] for one in (pruned, coded)]
+    assert sizes[1] < 0.6 * sizes[0]

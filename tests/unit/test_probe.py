@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
-from promptmill import errors
-from promptmill.cli import run
+from promptmill.cli import connection, run
 from promptmill.jobs import Item
-from tests.unit.client_stub import serving
 from worker import probe
 from worker.gan import quantize
 from worker.generators import gan, quantization
@@ -65,6 +65,13 @@ def test_each_quantization_is_measured_or_refused_with_a_reason(
     assert found["none"]["images_per_second"] > 0
 
 
+@pytest.fixture
+def empty_farm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A farm that knows no models."""
+    farm = SimpleNamespace(models=list)
+    monkeypatch.setattr(connection, "farm", lambda: nullcontext(farm))
+
+
 def test_what_the_settings_come_to_here_and_why(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,25 +96,21 @@ def test_what_the_settings_come_to_here_and_why(
     ],
 )
 def test_an_unusable_choice_is_refused_with_the_reason(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_farm: None,
     setting: str, value: str, reason: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv(f"PROMPTMILL_{setting}", value)
     assert run(["models", "resolve", "emoji-gan"]) == 1
     assert reason in capsys.readouterr().err
-    with serving() as farm:
-        monkeypatch.setenv("PROMPTMILL_URL", farm.url)
-        assert run(["models"]) == 0
+    assert run(["models"]) == 0
     assert f"here: {reason}" in capsys.readouterr().out
 
 
 def test_the_list_of_models_ends_with_what_runs_here(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_farm: None
 ) -> None:
     monkeypatch.setenv("PROMPTMILL_MODEL", "stub")
-    with serving() as farm:
-        monkeypatch.setenv("PROMPTMILL_URL", farm.url)
-        assert run(["models"]) == 0
+    assert run(["models"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "here: stub with none on cpu (a pattern has no weights)"
 
@@ -137,9 +140,3 @@ def test_why_a_checkpoint_runs_in_the_format_it_does(
     model = quantization.Model("diffusers")
     assert quantization.plan(name, device, model).name == plan
     assert quantization.why(name, device).startswith(reason)
-
-
-def test_a_format_that_would_not_help_is_refused_with_the_reason() -> None:
-    cpu, model = quantization.Device("cpu"), quantization.Model("diffusers")
-    with pytest.raises(errors.UnsupportedParameter, match="fp8 is refused: a CPU has no 8-bit"):
-        quantization.plan("fp8", cpu, model)

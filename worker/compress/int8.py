@@ -19,11 +19,11 @@ def quantize(source: Path, given: Lessons, out: Path, *, adapt: int) -> Shipped:
     """Writes the weights in `source` as int8 codes, with their manifest, to `out`."""
     shipped = weights.read(source)
     adapted, ranges = export.quantized(shipped.generator, given, steps=adapt)
-    weights.write(out, adapted, ranges, step=weights.step_of(source), coded=True)
+    weights.write(out, adapted, ranges, step=shipped.step, coded=True)
     manifest.write(
         out,
         "int8",
-        made=(weights.NETWORK, weights.FACTS),
+        made=weights.FILES,
         source={"weights": shipped.digest},
         settings={"adapt": adapt},
         figures=export.figures(weights.read(out), shipped.generator, given),

@@ -127,11 +127,11 @@ def cut(source: Path, given: Lessons, out: Path, widths: Widths) -> Shipped:
     shipped = weights.read(source)
     seen = torch.cat(export.unseen(given))
     small = prune(shipped.generator, widths, seen)
-    weights.write(out, small, quantize.observe(small, [seen]), step=weights.step_of(source))
+    weights.write(out, small, quantize.observe(small, [seen]), step=shipped.step)
     manifest.write(
         out,
         "prune",
-        made=(weights.NETWORK, weights.FACTS),
+        made=weights.FILES,
         source={"weights": shipped.digest},
         settings={"widths": list(astuple(widths))},
         figures=export.figures(weights.read(out), shipped.generator, given),

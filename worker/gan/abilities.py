@@ -60,6 +60,11 @@ def _bytes(pictures: Tensor) -> Tensor:
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def _pixels(pictures: Tensor) -> NDArray[np.uint8]:
+    made: NDArray[np.uint8] = _bytes(pictures).permute(0, 2, 3, 1).numpy()
+    return made
+
+
 def repairs(draw: Draw, given: Lessons, *, held: bool) -> dict[str, float]:
     """Mean absolute error inside holes of 25 to 50 % (in [0, 1]) of the repair, and of filling
     with the mean colour of what is kept: for pictures of concepts that training never saw
@@ -71,7 +76,9 @@ def repairs(draw: Draw, given: Lessons, *, held: bool) -> dict[str, float]:
     holes = [_hole(shown.pictures[row], chance) for row in rows]
     text = given.texts.named[shown.concept[rows]]
     conditions = condition(text, shown.vendor[rows], torch.zeros(len(rows), NOISE))
-    filled = repair.fill(lambda part: _bytes(draw(part)), conditions, holes)
+    filled = repair.fill(
+        lambda part: _pixels(draw(torch.from_numpy(part))), conditions.numpy(), holes
+    )
     mine, mean = [], []
     for row, hole, made in zip(rows, holes, filled, strict=True):
         truth = shown.pictures[row].permute(1, 2, 0).numpy().astype(float)

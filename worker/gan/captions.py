@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from worker.gan.networks import VENDORS
+from worker.gan.inputs import VENDORS
 
 TEMPLATES = (
     "{}",

@@ -5,11 +5,10 @@ float32 holds exactly, so a vector's bits depend on its prompt alone."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -21,6 +20,21 @@ FILE = "encoder.safetensors"
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 
 Floats = NDArray[np.float32]
+Dense = Callable[[Floats], Floats]  # codes [N, K] -> their product with weights [K, M]
+
+
+def by_torch(weights: Floats) -> Dense:
+    """The product by torch, whose threads the worker has bounded: numpy's library would wake
+    one for each core, and they spin for longer than this product takes."""
+    import torch
+
+    kept = torch.from_numpy(weights)
+
+    def product(codes: Floats) -> Floats:
+        made: Floats = (torch.from_numpy(codes) @ kept).numpy()
+        return made
+
+    return product
 
 
 class TextEncoder:
@@ -36,8 +50,9 @@ class TextEncoder:
     component by component.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged."""
+    def __init__(self, folder: Path, *, dense: Callable[[Floats], Dense] = by_torch) -> None:
+        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged. dense:
+        makes a layer's product of its weights."""
         path = folder / FILE
         try:
             data = path.read_bytes()
@@ -47,7 +62,7 @@ class TextEncoder:
             self._say_scale = np.float32(t["say_scale"][0])
             self._layers = [
                 (
-                    torch.from_numpy(t[f"{name}.weight"].astype(np.float32).T.copy()),
+                    dense(t[f"{name}.weight"].astype(np.float32).T.copy()),
                     t[f"{name}.scale"],
                     t[f"{name}.bias"],
                 )
@@ -72,9 +87,9 @@ class TextEncoder:
         (inner, inner_scale, inner_bias), (outer, outer_scale, outer_bias) = self._layers
         step, inner_step = self._steps
         codes = np.rint(pooled / step).clip(-127, 127)
-        hidden = _product(codes, inner) * (step * inner_scale) + inner_bias
+        hidden = inner(codes) * (step * inner_scale) + inner_bias
         codes = np.rint(hidden / inner_step).clip(0, 255)
-        found = _product(codes, outer) * (inner_step * outer_scale) + outer_bias
+        found = outer(codes) * (inner_step * outer_scale) + outer_bias
         length = np.sqrt(np.square(found).sum(1, keepdims=True))
         unit: Floats = found / length
         return unit
@@ -94,10 +109,3 @@ class TextEncoder:
         mean = (word * say).sum(0) / (np.sqrt(np.square(say).sum()) + np.float32(FLOOR))
         pooled: Floats = np.concatenate([mean, word.max(0)]).astype(np.float32)
         return pooled
-
-
-def _product(codes: Floats, weights: torch.Tensor) -> Floats:
-    """The matrix product by torch, whose threads the worker has bounded: numpy's library
-    would wake one for each core, and they spin for longer than this product takes."""
-    made: Floats = (torch.from_numpy(codes) @ weights).numpy()
-    return made

@@ -36,7 +36,7 @@ def export(
     manifest.write(
         folder,
         "export",
-        made=(weights.NETWORK, weights.FACTS),
+        made=weights.FILES,
         source={checkpoint.TENSORS: manifest.digest(run / checkpoint.TENSORS)},
         settings={"step": step, "adapt": steps, "coded": coded},
         figures=figures(shipped, plain, given),

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEXT = 384  # components of a sentence embedding
-VENDORS = ("noto", "twemoji", "fluent")
-VENDOR_CODE = 16  # components of the vendor code, so that 384 + 16 + 16 is a multiple of 32
-NOISE = 16
-SIDE = 64  # pixels
+from worker.gan import inputs
+
+TEXT, NOISE, SIDE = inputs.TEXT, inputs.NOISE, inputs.SIDE
+VENDORS, VENDOR_CODE = inputs.VENDORS, inputs.VENDOR_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +110,8 @@ class Discriminator(nn.Module):
         super().__init__()
         counts = (12, width, 2 * width, 4 * width, 6 * width)
         layers: list[nn.Module] = [nn.Conv2d(counts[0], counts[1], 3, padding=1)]
-        for inputs, outputs in itertools.pairwise(counts[1:]):
-            layers += [nn.LeakyReLU(0.2), nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)]
+        for before, after in itertools.pairwise(counts[1:]):
+            layers += [nn.LeakyReLU(0.2), nn.Conv2d(before, after, 4, stride=2, padding=1)]
         self.trunk = nn.Sequential(*layers, nn.LeakyReLU(0.2))
         self.feature = nn.Sequential(nn.Linear(16 * counts[-1], 256), nn.LeakyReLU(0.2))
         self.plain = nn.Linear(256, 1)

@@ -100,15 +100,18 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(_context: Any, values: Tensor) -> Tensor:
-        total = values.detach().clone()
-        dist.all_reduce(total)
-        return total
+        return _summed(values.detach())
 
     @staticmethod
     def backward(_context: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
+        return _summed(gradient)
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    if size() > 1:
         dist.all_reduce(total)
-        return total
+    return total
 
 
 class SharedNorm(nn.BatchNorm2d):

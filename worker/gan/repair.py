@@ -5,17 +5,14 @@ outside the mask decides which drawing fills it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from worker.gan.networks import NOISE, TEXT, VENDORS, vendor_code
+from worker.gan.inputs import NOISE, TEXT, VENDORS, Floats, vendor_code
 
-if TYPE_CHECKING:
-    Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 class Source(Protocol):
@@ -29,21 +26,22 @@ class Source(Protocol):
 
 
 def fill(
-    render: Callable[[Tensor], Tensor], conditions: Tensor, sources: Sequence[Source]
+    render: Callable[[Floats], Pixels], conditions: Floats, sources: Sequence[Source]
 ) -> Pixels:
-    """Pictures uint8 [B, H, W, 3]: each source with its hole filled by the drawing of its
-    condition [B, 416] that is closest to it outside. All in integers, so that a picture
-    depends on its own row alone. Raises ValueError for a source without a mask."""
-    drawn = [render(_still(conditions, vendor)) for vendor in range(len(VENDORS))]
-    styles = torch.stack(drawn).permute(0, 1, 3, 4, 2).numpy()
+    """Pictures uint8 [B, H, W, 3], the form of what `render` makes of conditions [B, 416]: each
+    source with its hole filled by the drawing of its condition that is closest to it outside.
+    All in integers, so that a picture depends on its own row alone. Raises ValueError for a
+    source without a mask."""
+    styles = np.stack([render(_still(conditions, vendor)) for vendor in range(len(VENDORS))])
     return np.stack([_best(styles[:, row], source) for row, source in enumerate(sources)])
 
 
-def _still(conditions: Tensor, vendor: int) -> Tensor:
+def _still(conditions: Floats, vendor: int) -> Floats:
     """The same texts in one style, seen straight on: without noise."""
     count = len(conditions)
-    code = vendor_code(torch.full((count,), vendor))
-    return torch.cat([conditions[:, :TEXT], code, torch.zeros(count, NOISE)], dim=1)
+    code = vendor_code(np.full(count, vendor))
+    none = np.zeros((count, NOISE), dtype=np.float32)
+    return np.concatenate([conditions[:, :TEXT], code, none], axis=1)
 
 
 def _best(drawn: Pixels, source: Source) -> Pixels:

@@ -1,0 +1,91 @@
+"""What emoji-gan's pictures are computed with: torch, or ONNX Runtime without torch. Each is
+imported only when it is loaded."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.generators import processor
+from worker.generators.base import Pixels
+
+if TYPE_CHECKING:
+    from worker.gan.encoder import Floats, TextEncoder
+
+SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """encoder: prompts → vectors. draws: seed → noise [16] and vendor. render: conditions
+    [B, 416] → pixels [B, 64, 64, 3]. digest: of the network's weights."""
+
+    encoder: TextEncoder
+    draws: Callable[[int], tuple[Floats, int]]
+    render: Callable[[Floats], Pixels]
+    digest: str
+
+
+def by_torch(network: Path, encoder: Path, *, int8: bool) -> Engine:
+    """On one thread, where small pictures are fastest."""
+    import torch
+
+    from worker.gan import quantize, weights
+    from worker.gan.encoder import TextEncoder
+    from worker.gan.inputs import NOISE, VENDORS
+
+    torch.set_num_threads(1)
+    shipped = weights.read(network)
+    kind = quantize.Int8Generator if int8 else quantize.FloatGenerator
+    drawn = kind(shipped.generator, shipped.ranges)
+
+    def draws(seed: int) -> tuple[Floats, int]:
+        chance = torch.Generator().manual_seed(seed & SEED_MASK)
+        noise: Floats = torch.randn(NOISE, generator=chance).numpy()
+        return noise, int(torch.randint(len(VENDORS), (), generator=chance))
+
+    def render(conditions: Floats) -> Pixels:
+        made = drawn(torch.from_numpy(conditions))
+        pixels: Pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
+        return pixels
+
+    return Engine(TextEncoder(encoder), draws, render, shipped.digest)
+
+
+def by_onnx(network: Path, encoder: Path) -> Engine:
+    from worker.compress import runtime
+    from worker.gan import inputs, weightfile
+    from worker.gan.encoder import TextEncoder
+
+    found = weightfile.read(network)
+    drawn = runtime.OnnxGenerator(found)
+    return Engine(TextEncoder(encoder, dense=runtime.dense), inputs.draws, drawn, found.digest)
+
+
+def onnx_missing() -> str:
+    """Why ONNX Runtime cannot be used here; empty if it can."""
+    if not (find_spec("onnx") and find_spec("onnxruntime")):
+        return "needs onnx and onnxruntime: pip install 'promptmill[onnx]'"
+    if not processor.exact_int8():
+        return f"this processor ({processor.level()}) has no VNNI, without which sums saturate"
+    return ""
+
+
+def platform(*, onnx: bool = False) -> list[str]:
+    """What beside the weights can change a bit: the kernels (processor, libraries) and the
+    tables that fold letters."""
+    import numpy
+
+    if onnx:
+        from worker.compress import runtime
+
+        kernels = [processor.level(), runtime.version()]
+    else:
+        import torch
+
+        kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
+    return [*kernels, numpy.__version__, unicodedata.unidata_version]
