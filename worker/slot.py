@@ -30,7 +30,7 @@ LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ATTEMPTS = 5  # after so many unexplained errors of ours, a lone image fails
 
 
-LOOK_EVERY = 0.5  # seconds between two looks, inside a forward pass, at who still wants it
+LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
 
 
 class GiveBack(Exception):
@@ -121,12 +121,15 @@ class Slot(threading.Thread):
         picture ask for, each portion under the lock."""
         outcomes: list[tuple[Work, Outcome]] = []
         for number, portion in enumerate(self.engine.portions(ready, interactive=self.interactive)):
+            wanted, looked = self._still_wanted(portion), time.monotonic()
             self.moved = None
             with self.engine.turn.take(first=self.interactive):
                 self._move()
                 if number == 0 and self.engine.draining.is_set():
                     raise GiveBack
-                outcomes += self._render(lease, portion, begun=bool(outcomes))
+                if time.monotonic() - looked > LOOK_EVERY:
+                    wanted = self._still_wanted(wanted)
+                outcomes += self._render(lease, wanted, begun=bool(outcomes))
         return outcomes
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
@@ -199,11 +202,9 @@ class Slot(threading.Thread):
     # parts of the steps
 
     def _render(
-        self, lease: Lease, portion: Sequence[Ready], *, begun: bool
+        self, lease: Lease, wanted: Sequence[Ready], *, begun: bool
     ) -> list[tuple[Work, Outcome]]:
-        """What is still wanted of a portion. The caller holds the turn. begun: others of the
-        lease were rendered before."""
-        wanted = self._still_wanted(portion)
+        """The caller holds the turn. begun: others of the lease were rendered before."""
         if not wanted:
             return []
         works = [one.work for one in wanted]
