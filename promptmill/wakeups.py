@@ -4,13 +4,14 @@ nothing else. A lost, doubled or late one costs latency, never work."""
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import kombu.exceptions
 import redis.exceptions
 from celery import Celery
-from kombu import Connection
+from kombu import Connection, pools
 
 from promptmill import errors
 from promptmill.queue import Queue
@@ -21,6 +22,7 @@ log = logging.getLogger("promptmill.wakeups")
 TASK = "promptmill.wake"
 PREFIX = "cel:"  # Celery's keys, apart from those of the queue
 EXPIRES = 60.0  # seconds; an older wake-up has nothing to say
+STALE_SECONDS = 0.2  # a connection that fails so soon had ended before
 SEND_SECONDS = 1.0  # a broker that is mute holds up the caller twice this at most
 
 BROKER_OPTIONS: dict[str, Any] = {
@@ -94,17 +96,39 @@ def wake(app: Celery, queue: Queue, model: str, *, interactive: bool = False) ->
             idle = max(idle, 1)
         if not idle:
             return 0
-        with Connection(app.conf.broker_url, transport_options=SENDER_OPTIONS) as connection:
-            waiting = _waiting(connection, queue_name(model))
-            for _ in range(waiting, idle):
-                _send(app, connection, model)
-            return max(0, idle - waiting)
-    except (errors.Unavailable, redis.exceptions.RedisError, *_BROKER_ERRORS) as error:
+        begun = time.monotonic()
+        try:
+            return _top_up(app, model, idle)
+        except _BROKER_ERRORS:
+            if time.monotonic() - begun > STALE_SECONDS:
+                raise
+            return _top_up(app, model, idle)  # the connection that was kept had ended
+    except (errors.Unavailable, *_BROKER_ERRORS) as error:
         log.warning("no wake-up for %s: %s", model, error)
         return 0
 
 
-_BROKER_ERRORS = (kombu.exceptions.OperationalError, kombu.exceptions.KombuError, OSError)
+_BROKER_ERRORS = (
+    kombu.exceptions.OperationalError,
+    kombu.exceptions.KombuError,
+    redis.exceptions.RedisError,
+    OSError,
+)
+
+
+def _top_up(app: Celery, model: str, wanted: int) -> int:
+    """So many wake-ups wait, or more; how many were sent."""
+    pool = pools.connections[Connection(app.conf.broker_url, transport_options=SENDER_OPTIONS)]
+    connection = pool.acquire(block=True, timeout=SEND_SECONDS)
+    try:
+        waiting = _waiting(connection, queue_name(model))
+        for _ in range(waiting, wanted):
+            _send(app, connection, model)
+    except BaseException:
+        pool.replace(connection)
+        raise
+    connection.release()
+    return max(0, wanted - waiting)
 
 
 def _waiting(connection: Connection, name: str) -> int:

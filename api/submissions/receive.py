@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -67,13 +67,20 @@ def receive(
         with Heartbeat(db, begun, submission):
             lanes = Lanes(head.model.caps)
             sources = Taken(read, store.keep)
-            request_hash = _write_rows(db, begun, submission, lanes, sources)
+            request_hash, rest = _write_rows(db, begun, submission, lanes, sources)
             specs = lanes.specs(costs)
             total = sum(spec.count for spec in specs)
             if not total:
                 raise errors.BadRequest("the submission has no rows", param="body")
+            failpoints.reach("submit.written")
             job = submissions.finish(
-                db, begun, specs, total=total, request_hash=request_hash, max_queued=max_queued
+                db,
+                begun,
+                specs,
+                *_sorted(rest),
+                total=total,
+                request_hash=request_hash,
+                max_queued=max_queued,
             )
     except BaseException:
         _abandon(db, begun, store)
@@ -83,8 +90,9 @@ def receive(
 
 def _write_rows(
     db: Database, upload: Upload, submission: Submission, lanes: Lanes, sources: Taken
-) -> str:
-    """Writes every row; returns the request hash."""
+) -> tuple[str, list[Segment | MapBlock]]:
+    """Writes every full batch of rows; returns the request hash and the rest, which is all of
+    a small submission: one transaction writes it and queues the job."""
     digest = Digest(submission.head.canonical, submission.progress)
     rows = Rows(submission.head, submission.limits, sources, textual=submission.textual)
     held: list[Segment | MapBlock] = []
@@ -99,21 +107,20 @@ def _write_rows(
     for rest in lanes.finish():
         held.append(rest)
         _write_full(db, upload, held)
-    _write(db, upload, held)
-    return digest.hexdigest()
+    return digest.hexdigest(), held
 
 
 def _write_full(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None:
     if len(held) >= BATCH:
-        _write(db, upload, held)
+        submissions.write(db, upload, *_sorted(held))
+        held.clear()
 
 
-def _write(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None:
-    segments = [part for part in held if isinstance(part, Segment)]
-    blocks = [part for part in held if isinstance(part, MapBlock)]
-    submissions.write(db, upload, segments, blocks)
-    failpoints.reach("submit.written")
-    held.clear()
+def _sorted(held: Sequence[Segment | MapBlock]) -> tuple[list[Segment], list[MapBlock]]:
+    return (
+        [part for part in held if isinstance(part, Segment)],
+        [part for part in held if isinstance(part, MapBlock)],
+    )
 
 
 def _replay(db: Database, submission: Submission, known: Replay) -> Received:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -144,19 +145,29 @@ def write(
     """Adds segments and map blocks and beats the heartbeat. All segments of a lane but its
     last are full. Raises `errors.Conflict` when the upload was taken over."""
     received = sum(segment.count for segment in segments)
+    _require_aligned(segments)
+
+    def work(conn: Connection) -> None:
+        _held(conn, upload, upload_beat=db.now(), total=table.c.total + received)
+        _put(conn, upload, segments, maps)
+
+    db.write(work)
+
+
+def _require_aligned(segments: Sequence[Segment]) -> None:
     for segment in segments:
         if segment.first != segment.number * jobs.SEGMENT or not 0 < segment.count <= jobs.SEGMENT:
             raise errors.Internal("a segment must start at its number times 1,024")
 
-    def work(conn: Connection) -> None:
-        _held(conn, upload, upload_beat=db.now(), total=table.c.total + received)
-        if segments:
-            _put_segments(conn, upload.job_id, segments)
-        if maps:
-            blocks = [{"job_id": upload.job_id, **asdict(block)} for block in maps]
-            conn.execute(insert(row_map), blocks)
 
-    db.write(work)
+def _put(
+    conn: Connection, upload: Upload, segments: Sequence[Segment], maps: Sequence[MapBlock]
+) -> None:
+    if segments:
+        _put_segments(conn, upload.job_id, segments)
+    if maps:
+        blocks = [{"job_id": upload.job_id, **asdict(block)} for block in maps]
+        conn.execute(insert(row_map), blocks)
 
 
 def _segment_row(job_id: int, segment: Segment) -> tuple[Any, ...]:
@@ -189,15 +200,28 @@ def _put_segments(conn: Connection, job_id: int, given: Sequence[Segment]) -> No
             copy.write_row(row)
 
 
-def _check_lanes(conn: Connection, upload: Upload, specs: Sequence[LaneSpec], total: int) -> None:
+def _check_lanes(
+    conn: Connection,
+    upload: Upload,
+    specs: Sequence[LaneSpec],
+    rest: Sequence[Segment],
+    total: int,
+) -> None:
+    """The segments that are written, and `rest`, are those of the lanes."""
     s = segment_table.c
     found = conn.execute(
         select(s.lane, func.sum(s.count), func.count(), func.max(s.number))
         .where(s.job_id == upload.job_id)
         .group_by(s.lane)
     ).all()
-    held = {lane: int(count) for lane, count, n, last in found if n == last + 1}
-    if held != {spec.number: spec.count for spec in specs} or sum(held.values()) != total:
+    held, parts, last = Counter[int](), Counter[int](), Counter[int]()
+    given = ((part.lane, part.count, 1, part.number) for part in rest)
+    for lane, count, number_of_parts, number in [*found, *given]:
+        held[lane] += int(count)
+        parts[lane] += number_of_parts
+        last[lane] = max(last[lane], number)
+    whole = all(parts[lane] == last[lane] + 1 for lane in held)
+    if not whole or held != {one.number: one.count for one in specs} or held.total() != total:
         raise errors.Internal("the segments received are not those announced")
 
 
@@ -205,12 +229,15 @@ def finish(
     db: Database,
     upload: Upload,
     lanes: Sequence[LaneSpec],
+    segments: Sequence[Segment] = (),
+    maps: Sequence[MapBlock] = (),
     *,
     total: int,
     request_hash: str,
     max_queued: int | None,
 ) -> Job:
-    """One transaction: the job is queued, with its lanes, counters and total. Raises
+    """One transaction: the job is queued, with its lanes, counters, total and the segments
+    and map blocks that were not written before. Raises
     `errors.BadRequest` over 64 lanes, `errors.LimitExceeded` over `max_queued` unfinished
     images of the tenant, `errors.Conflict` when the upload was taken over. After an error
     the upload is still open: abandon it."""
@@ -219,11 +246,13 @@ def finish(
             f"the rows fall into {len(lanes)} groups of parameters; at most {jobs.MAX_LANES} "
             "per job: split the submission"
         )
-    db.read(lambda conn: _check_lanes(conn, upload, lanes, total))
+    _require_aligned(segments)
+    db.read(lambda conn: _check_lanes(conn, upload, lanes, segments, total))
 
     def work(conn: Connection) -> Job:
         now = db.now()
         _held(conn, upload, upload_beat=now, total=total, request_hash=request_hash)
+        _put(conn, upload, segments, maps)
         job = rows.load(conn, table.c.id == upload.job_id)[0]
         if max_queued is not None:
             _check_limit(conn, job, max_queued)

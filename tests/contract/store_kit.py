@@ -49,10 +49,10 @@ def spread(count: int, lanes: int) -> list[list[int]]:
     return placed
 
 
-def fill(db: Database, upload: Upload, rows: Sequence[Item], lanes: int = 1) -> list[LaneSpec]:
-    """Writes the rows as segments of `lanes` lanes."""
+def parts(rows: Sequence[Item], lanes: int) -> tuple[list[Segment], list[MapBlock]]:
+    """The rows as segments of `lanes` lanes, and the map blocks of more than one."""
     placed = spread(len(rows), lanes)
-    parts = [
+    made = [
         Segment(lane, first // 1024, first, len(mine[first : first + 1024]), payload)
         for lane, mine in enumerate(placed)
         for first in range(0, len(mine), 1024)
@@ -70,8 +70,21 @@ def fill(db: Database, upload: Upload, rows: Sequence[Item], lanes: int = 1) -> 
         )
         for first in range(0, len(rows), 1024)
     ]
-    submissions.write(db, upload, parts, blocks if lanes > 1 else [])
-    return [LaneSpec(n, f"lane={n}", 0.1, len(mine)) for n, mine in enumerate(placed) if mine]
+    return made, blocks if lanes > 1 else []
+
+
+def specs_of(count: int, lanes: int) -> list[LaneSpec]:
+    return [
+        LaneSpec(number, f"lane={number}", 0.1, len(mine))
+        for number, mine in enumerate(spread(count, lanes))
+        if mine
+    ]
+
+
+def fill(db: Database, upload: Upload, rows: Sequence[Item], lanes: int = 1) -> list[LaneSpec]:
+    """Writes the rows as segments of `lanes` lanes."""
+    submissions.write(db, upload, *parts(rows, lanes))
+    return specs_of(len(rows), lanes)
 
 
 def submit(

@@ -120,6 +120,18 @@ def test_a_broken_broker_holds_nobody_up(
     app.close()
 
 
+def test_a_connection_that_was_kept_and_has_ended_costs_no_wake_up(
+    app: Celery, queue: RedisQueue, queue_server_url: str, sent: Callable[[], list[str]]
+) -> None:
+    assert wakeups.wake(app, queue, queue.model) == 2
+    client = redis.Redis.from_url(queue_server_url)
+    client.client_kill_filter(_type="normal", skipme=True)
+    client.delete(wakeups.PREFIX + wakeups.queue_name(queue.model))
+    client.close()
+    assert wakeups.wake(app, queue, queue.model) == 2
+    assert len(sent()) == 2
+
+
 def test_the_queue_out_of_reach(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
     gone = RedisQueue("redis://127.0.0.1:1", "m")
     assert wakeups.wake(app, gone, "m") == 0

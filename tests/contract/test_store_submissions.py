@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_more_than_64_lanes_and_missing_segments_are_refused(db: Database) -> No
         with pytest.raises(errors.Internal, match="segments"):
             submissions.finish(db, upload, wrong, total=total, request_hash="h", max_queued=None)
     assert jobs.get(db, 1, upload.public_id).state is JobState.RECEIVING
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_was_not_written_before_is_written_with_the_end(db: Database, lanes: int) -> None:
+    """One transaction: an end that is refused leaves none of it."""
+    rows, specs = kit.items(5000), kit.specs_of(5000, lanes)
+    parts, blocks = kit.parts(rows, lanes)
+    upload = kit.begin(db)
+    submissions.write(db, upload, parts[:1], blocks[:2])
+    finish = partial(submissions.finish, db, upload, specs, total=5000, request_hash="h")
+    for lacking in (parts[2:], [*parts[1:-2], parts[-1]]):
+        with pytest.raises(errors.Internal, match="segments"):
+            finish(lacking, blocks[2:], max_queued=None)
+    with pytest.raises(errors.LimitExceeded):
+        finish(parts[1:], blocks[2:], max_queued=4999)
+    assert kit.everything(db)["segments"] == 1
+    assert kit.everything(db)["row_map"] == len(blocks[:2])
+    job = finish(parts[1:], blocks[2:], max_queued=None)
+    assert sorted(w.item.index for w in kit.fetch(db, job)) == list(range(5000))
 
 
 def test_a_segment_out_of_place_is_refused(db: Database) -> None:
