@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ from api.routes import (
     openai_batches,
     openai_files,
     openai_images,
+    openai_uploads,
     provenance,
     verify,
     webhooks,
@@ -41,6 +43,7 @@ from promptmill import __version__, errors, failpoints, telemetry
 from promptmill.settings import Settings
 
 JSON_BYTES = 16_000_000  # of any body that is not a streamed submission
+STREAMED = re.compile("/v1/(jobs|files|uploads/[^/]+/parts)")
 DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
 
 
@@ -62,9 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = lambda: False
     app.state.metrics = metrics.Metrics()
     api_errors.install(app)
-    app.add_middleware(
-        api_errors.BodyLimit, limit=JSON_BYTES, streamed=frozenset({"/v1/jobs", "/v1/files"})
-    )
+    app.add_middleware(api_errors.BodyLimit, limit=JSON_BYTES, streamed=STREAMED)
     app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered, metrics=app.state.metrics)
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         openai_batches,
         openai_files,
         openai_images,
+        openai_uploads,
         provenance,
         health,
         dashboard,

@@ -76,10 +76,12 @@ def _allowed(
 
 def _needed(request: Request) -> Scope:
     """By method and path alone, so that no route can forget: a POST to a path that names
-    nothing makes something new, every other writes to what is there."""
+    nothing, or the upload that it is a part of, makes something new, every other writes to what
+    is there."""
     if request.method in _SAFE:
         return Scope.READ
-    named = "{" in request.scope["route"].path
+    path = request.scope["route"].path
+    named = "{" in path and not path.startswith("/v1/uploads/")
     return Scope.SUBMIT if request.method == "POST" and not named else Scope.MANAGE
 
 

@@ -143,16 +143,16 @@ class NoNul:
 
 class BodyLimit:
     """Refuses bodies over `limit` bytes, whether they say their length or not. A body that is
-    posted to one of `streamed` counts for itself."""
+    posted to a path like `streamed` counts for itself."""
 
-    def __init__(self, app: ASGIApp, *, limit: int, streamed: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, streamed: re.Pattern[str]) -> None:
         self._app = app
         self._limit = limit
         self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         posted = scope["type"] == "http" and scope["method"] == "POST"
-        if scope["type"] != "http" or (posted and scope["path"] in self._streamed):
+        if scope["type"] != "http" or (posted and self._streamed.fullmatch(scope["path"])):
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")

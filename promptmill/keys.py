@@ -44,6 +44,15 @@ def file(public_id: str) -> str:
     return f"files/{public_id}"
 
 
+def upload_prefix(public_id: str) -> str:
+    """All parts of a file that is uploaded in parts."""
+    return f"uploads/{public_id}/"
+
+
+def upload_part(upload: str, part: str) -> str:
+    return f"{upload_prefix(upload)}{part}"
+
+
 def export_prefix(output: Output, job: str, export: str) -> str:
     """All objects of an export: below the job's, so that they go with it."""
     return f"{job_prefix(output, job)}exports/{export}/"

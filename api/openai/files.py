@@ -72,7 +72,7 @@ def receive(farm: Farm, tenant: records.Tenant, chunks: Iterable[bytes], content
             farm.db,
             begun,
             purpose=purpose,
-            filename=_plain(form.filename or ""),
+            filename=plain(form.filename or ""),
             size=put.size,
             expires_in=expiry(form.fields, purpose),
         )
@@ -90,13 +90,13 @@ def keep(farm: Farm, tenant: records.Tenant, data: bytes, filename: str) -> File
         farm.db,
         begun,
         purpose="vision",
-        filename=_plain(filename),
+        filename=plain(filename),
         size=put.size,
         expires_in=float(LEAST_SECONDS),
     )
 
 
-def _plain(filename: str) -> str:
+def plain(filename: str) -> str:
     """The name without folders and control characters, as it is shown and offered."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     return "".join(c for c in name if c.isprintable())[:MOST_NAME] or "upload"

@@ -170,6 +170,52 @@ class ExpiresAfter(BaseModel):
     seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
 
 
+class UploadRequest(BaseModel):
+    """A file that is to come in parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: Annotated[int, Field(ge=1, description="of the whole file")]
+    filename: Annotated[str, Field(min_length=1, max_length=1024)]
+    mime_type: Annotated[str, Field(max_length=255, description="taken and not looked at")]
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    expires_after: ExpiresAfter | None = None
+
+
+class CompletionRequest(BaseModel):
+    """Which parts make the file, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    part_ids: Annotated[
+        list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=10_000)
+    ]
+    md5: Annotated[str, Field(max_length=64, description="of the whole file")] | None = None
+
+
+class UploadPart(Shape):
+    """A part that is in the store."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
+
+
+class Upload(Shape):
+    """A file that comes in parts."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    file: FileObject | None = Field(description="what it became")
+
+
 class BatchRequest(BaseModel):
     """A file of requests to run within a window."""
 

@@ -99,6 +99,26 @@ def finish(
     db: Database, file: File, *, purpose: str, filename: str, size: int, expires_in: float | None
 ) -> File:
     """Its bytes are in the store."""
+    made = db.write(
+        lambda conn: settle(
+            conn, file, purpose=purpose, filename=filename, size=size, expires_in=expires_in
+        )
+    )
+    if made is None:
+        raise errors.Conflict("the upload took too long and was given up")
+    return made
+
+
+def settle(
+    conn: Connection,
+    file: File,
+    *,
+    purpose: str,
+    filename: str,
+    size: int,
+    expires_in: float | None,
+) -> File | None:
+    """As `finish`, in the caller's transaction; None for a file that was given up."""
     values = {
         "state": READY,
         "purpose": purpose,
@@ -108,10 +128,8 @@ def finish(
     }
     mine = (table.c.id == file.id) & (table.c.state == RECEIVING)
     change = update(table).where(mine).values(values).returning(table)
-    row = db.write(lambda conn: conn.execute(change).first())
-    if row is None:
-        raise errors.Conflict("the upload took too long and was given up")
-    return to_file(row)
+    row = conn.execute(change).first()
+    return None if row is None else to_file(row)
 
 
 def _visible(now: float, *states: str) -> list[ColumnElement[bool]]:

@@ -12,7 +12,7 @@ from promptmill.tables.catalogue import models
 from promptmill.tables.datasets import export_shards, exports
 from promptmill.tables.results import DONE, FAILED, images, incidents, job_counters
 from promptmill.tables.submissions import LIVE, jobs, lanes, row_map, segments
-from promptmill.tables.uploads import batches, files
+from promptmill.tables.uploads import batches, files, upload_parts, uploads
 from promptmill.tables.webhooks import outbox, webhook_attempts
 
 __all__ = [
@@ -36,5 +36,7 @@ __all__ = [
     "secrets",
     "segments",
     "tenants",
+    "upload_parts",
+    "uploads",
     "webhook_attempts",
 ]

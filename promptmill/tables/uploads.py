@@ -1,4 +1,4 @@
-"""Uploaded files, and the batches of requests that they held."""
+"""Uploaded files, those that come in parts, and the batches of requests that they held."""
 
 from __future__ import annotations
 
@@ -22,6 +22,34 @@ files = Table(
     Index("ix_files_tenant_id_id", "tenant_id", "id"),
     partial_index("ix_files_expires_at", "expires_at", where="expires_at IS NOT NULL"),
     partial_index("ix_files_unready", "id", where="state IN ('receiving', 'deleted')"),
+    sqlite_autoincrement=True,
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("tenant_id", Id, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),  # of the whole file, as announced
+    Column("state", Text, nullable=False),  # pending | completed | cancelled
+    Column("keep_seconds", Double),  # for which its file is kept; null: until it is deleted
+    Column("file_id", Text),  # files.public_id, once it is completed
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("upload_id", Id, nullable=False, index=True),
+    Column("bytes", BigInteger),  # null: they are arriving
+    Column("created_at", Double, nullable=False),
     sqlite_autoincrement=True,
 )
 

@@ -155,6 +155,12 @@ def files_there_and_back(client: openai.OpenAI, folder: Path) -> None:
     assert made.bytes == 20_000_000 and made.expires_at == made.created_at + 3600
     assert client.files.content(made.id).read() == path.read_bytes()
     assert made.id in [file.id for file in client.files.list(purpose="user_data", limit=1)]
+    parts = client.uploads.upload_file_chunked(
+        file=path, mime_type="text/plain", purpose="user_data", part_size=7_000_000
+    )
+    assert parts.file is not None and parts.file.bytes == 20_000_000
+    assert client.files.content(parts.file.id).read() == path.read_bytes()
+    assert client.files.delete(parts.file.id).deleted
     assert client.files.delete(made.id).deleted
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(made.id)

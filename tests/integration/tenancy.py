@@ -77,6 +77,7 @@ def _files(owner: httpx.Client, estate: Estate, paths: Mapping[str, Any]) -> Non
     """What the OpenAI endpoints and the exports keep."""
     file = _made(owner.post("/v1/files", **_upload()))["id"]
     estate.names |= {"file_id": file, "purpose": "batch", "order": "asc"}
+    _uploads(owner, estate)
     if "/v1/batches" in paths:
         batch = _made(owner.post("/v1/batches", json=_batch(file)))
         estate.names["batch_id"] = batch["id"]
@@ -89,8 +90,24 @@ def _files(owner: httpx.Client, estate: Estate, paths: Mapping[str, Any]) -> Non
         url = f"/v1/jobs/{estate.names['job_id']}/exports"
         estate.names["export_id"] = _made(owner.post(url, json={"format": "webdataset"}))["id"]
     estate.secrets |= {
-        v for k, v in estate.names.items() if k in ("file_id", "batch_id", "export_id")
+        v
+        for k, v in estate.names.items()
+        if k in ("file_id", "batch_id", "export_id", "upload_id", "part_id")
     }
+
+
+def _uploads(owner: httpx.Client, estate: Estate) -> None:
+    """One to go on with, one to give up."""
+    first, second = (_made(owner.post("/v1/uploads", json=_announced()))["id"] for _ in range(2))
+    part = _made(owner.post(f"/v1/uploads/{first}/parts", files={"data": MARK}))["id"]
+    estate.names |= {"upload_id": first, "part_id": part}
+    estate.names["/v1/uploads/{upload_id}/cancel upload_id"] = second
+
+
+def _announced() -> dict[str, Any]:
+    return {
+        "bytes": len(MARK), "filename": f"{MARK}.jsonl", "purpose": "batch", "mime_type": "text/x",
+    }  # fmt: skip
 
 
 def _upload() -> dict[str, Any]:
@@ -125,6 +142,11 @@ def bodies(estate: Estate) -> dict[tuple[str, str], Any]:
         ("post", "/v1/images/generations"): {"json": {"prompt": "a heart"}},
         ("post", "/v1/images/edits"): {"data": {"prompt": "a heart"}},
         ("post", "/v1/files"): _upload(),
+        ("post", "/v1/uploads"): {"json": _announced()},
+        ("post", "/v1/uploads/{upload_id}/parts"): {"files": {"data": "more"}},
+        ("post", "/v1/uploads/{upload_id}/complete"): {
+            "json": {"part_ids": [estate.names["part_id"]]}
+        },
         ("post", "/v1/batches"): {"json": _batch(estate.names["file_id"])},
         ("post", "/v1/jobs/{job_id}/exports"): {"json": {"format": "webdataset"}},
     }
@@ -183,7 +205,8 @@ def _value(path: str, parameter: Mapping[str, Any], estate: Estate) -> str:
     if name == "after":
         name = CURSORS.get(path, "index" if "{job_id}" in path else "image_id")
     schema = parameter["schema"]
-    found = SPECIAL.get((path, name)) or estate.names.get(name) or PLAIN.get(name)
+    found = SPECIAL.get((path, name)) or estate.names.get(f"{path} {name}")
+    found = found or estate.names.get(name) or PLAIN.get(name)
     if found is None and schema.get("type") == "boolean":
         found = "true"
     if found is None and schema.get("enum"):

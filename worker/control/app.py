@@ -126,6 +126,7 @@ class Term:
             Duty("retention", 60.0, self.sweep.retention),
             Duty("uploads", 60.0, self.sweep.uploads),
             Duty("files", 10.0, self.sweep.files),
+            Duty("parts", 10.0, self.sweep.parts),
         ]
         return Line("sweep", self._over, duties, watched=False)
 

@@ -14,7 +14,16 @@ from promptmill import failpoints, keys
 from promptmill.blobs import BlobStore, Stored
 from promptmill.records import Job
 from promptmill.settings import Settings
-from promptmill.store import batch_ends, control, exports, files, images, outbox, submissions
+from promptmill.store import (
+    batch_ends,
+    control,
+    exports,
+    files,
+    images,
+    outbox,
+    submissions,
+    uploads,
+)
 from promptmill.store.database import Database
 
 log = logging.getLogger("promptmill.control")
@@ -135,6 +144,18 @@ class Sweep:
         self._delete(keys.file(file.public_id) for file in dead if file.batch_id is None)
         if dead and not self._stop.is_set():
             files.forget(self._db, [file.id for file in dead])
+        return len(dead)
+
+    def parts(self) -> int:
+        """Deletes the parts of files that came in parts, once the file is made or given up.
+        Returns the uploads."""
+        dead = uploads.dead(self._db, AT_ONCE)
+        for upload, wholly in dead:
+            prefix = keys.upload_prefix(upload.public_id)
+            self._delete(o.key for o in self._blobs.list(prefix))
+            if self._stop.is_set():
+                break
+            uploads.forget(self._db, upload, wholly=wholly)
         return len(dead)
 
     def uploads(self) -> int:
