@@ -1,0 +1,143 @@
+"""A classifier that learns fifty things from rendered pictures alone, and how well it knows real
+pictures of a vendor that the generator never saw (OpenMoji, fetched for this alone), beside
+one that learns from real pictures of other vendors, and chance. Needs a running farm and the
+extra `train`.
+
+    promptmill up
+    python -m worker.gan.data --out data/emoji
+    python -m examples.synthetic_dataset --data data/emoji --out synthetic-out
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from promptmill import errors
+from promptmill.client import Client
+from worker.gan import common, data, judge
+
+TRIES = 3  # classifiers trained from different starts: the median counts
+WIDTHS = (24, 48, 96, 192)
+
+
+def concepts(known: Sequence[data.Concept]) -> list[int]:
+    """Which concept each of the fifty prompts means: the one of that name, or of that caption."""
+    found = []
+    for prompt in common.FIFTY:
+        name = prompt.removeprefix("a ").lower()
+        fitting = [
+            (one.label.lower() != name, one.captions[0].lower() != name, number)
+            for number, one in enumerate(known)
+            if name in {caption.lower() for caption in (one.label, *one.captions)}
+        ]
+        found.append(min(fitting)[-1])
+    return found
+
+
+def render(folder: Path, each: int) -> tuple[Tensor, Tensor]:
+    """Has the farm draw every prompt `each` times; pictures uint8 [N, 3, 64, 64] and classes."""
+    with Client() as client:
+        job = client.submit(
+            [{"prompt": prompt, "n": each} for prompt in common.FIFTY], name="synthetic-dataset"
+        )
+        print(f"{job.id}: {job.counts.total:,} pictures", file=sys.stderr)
+        job.wait()
+        job.download(folder)
+    number = {prompt: n for n, prompt in enumerate(common.FIFTY)}
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    pictures = [np.asarray(Image.open(folder / line["file_name"])) for line in lines]
+    stack = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return stack, torch.tensor([number[line["text"]] for line in lines])
+
+
+def of_classes(pictures: Tensor, concept: Tensor, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The pictures of the chosen concepts, and their places among those."""
+    place = {number: n for n, number in enumerate(chosen)}
+    rows = [row for row, number in enumerate(concept.tolist()) if number in place]
+    return pictures[rows], torch.tensor([place[int(concept[row])] for row in rows])
+
+
+def classifier(classes: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * WIDTHS[-1], classes))
+
+
+def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Module:
+    """A classifier of pictures [N, 3, 64, 64], seen at half size and disguised."""
+    torch.manual_seed(seed)
+    network = classifier(int(classes.max()) + 1).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    chance = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        rows = torch.randint(len(pictures), (64,), generator=chance)
+        seen = judge.disguise(judge.half(pictures[rows].float() / 255), chance)
+        loss = F.cross_entropy(network(seen), classes[rows], label_smoothing=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def known(network: nn.Module, pictures: Tensor, classes: Tensor) -> dict[str, float]:
+    """Share of pictures whose class comes first, and among the first five."""
+    ranked = network(judge.half(pictures.float() / 255)).argsort(1, descending=True)
+    hit = ranked == classes[:, None]
+    return {n: hit[:, :most].any(1).float().mean().item() for n, most in (("top1", 1), ("top5", 5))}
+
+
+def judged(
+    taught: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor], *, steps: int
+) -> dict[str, float]:
+    told = [known(learn(*taught, steps=steps, seed=seed), *asked) for seed in range(TRIES)]
+    return {name: round(statistics.median(one[name] for one in told), 3) for name in told[0]}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"))
+    parser.add_argument("--out", type=Path, default=Path("synthetic-out"))
+    parser.add_argument("--each", type=int, default=40, help="pictures of each prompt")
+    parser.add_argument("--steps", type=int, default=1500, help="of training a classifier")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        real = data.load(given.data)
+        chosen = concepts(real.concepts)
+        unseen = of_classes(*data.judged(given.data, real.concepts), chosen)
+        rendered = render(given.out, given.each)
+    except (errors.Error, OSError) as problem:
+        print(f"promptmill: {problem}", file=sys.stderr)
+        return 1
+    vendors = of_classes(real.pictures, real.concept, chosen)
+    told = {
+        "classes": len(chosen),
+        "real_pictures_asked": len(unseen[0]),
+        "rendered_pictures": len(rendered[0]),
+        "taught_by_rendered": judged(rendered, unseen, steps=given.steps),
+        "real_pictures": len(vendors[0]),
+        "taught_by_real": judged(vendors, unseen, steps=given.steps),
+        "chance": {"top1": 1 / len(chosen), "top5": 5 / len(chosen)},
+    }
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""From text to PNG: the same bytes in every batch, at every place, on one thread and on two.
+`python -m tests.unit.many_bytes` does it with ten thousand prompts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.unit import many_bytes
+from worker.gan import quantize
+from worker.generators import gan, gan_engines
+from worker.generators.base import Pixels
+
+COUNTS = {"none": 60}  # one row at a time is slow
+
+
+@pytest.mark.parametrize("form", gan.EmojiGan.caps.quantizations)
+def test_a_picture_has_the_same_bytes_in_any_company(form: str) -> None:
+    if form in gan.ONNX and gan_engines.onnx_missing():
+        pytest.skip(gan_engines.onnx_missing())
+    if form not in ("none", *gan.ONNX) and not quantize.supported():
+        pytest.skip("int8 needs VNNI")
+    assert many_bytes.differences(form, COUNTS.get(form, 600)) == []
+
+
+def test_prompts_have_every_length_and_batches_every_size() -> None:
+    asked = many_bytes.items(600)
+    lengths = {len(item.prompt.split(" ")) for item in asked}
+    assert lengths == set(range(1, 257))
+    sizes = [len(batch) for batch in many_bytes.company(asked * 4, random.Random(7))]
+    assert set(sizes) == set(range(1, 33)) and sum(sizes) == 2400
+
+
+def test_a_picture_that_depends_on_its_neighbours_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gan.EmojiGan.generate
+
+    def leaky(self: gan.EmojiGan, items: list[many_bytes.Item]) -> Pixels:
+        made = whole(self, items)
+        if len(items) > 8:
+            made[3, 0, 0, 0] ^= 1
+        return made
+
+    monkeypatch.setattr(gan.EmojiGan, "generate", leaky)
+    assert "in a batch of" in many_bytes.differences("none", 40)[0]
