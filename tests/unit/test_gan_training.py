@@ -174,6 +174,19 @@ def test_the_log_does_without_tensorboard(
     assert not (tmp_path / BOARD).exists()
 
 
+def test_a_terminal_gets_a_bar_beside_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with Journal(tmp_path, step=1, steps=3) as journal:
+        journal.scalars(2, {"l1": 0.5})
+        journal.at(3)
+    shown = capsys.readouterr().out
+    assert '{"step": 2, "l1": 0.5}' in shown and "3/3" in shown
+    assert (tmp_path / LINES).read_text() == '{"step": 2, "l1": 0.5}\n'
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with parallel.joined():
