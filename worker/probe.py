@@ -64,7 +64,8 @@ class Format:
 def probe_formats(name: str) -> Iterator[Format]:
     """Each number format in a process of its own, with this one's settings beside: memory
     that one held would count for the next."""
-    for format in quantization.NAMES:
+    own = registry.create(name).caps.quantizations if name in registry.FACTORIES else ()
+    for format in dict.fromkeys((*quantization.NAMES, *own)):
         command = [sys.executable, "-m", "promptmill", "models", "probe", name, "--json"]
         done = subprocess.run(
             command,

@@ -24,7 +24,7 @@ from worker.gan.data import Concept
 from worker.gan.encoder import FILE as ENCODER
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import SIDE, VENDORS, Generator, Widths
-from worker.generators import gan
+from worker.generators import gan, gan_engines
 
 COLOURS = {"red": (220, 40, 40), "green": (30, 160, 60), "blue": (40, 70, 220)}
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -118,6 +118,12 @@ def render(weights: Path, form: str, prompts: Sequence[str]) -> NDArray[np.uint8
     return pixels
 
 
+def forms() -> list[str]:
+    """The model's forms that run here."""
+    missing = gan.ONNX if gan_engines.onnx_missing() else ()
+    return [form for form in gan.EmojiGan.caps.quantizations if form not in missing]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data/tiny"))
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     told = live(out)
     prompts = [f"{colour} {shape}, noto style" for shape in SHAPES for colour in COLOURS]
-    for form in gan.EmojiGan.caps.quantizations:
+    for form in forms():
         made = evaluate.tile(render(out / "weights", form, prompts), len(COLOURS))
         Image.fromarray(made).save(out / f"{form}.png")
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))

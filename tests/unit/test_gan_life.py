@@ -40,7 +40,7 @@ def test_both_networks_learn_what_they_are_asked(life: tuple[Path, dict[str, flo
 
 
 @pytest.mark.skipif(not quantize.supported(), reason="the teacher teaches in int8")
-@pytest.mark.parametrize("form", gan.EmojiGan.caps.quantizations)
+@pytest.mark.parametrize("form", tiny.forms())
 def test_every_form_renders_the_colour_asked_for(
     life: tuple[Path, dict[str, float]], form: str
 ) -> None:
