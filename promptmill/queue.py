@@ -41,9 +41,11 @@ class Queue(Protocol):
         ttl: float,
         interactive: bool = False,
         prefer: str | None = None,
+        mix: bool = True,
     ) -> Lease | None:
         """At most `want` images of one bucket for `ttl` seconds, or None: nothing to do.
-        `prefer`: the bucket that this worker has warm. Raises `Cold` before a rebuild."""
+        `interactive`: nothing else. `prefer`: the bucket that this worker has warm. `mix`:
+        interactive images may be filled up with others. Raises `Cold` before a rebuild."""
 
     def ack(self, lease_id: str) -> bool:
         """Ends a lease whose work is committed; False: it was no longer there."""
@@ -119,9 +121,9 @@ class Queue(Protocol):
 
 
 def _parse_lease(lease_id: str, record: str) -> Lease:
-    worker, bucket, _cost, text = record.split("\n")
+    worker, bucket, _cost, order, text = record.split("\n")
     spans = (LeasedSpan(*map(int, span.split())) for span in text.split(";") if span)
-    return Lease(lease_id, worker, bucket, tuple(spans))
+    return Lease(lease_id, worker, bucket, tuple(spans), interactive=order == "i")
 
 
 def _span_text(span: LeasedSpan) -> str:
@@ -144,12 +146,12 @@ class RedisQueue:
         ttl: float,
         interactive: bool = False,
         prefer: str | None = None,
+        mix: bool = True,
     ) -> Lease | None:
         lease_id = secrets.token_hex(8)  # ours, so that a resent call gets the same lease
-        flag = int(interactive)
-        ttl_ms = round(ttl * 1000)
-        args = (lease_id, worker, want, ttl_ms, flag, prefer or "", QUANTUM, INTERACTIVE_SHARE)
-        record = self._link.run("lease", *args)
+        shares = QUANTUM, INTERACTIVE_SHARE
+        args = (worker, want, round(ttl * 1000), int(interactive), prefer or "", *shares, int(mix))
+        record = self._link.run("lease", lease_id, *args)
         if record == "COLD":
             raise Cold
         return _parse_lease(lease_id, record) if record else None

@@ -181,6 +181,7 @@ class Lease:
     worker: str
     bucket: str
     spans: tuple[LeasedSpan, ...]
+    interactive: bool = False  # somebody waits for it
 
     @property
     def count(self) -> int:

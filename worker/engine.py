@@ -196,6 +196,7 @@ class Engine:
                 self.generator.caps.max_batch,
                 ttl=self.settings.lease_seconds,
                 interactive=slot.interactive,
+                mix=not self.generator.caps.portion,
             )
         except Cold:
             return None

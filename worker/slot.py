@@ -120,10 +120,12 @@ class Slot(threading.Thread):
         """One forward pass, or as many as memory, faults and whoever waits for a single
         picture ask for, each portion under the lock."""
         outcomes: list[tuple[Work, Outcome]] = []
-        for number, portion in enumerate(self.engine.portions(ready, interactive=self.interactive)):
+        for number, portion in enumerate(
+            self.engine.portions(ready, interactive=lease.interactive)
+        ):
             wanted, looked = self._still_wanted(portion), time.monotonic()
             self.moved = None
-            with self.engine.turn.take(first=self.interactive):
+            with self.engine.turn.take(first=lease.interactive):
                 self._move()
                 if number == 0 and self.engine.draining.is_set():
                     raise GiveBack

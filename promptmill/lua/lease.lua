@@ -1,8 +1,8 @@
--- lease(id, worker, want, ttl_ms, interactive, prefer, quantum, share)
+-- lease(id, worker, want, ttl_ms, interactive, prefer, quantum, share, mix)
 -- -> "COLD" | nil (nothing to do) | the lease record
 local id, worker, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local ttl, interactive, prefer = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
-local quantum, share = tonumber(ARGV[7]), tonumber(ARGV[8])
+local quantum, share, mix = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
 
 if call('EXISTS', P .. 'epoch') == 0 then return 'COLD' end
 -- The reply was lost and the client asks again: the same answer.
@@ -161,7 +161,11 @@ if call('EXISTS', P .. 'solo') == 1 then
     return false
   end
 end
-if not bucket then bucket = take_retries(P .. 'retry:i') end
+local hurried = false
+if not bucket then
+  bucket = take_retries(P .. 'retry:i')
+  hurried = bucket ~= nil
+end
 if not bucket and not interactive then bucket = take_retries(P .. 'retry:s') end
 if not bucket then
   local first, second = choose_order()
@@ -169,7 +173,8 @@ if not bucket then
   if not bucket then return false end
   local room = capped(bucket)
   fill(first, bucket, room)
-  if second then fill(second, bucket, room) end
+  hurried = first == 'i'
+  if second and (mix or not hurried) then fill(second, bucket, room) end
 end
 for _, o in ipairs({ 'i', 's' }) do
   local _, least = head(tv(o))
@@ -184,7 +189,8 @@ for i, p in ipairs(pieces) do
 end
 moved.leased, moved.leased_us = got, cost
 count_depth()
-local record = worker .. '\n' .. bucket .. '\n' .. exact(cost) .. '\n' .. table.concat(text)
+local record = table.concat(
+  { worker, bucket, exact(cost), hurried and 'i' or 's', table.concat(text) }, '\n')
 call('HSET', P .. 'lease', id, record)
 call('ZADD', P .. 'exp', now_ms() + ttl, id)
 call('SADD', P .. 'held:' .. worker, id)

@@ -229,9 +229,10 @@ local function remove_retry(found, r)
   if r then count_queued(-found.n, r.cost) end
 end
 
--- A lease record: worker, bucket, cost in generator-microseconds, text of its spans.
+-- A lease record: worker, bucket, cost in generator-microseconds, 'i' if it was given for
+-- interactive work, else 's', text of its spans.
 local function parse_lease(record)
-  return string.match(record, '^([^\n]*)\n([^\n]*)\n(%d+)\n(.*)$')
+  return string.match(record, '^([^\n]*)\n([^\n]*)\n(%d+)\n%l\n(.*)$')
 end
 
 local function spans_of(text)

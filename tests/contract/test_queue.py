@@ -499,6 +499,24 @@ class TestFairness:
         served = self.served(queue, 100)
         assert served[3] / sum(served.values()) == pytest.approx(0.8, abs=0.02)
 
+    def test_a_lease_says_that_somebody_waits_and_is_filled_up_only_where_that_is_wanted(
+        self, queue: RedisQueue
+    ) -> None:
+        queue.replace(lane(1, tenant_id=1), [Span(0, 100)])
+        queue.replace(lane(2, tenant_id=2, priority=Priority.INTERACTIVE), [Span(0, 3)])
+        alone = queue.lease(W, 8, ttl=30, mix=False)
+        assert alone is not None and alone.interactive
+        assert images(alone.spans) == {(2, i) for i in range(3)}
+        bulk = queue.lease(W, 8, ttl=30, mix=False)
+        assert bulk is not None and not bulk.interactive
+        queue.replace(lane(3, tenant_id=2, priority=Priority.INTERACTIVE), [Span(0, 3)])
+        filled = queue.lease(W, 8, ttl=30)
+        assert filled is not None and filled.interactive and filled.count == 8
+        assert queue.nack(filled, filled.spans, charge=True)
+        again = queue.lease(W, 8, ttl=30, mix=False)
+        assert again is not None and again.interactive
+        assert {span.attempt for span in again.spans} == {1}
+
     def test_an_interactive_slot_takes_nothing_else(self, queue: RedisQueue) -> None:
         queue.replace(lane(1), [Span(0, 100)])
         queue.replace(lane(2), [Span(0, 4, attempt=1)])
