@@ -3,6 +3,7 @@ needs no torch."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from promptmill import errors
 from tests.unit import reference_items
 from tests.unit.test_gan_generator import item
 from worker.compress import graph, runtime
-from worker.gan import inputs, networks, quantize, weightfile
+from worker.gan import inputs, manifest, networks, quantize, weightfile
 from worker.gan.encoder import TextEncoder
 from worker.generators import gan, gan_engines, processor
 from worker.generators.base import Input
@@ -38,6 +39,11 @@ def test_the_file_is_small_static_and_the_same_each_time(tmp_path: Path) -> None
     graph.main(["--source", str(STUDENT), "--out", str(tmp_path)])
     data = (tmp_path / graph.FILE).read_bytes()
     assert len(data) < 4e6 and data == graph.build(weightfile.read(STUDENT))
+    told = json.loads((tmp_path / manifest.FILE).read_text())
+    assert told["what"] == "onnx" and told["made"][graph.FILE]["bytes"] == len(data)
+    assert told["from"] == {"weights": weightfile.read(STUDENT).digest}
+    if processor.exact_int8():
+        assert told["figures"]["psnr_torch_int8"]["value"] > 40
     made = onnx.load_from_string(data).graph
     large = [t for t in made.initializer if np.prod(t.dims) > 10_000]
     assert large and {t.data_type for t in large} == {TensorProto.INT8}

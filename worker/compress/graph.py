@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gan import inputs, weightfile
+from worker.gan import common, inputs, manifest, weightfile
 from worker.gan.weightfile import Contents
 
 if TYPE_CHECKING:
@@ -148,12 +149,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write shipped weights as an ONNX model in int8.")
     parser.add_argument("--source", type=Path, default=Path("worker/weights/emoji-gan/student"))
     parser.add_argument("--out", type=Path, default=Path("data/onnx"))
+    parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     found = weightfile.read(options.source)
     (options.out / FILE).write_bytes(build(found))
+    manifest.write(
+        options.out,
+        "onnx",
+        made=(FILE,),
+        source={"weights": found.digest},
+        settings={"opset": OPSET, "ir": IR},
+        figures=figures(options.source, options.encoder),
+    )
     size = (options.out / FILE).stat().st_size
     print(f"{options.out / FILE}: {size:,} bytes, from weights of digest {found.digest}")
+
+
+def figures(source: Path, encoder: Path) -> dict[str, manifest.Figure]:
+    """How near ONNX Runtime's pictures are to torch's int8; nothing where either cannot run."""
+    from worker.generators import gan_engines
+
+    if find_spec("torch") is None or gan_engines.onnx_missing():
+        return {}
+    ours = gan_engines.by_onnx(source, encoder)
+    theirs = gan_engines.by_torch(source, encoder, int8=True)
+    noise, vendors = zip(*map(ours.draws, range(len(common.FIFTY))), strict=True)
+    text = ours.encoder.encode(common.FIFTY)
+    given = inputs.condition(text, np.array(vendors), np.stack(noise))
+    error = np.square(ours.render(given).astype(float) - theirs.render(given)).mean()
+    close = 10 * np.log10(255**2 / max(error, 1e-12))
+    how = "PSNR of uint8 pictures of the fifty common prompts, to torch's int8 of the same weights"
+    return {"psnr_torch_int8": manifest.Figure(round(float(close), 2), "dB", how)}
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from worker.gan import checkpoint
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FILE = "manifest.json"
-Render = Callable[[Tensor], Tensor]  # conditions [B, 416] -> pixels uint8 [B, 3, 64, 64]
+LIBRARIES = ("numpy", "torch", "onnx", "onnxruntime")
+Render = Callable[["Tensor"], "Tensor"]  # conditions [B, 416] -> pixels uint8 [B, 3, 64, 64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,19 @@ def write(
         "from": dict(source),
         "settings": dict(settings),
         "figures": {name: asdict(figure) for name, figure in figures.items()},
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        "versions": {"python": platform.python_version(), **_versions()},
     }
-    text = json.dumps(told, indent=1) + "\n"
-    checkpoint.write(folder / FILE, lambda path: path.write_text(text))
+    beside = folder / f"{FILE}.part"
+    beside.write_text(json.dumps(told, indent=1) + "\n")
+    beside.replace(folder / FILE)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def digest(path: Path) -> str:
@@ -62,6 +73,8 @@ def _file(path: Path) -> dict[str, object]:
 
 def closeness(made: Render, source: Render, conditions: Sequence[Tensor]) -> Figure:
     """PSNR of one network's pictures to another's over batches of conditions [B, 416]."""
+    import torch
+
     errors = [(made(given).float() - source(given).float()).square().mean() for given in conditions]
     mean = torch.stack(errors).mean().clamp_min(1e-12)
     count = sum(len(given) for given in conditions)
@@ -72,6 +85,6 @@ def closeness(made: Render, source: Render, conditions: Sequence[Tensor]) -> Fig
     )
 
 
-def parameters(network: torch.nn.Module) -> Figure:
+def parameters(network: nn.Module) -> Figure:
     count = sum(parameter.numel() for parameter in network.parameters())
     return Figure(count, "numbers", "weights and biases of the folded network")
