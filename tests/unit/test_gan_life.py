@@ -17,6 +17,8 @@ from worker.compress import int8, prune
 from worker.gan import checkpoint, manifest, quantize, weights
 from worker.generators import gan
 
+pytestmark = pytest.mark.timeout(600)  # beside other work
+
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:

@@ -109,6 +109,7 @@ def test_signals_ask_for_a_stop_after_the_step() -> None:
             signal.signal(number, handler)
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_have_the_objective_of_one(
     tmp_path: Path, whole: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
@@ -118,7 +119,7 @@ def test_two_processes_have_the_objective_of_one(
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False, timeout=150,
+        check=False, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for one, two in zip(objective(whole[0]), objective(tmp_path), strict=True):

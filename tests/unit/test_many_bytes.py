@@ -12,6 +12,8 @@ from worker.gan import quantize
 from worker.generators import gan, gan_engines
 from worker.generators.base import Pixels
 
+pytestmark = pytest.mark.timeout(600)  # beside other work
+
 COUNTS = {"none": 60}  # one row at a time is slow
 
 
