@@ -6,8 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from api.submissions.digest import Digest
 from api.submissions.lanes import Lanes
@@ -16,7 +15,7 @@ from api.submissions.sources import Taken
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
 from promptmill import errors, failpoints
-from promptmill.records import Job, MapBlock, Replay, Segment, Upload
+from promptmill.records import Job, LaneSpec, MapBlock, Replay, Segment, Upload
 from promptmill.store import jobs, submissions
 from promptmill.store.database import Database
 
@@ -58,62 +57,115 @@ def receive(
     4xx errors (nothing is left behind), `errors.InProgress`, `errors.IdempotencyMismatch`,
     `errors.LimitExceeded`."""
     head = submission.head
-    begun = submissions.begin(db, head.job, idempotency_key=head.idempotency_key)
-    if isinstance(begun, Replay):
-        return _replay(db, submission, begun)
-    store = copies(begun)
+    upload = Receiving(db, submission, copies)
+    if head.idempotency_key is not None or not submission.whole:
+        begun = upload.begin()
+        if isinstance(begun, Replay):
+            return _replay(db, submission, begun)
     try:
-        failpoints.reach("submit.begun")
-        with Heartbeat(db, begun, submission):
-            lanes = Lanes(head.model.caps)
-            sources = Taken(read, store.keep)
-            request_hash, rest = _write_rows(db, begun, submission, lanes, sources)
-            specs = lanes.specs(costs)
-            total = sum(spec.count for spec in specs)
-            if not total:
-                raise errors.BadRequest("the submission has no rows", param="body")
-            failpoints.reach("submit.written")
-            job = submissions.finish(
-                db,
-                begun,
-                specs,
-                *_sorted(rest),
-                total=total,
-                request_hash=request_hash,
-                max_queued=max_queued,
-            )
+        lanes = Lanes(head.model.caps)
+        request_hash, rest = _write_rows(upload, submission, lanes, Taken(read, upload.keep))
+        specs = lanes.specs(costs)
+        total = sum(spec.count for spec in specs)
+        if not total:
+            raise errors.BadRequest("the submission has no rows", param="body")
+        failpoints.reach("submit.written")
+        job = upload.finish(
+            specs, rest, total=total, request_hash=request_hash, max_queued=max_queued
+        )
     except BaseException:
-        _abandon(db, begun, store)
+        upload.abandon()
         raise
+    finally:
+        upload.close()
     return Received(job, replay=False, warnings=head.warnings)
 
 
+Held = list[Segment | MapBlock]
+
+
 def _write_rows(
-    db: Database, upload: Upload, submission: Submission, lanes: Lanes, sources: Taken
-) -> tuple[str, list[Segment | MapBlock]]:
+    upload: Receiving, submission: Submission, lanes: Lanes, sources: Taken
+) -> tuple[str, Held]:
     """Writes every full batch of rows; returns the request hash and the rest, which is all of
-    a small submission: one transaction writes it and queues the job."""
+    a small submission."""
     digest = Digest(submission.head.canonical, submission.progress)
     rows = Rows(submission.head, submission.limits, sources, textual=submission.textual)
-    held: list[Segment | MapBlock] = []
+    held: Held = []
     for draft in rows.drafts(digest.watch(submission.rows)):
         segment = lanes.add(draft)
         if segment is not None:
             held.append(segment)
             for block in lanes.blocks():
                 held.append(block)
-                _write_full(db, upload, held)
-            _write_full(db, upload, held)
+                upload.write_full(held)
+            upload.write_full(held)
     for rest in lanes.finish():
         held.append(rest)
-        _write_full(db, upload, held)
+        upload.write_full(held)
     return digest.hexdigest(), held
 
 
-def _write_full(db: Database, upload: Upload, held: list[Segment | MapBlock]) -> None:
-    if len(held) >= BATCH:
-        submissions.write(db, upload, *_sorted(held))
-        held.clear()
+class Receiving:
+    """The upload of one submission. It begins at once, or, where all of the body is here and
+    reserves no key, when something has to be kept before the end: a source, a full batch of
+    rows. What is small enough never does: one transaction makes it a queued job."""
+
+    def __init__(
+        self, db: Database, submission: Submission, copies: Callable[[Upload], Copies]
+    ) -> None:
+        self._db = db
+        self._submission = submission
+        self._open = copies
+        self._upload: Upload | None = None
+        self._copies: Copies | None = None
+        self._heart: Heartbeat | None = None
+
+    def begin(self) -> Upload | Replay:
+        head = self._submission.head
+        begun = submissions.begin(self._db, head.job, idempotency_key=head.idempotency_key)
+        if isinstance(begun, Upload):
+            self._upload = begun
+            failpoints.reach("submit.begun")
+            self._heart = Heartbeat(self._db, begun, self._submission)
+        return begun
+
+    def keep(self, sha256: str, data: bytes, content_type: str) -> None:
+        """Copies a source into the job's own place."""
+        if self._copies is None:
+            self._copies = self._open(self._needed())
+        self._copies.keep(sha256, data, content_type)
+
+    def write_full(self, held: Held) -> None:
+        """Writes what is held once it is a full batch."""
+        if len(held) >= BATCH:
+            submissions.write(self._db, self._needed(), *_sorted(held))
+            held.clear()
+
+    def finish(self, specs: Sequence[LaneSpec], rest: Held, **end: Any) -> Job:
+        """The queued job."""
+        parts = _sorted(rest)
+        if self._upload is None:
+            return submissions.submit(self._db, self._submission.head.job, specs, *parts, **end)
+        return submissions.finish(self._db, self._upload, specs, *parts, **end)
+
+    def abandon(self) -> None:
+        """On failure the upload stays `receiving` and silent, or as a tombstone: control
+        removes either later."""
+        if self._upload is None:
+            return
+        copies = self._copies or self._open(self._upload)
+        try:
+            submissions.abandon(self._db, self._upload, clear=copies.discard)
+        except errors.Error as error:
+            log.warning("upload %s could not be removed: %s", self._upload.public_id, error)
+
+    def close(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
+
+    def _needed(self) -> Upload:
+        return self._upload or cast(Upload, self.begin())  # without a key there is no replay
 
 
 def _sorted(held: Sequence[Segment | MapBlock]) -> tuple[list[Segment], list[MapBlock]]:
@@ -137,15 +189,6 @@ def _replay(db: Database, submission: Submission, known: Replay) -> Received:
     return Received(job, replay=True, warnings=submission.head.warnings)
 
 
-def _abandon(db: Database, upload: Upload, copies: Copies) -> None:
-    """On failure the upload stays `receiving` and silent, or as a tombstone: control removes
-    either later."""
-    try:
-        submissions.abandon(db, upload, clear=copies.discard)
-    except errors.Error as error:
-        log.warning("upload %s could not be removed: %s", upload.public_id, error)
-
-
 class Heartbeat:
     """Keeps an upload alive from a thread of its own, as long as bytes or rows move."""
 
@@ -154,19 +197,11 @@ class Heartbeat:
         self._upload = upload
         self._progress = submission.progress
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upload-heartbeat", daemon=True)
-
-    def __enter__(self) -> Heartbeat:
         self._progress.touch()
+        self._thread = threading.Thread(target=self._run, name="upload-heartbeat", daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         self._over.set()
         self._thread.join()
 

@@ -45,13 +45,14 @@ class Body:
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A request whose head is valid and whose rows are still to be read, once. textual:
-    the values of the rows are text (CSV)."""
+    the values of the rows are text (CSV). whole: nothing of the body is still to come."""
 
     head: Head
     limits: Limits
     rows: Iterator[Row]
     textual: bool = False
     progress: chunks.Progress = field(default_factory=chunks.Progress)
+    whole: bool = False
 
     @property
     def model(self) -> Model:
@@ -142,7 +143,8 @@ def _document(
     parsed = head.parse(params, textual=False, recipe=found.recipe, **context)
     if not found.named:
         _refuse_map(parsed)
-    return Submission(parsed, limits, found.rows(parsed.job.seed), progress=progress)
+    rows = found.rows(parsed.job.seed)
+    return Submission(parsed, limits, rows, progress=progress, whole=True)
 
 
 def _refuse_map(parsed: Head) -> None:

@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
-from promptmill import errors, jobs, segments
+from promptmill import errors, jobs
 from promptmill.records import Job, LaneSpec, MapBlock, NewJob, Output, Replay, Segment, Upload
-from promptmill.store import erasing, insert_ignore, rows, tenants
+from promptmill.store import erasing, insert_ignore, parts, rows, tenants
 from promptmill.store.database import Database
-from promptmill.tables import job_counters, lanes, row_map
 from promptmill.tables import jobs as table
-from promptmill.tables import segments as segment_table
 from promptmill.tables import tenants as tenant_table
 
 _ALPHABET: Final = string.ascii_lowercase + string.digits
@@ -62,28 +59,32 @@ def begin(
 
     def work(conn: Connection) -> Upload | Replay:
         now = db.now()
-        if job.verifies is not None:
-            _require_undeleted(conn, job.verifies)
-        fresh = {
-            **_head(job, now),
-            "public_id": new_public_id(),
-            "idempotency_key": idempotency_key,
-            "state": _RECEIVING,
-            "generation": 0,
-            "version": 0,
-            "upload_epoch": 0,
-            "ended": 0,
-            "swept": 0,
-        }
-        made = insert_ignore(conn, table).values(fresh).returning(table.c.id)
-        if (job_id := conn.scalar(made)) is not None:
-            return Upload(job_id, fresh["public_id"], 0, job.output)
-        return _known(conn, job, idempotency_key, now, silent_after)
+        made = _begin(conn, job, idempotency_key, now)
+        return made or _known(conn, job, idempotency_key, now, silent_after)
 
     begun = db.write(work)
     if isinstance(begun, Upload) and begun.epoch > 0:
         erasing.erase(db, begun.job_id, erasing.SUBMISSION)
     return begun
+
+
+def _begin(conn: Connection, job: NewJob, key: str | None, now: float) -> Upload | None:
+    """A job in state receiving; None when the key is there already."""
+    if job.verifies is not None:
+        _require_undeleted(conn, job.verifies)
+    fresh = {
+        **_head(job, now),
+        "public_id": new_public_id(),
+        "idempotency_key": key,
+        "state": _RECEIVING,
+        "generation": 0,
+        "version": 0,
+        "upload_epoch": 0,
+        "ended": 0,
+        "swept": 0,
+    }
+    made = conn.scalar(insert_ignore(conn, table).values(fresh).returning(table.c.id))
+    return None if made is None else Upload(made, fresh["public_id"], 0, job.output)
 
 
 def _require_undeleted(conn: Connection, job_id: int) -> None:
@@ -145,84 +146,13 @@ def write(
     """Adds segments and map blocks and beats the heartbeat. All segments of a lane but its
     last are full. Raises `errors.Conflict` when the upload was taken over."""
     received = sum(segment.count for segment in segments)
-    _require_aligned(segments)
+    parts.require_aligned(segments)
 
     def work(conn: Connection) -> None:
         _held(conn, upload, upload_beat=db.now(), total=table.c.total + received)
-        _put(conn, upload, segments, maps)
+        parts.put(conn, upload, segments, maps)
 
     db.write(work)
-
-
-def _require_aligned(segments: Sequence[Segment]) -> None:
-    for segment in segments:
-        if segment.first != segment.number * jobs.SEGMENT or not 0 < segment.count <= jobs.SEGMENT:
-            raise errors.Internal("a segment must start at its number times 1,024")
-
-
-def _put(
-    conn: Connection, upload: Upload, segments: Sequence[Segment], maps: Sequence[MapBlock]
-) -> None:
-    if segments:
-        _put_segments(conn, upload.job_id, segments)
-    if maps:
-        blocks = [{"job_id": upload.job_id, **asdict(block)} for block in maps]
-        conn.execute(insert(row_map), blocks)
-
-
-def _segment_row(job_id: int, segment: Segment) -> tuple[Any, ...]:
-    return (
-        job_id,
-        segment.lane,
-        segment.number,
-        segment.first,
-        segment.count,
-        segments.first_index(segment.payload),
-        segments.CODEC,
-        segment.payload,
-    )
-
-
-def _put_segments(conn: Connection, job_id: int, given: Sequence[Segment]) -> None:
-    names = [column.name for column in segment_table.columns]
-    values = [_segment_row(job_id, segment) for segment in given]
-    if conn.dialect.name == "sqlite":
-        conn.execute(insert(segment_table), [dict(zip(names, row, strict=True)) for row in values])
-        return
-    raw: Any = conn.connection.driver_connection
-    columns = ", ".join(f'"{name}"' for name in names)
-    with (
-        raw.cursor() as cursor,
-        cursor.copy(f"COPY segments ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(["int8", "int2", "int4", "int4", "int4", "int4", "int2", "bytea"])
-        for row in values:
-            copy.write_row(row)
-
-
-def _check_lanes(
-    conn: Connection,
-    upload: Upload,
-    specs: Sequence[LaneSpec],
-    rest: Sequence[Segment],
-    total: int,
-) -> None:
-    """The segments that are written, and `rest`, are those of the lanes."""
-    s = segment_table.c
-    found = conn.execute(
-        select(s.lane, func.sum(s.count), func.count(), func.max(s.number))
-        .where(s.job_id == upload.job_id)
-        .group_by(s.lane)
-    ).all()
-    held, parts, last = Counter[int](), Counter[int](), Counter[int]()
-    given = ((part.lane, part.count, 1, part.number) for part in rest)
-    for lane, count, number_of_parts, number in [*found, *given]:
-        held[lane] += int(count)
-        parts[lane] += number_of_parts
-        last[lane] = max(last[lane], number)
-    whole = all(parts[lane] == last[lane] + 1 for lane in held)
-    if not whole or held != {one.number: one.count for one in specs} or held.total() != total:
-        raise errors.Internal("the segments received are not those announced")
 
 
 def finish(
@@ -241,25 +171,79 @@ def finish(
     `errors.BadRequest` over 64 lanes, `errors.LimitExceeded` over `max_queued` unfinished
     images of the tenant, `errors.Conflict` when the upload was taken over. After an error
     the upload is still open: abandon it."""
-    if len(lanes) > jobs.MAX_LANES:
-        raise errors.BadRequest(
-            f"the rows fall into {len(lanes)} groups of parameters; at most {jobs.MAX_LANES} "
-            "per job: split the submission"
+    parts.require_aligned(segments)
+    written = db.read(lambda conn: parts.written(conn, upload))
+    parts.check_lanes(lanes, written, segments, total)
+
+    def work(conn: Connection) -> Job:
+        return _finish(
+            conn,
+            upload,
+            lanes,
+            segments,
+            maps,
+            now=db.now(),
+            total=total,
+            request_hash=request_hash,
+            max_queued=max_queued,
         )
-    _require_aligned(segments)
-    db.read(lambda conn: _check_lanes(conn, upload, lanes, segments, total))
+
+    return db.write(work)
+
+
+def submit(
+    db: Database,
+    job: NewJob,
+    lanes: Sequence[LaneSpec],
+    segments: Sequence[Segment],
+    maps: Sequence[MapBlock],
+    *,
+    total: int,
+    request_hash: str,
+    max_queued: int | None,
+) -> Job:
+    """`begin` without a key, `write` and `finish` in one transaction. After an error nothing
+    is left."""
+    parts.require_aligned(segments)
+    parts.check_lanes(lanes, (), segments, total)
 
     def work(conn: Connection) -> Job:
         now = db.now()
-        _held(conn, upload, upload_beat=now, total=total, request_hash=request_hash)
-        _put(conn, upload, segments, maps)
-        job = rows.load(conn, table.c.id == upload.job_id)[0]
-        if max_queued is not None:
-            _check_limit(conn, job, max_queued)
-        _put_lanes(conn, job.id, lanes)
-        return rows.change(conn, job, jobs.JobState.QUEUED, now)
+        upload = cast(Upload, _begin(conn, job, None, now))  # without a key none is there
+        return _finish(
+            conn,
+            upload,
+            lanes,
+            segments,
+            maps,
+            now=now,
+            total=total,
+            request_hash=request_hash,
+            max_queued=max_queued,
+        )
 
     return db.write(work)
+
+
+def _finish(
+    conn: Connection,
+    upload: Upload,
+    lanes: Sequence[LaneSpec],
+    segments: Sequence[Segment],
+    maps: Sequence[MapBlock],
+    *,
+    now: float,
+    total: int,
+    request_hash: str,
+    max_queued: int | None,
+) -> Job:
+    _held(conn, upload, upload_beat=now, total=total, request_hash=request_hash)
+    parts.put(conn, upload, segments, maps)
+    job = rows.load(conn, table.c.id == upload.job_id)[0]
+    if max_queued is not None:
+        _check_limit(conn, job, max_queued)
+    parts.put_lanes(conn, job.id, lanes)
+    return rows.change(conn, job, jobs.JobState.QUEUED, now)
 
 
 def _check_limit(conn: Connection, job: Job, max_queued: int) -> None:
@@ -274,15 +258,6 @@ def _check_limit(conn: Connection, job: Job, max_queued: int) -> None:
             f"limit of {max_queued}",
             retry_after=30.0,
         )
-
-
-def _put_lanes(conn: Connection, job_id: int, specs: Sequence[LaneSpec]) -> None:
-    if specs:
-        conn.execute(insert(lanes), [{"job_id": job_id, **asdict(spec)} for spec in specs])
-    shards = [
-        {"job_id": job_id, "shard": shard, "generation": 0} for shard in range(jobs.COUNTER_SHARDS)
-    ]
-    conn.execute(insert(job_counters), shards)
 
 
 def abandon(db: Database, upload: Upload, *, clear: Callable[[], None] | None = None) -> None:

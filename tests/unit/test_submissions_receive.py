@@ -291,6 +291,24 @@ def test_the_request_hash_does_not_depend_on_the_cut() -> None:
     assert digest(13) == digest(4096) == digest(1 << 20)
 
 
+def test_a_small_document_is_one_transaction(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is refused, too, leaves nothing; larger ones and keys begin an upload."""
+    begun: list[object] = []
+    begin, written = submissions.begin, []
+    monkeypatch.setattr(submissions, "begin", lambda *a, **k: begun.append(a) or begin(*a, **k))
+    write = db.write
+    monkeypatch.setattr(db, "write", lambda work: written.append(work) or write(work))
+    taken = take(db, document(prompts=["a cat", "a dog"], model="stub")).job
+    assert (taken.state, taken.counts.total) == (jobs.JobState.QUEUED, 2)
+    assert (begun, len(written)) == ([], 1)
+    with pytest.raises(errors.LimitExceeded):
+        take(db, document(prompts=["a cat"] * 3, model="stub"), max_queued=4)
+    assert stored.page(db, 1, after=None, limit=10)[0] == [taken]
+    many = [f"thing {number}" for number in range(9 * jobs.SEGMENT)]
+    assert take(db, document(prompts=many, model="stub")).job.counts.total == len(many)
+    assert len(begun) == 1
+
+
 def test_a_slow_upload_is_kept_alive(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiving_module(), "BEAT", 0.05)
     beats: list[float] = []
