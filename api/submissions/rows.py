@@ -4,6 +4,7 @@ over listed defaults and the `n` samples spelled out, seeds settled. No I/O but 
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -18,6 +19,16 @@ from api.submissions.sources import Source, Sources
 from promptmill import errors, jobs
 
 MAX_METADATA = 8_192  # bytes of JSON in one row
+COLUMNS = 1_000  # of metadata that are looked at for fields misspelt
+OTHERS = {  # what other tools call a field
+    "guidance_scale": "guidance",
+    "cfg_scale": "guidance",
+    "num_inference_steps": "steps",
+    "negative": "negative_prompt",
+    "width": "size",
+    "height": "size",
+}
+ALIKE = 0.82  # of a column's and a field's names: "sede" and "seed" are 0.75, "step" 0.89
 
 
 class Draft(NamedTuple):
@@ -70,6 +81,7 @@ class Rows:
         self._sources = sources
         self.warnings = head.warnings
         self.rows = 0  # read so far
+        self._kept: set[str] = set()  # columns of metadata seen so far
         self.images = 0
         parsers = item_fields.Parsers(head.model, textual=textual, max_n=limits.max_n)
         mapped = set(head.columns.values())
@@ -139,6 +151,9 @@ class Rows:
                 if metadata is _NOTHING:
                     metadata = {}
                 metadata[column] = value
+                if column not in self._kept and len(self._kept) < COLUMNS:
+                    self._kept.add(column)
+                    self._look(column, line)
                 if column == "model" and value not in (None, "", self.head.model.name):
                     told = f"kept as metadata: all rows of a job run {self.head.model.name}"
                     self.warnings.add("model", told, line=line)
@@ -147,6 +162,15 @@ class Rows:
         if "source" in values or "mask" in values:
             values = self._taken(values)
         return values, _checked(metadata) if metadata else metadata
+
+    def _look(self, column: str, line: int) -> None:
+        """Tells, once, of a column of metadata that may be meant for a field."""
+        name = column.lower()
+        near = [OTHERS[name]] if name in OTHERS else []
+        near += difflib.get_close_matches(name, self._targets, 1, ALIKE)
+        if near:
+            told = f"kept as metadata: did you mean {near[0]}?"
+            self.warnings.add(column, told, line=line)
 
     def _taken(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same values, with the pictures that its references stand for."""

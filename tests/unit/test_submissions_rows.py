@@ -249,6 +249,17 @@ def test_metadata_too_deep_or_too_large() -> None:
     assert one([], prompt="a", note="x" * 8000).metadata == {"note": "x" * 8000}
 
 
+def test_metadata_that_looks_like_a_field_is_told_once() -> None:
+    rows = [{"prompt": "a", "step": 4, "guidance_scale": 2, "mood": "calm", "tags": "x"}] * 3
+    submission = opened(lines(*rows))
+    assert len(drafts(submission)) == 3
+    told = [(w.line, w.field, w.message) for w in submission.head.warnings.first]
+    assert told == [
+        (1, "step", "kept as metadata: did you mean steps?"),
+        (1, "guidance_scale", "kept as metadata: did you mean guidance?"),
+    ]
+
+
 def test_a_row_that_names_another_model_is_told_that_it_cannot() -> None:
     submission = opened(lines({"prompt": "a", "model": "stub"}, {"prompt": "b", "model": "rich"}))
     assert [d.metadata for d in drafts(submission)] == [{"model": "stub"}, {"model": "rich"}]
