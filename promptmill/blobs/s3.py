@@ -75,16 +75,16 @@ class S3Blobs:
 
     def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
         parts = s3_upload.cut(pieces)
-        first, second = next(parts, b""), next(parts, None)
-        if second is None:
-            return self.create(key, first, content_type=content_type, metadata={})
+        ahead = list(islice(parts, 2))
+        if len(ahead) < 2:
+            return self.create(key, b"".join(ahead), content_type=content_type, metadata={})
         check_key(key)
         with self._outage():
             sha256, size = s3_upload.upload(
                 self._client(),
                 self.bucket,
                 self.prefix + key,
-                chain((first, second), parts),
+                chain(s3_upload.taken(ahead), parts),
                 content_type=content_type,
             )
         return Stored(key, size, sha256, created=True, modified=time.time())

@@ -17,8 +17,8 @@ PART = 8 << 20  # bytes of one part of a large object
 def upload(
     client: S3Client, bucket: str, name: str, parts: Iterable[bytes], *, content_type: str
 ) -> tuple[str, int]:
-    """S3's multipart upload of at least one part; its rest is removed when it breaks off.
-    (hex SHA-256, bytes) of the object."""
+    """S3's multipart upload of at least one part; its rest is removed when it breaks off. One
+    part is held while the next is collected. (hex SHA-256, bytes) of the object."""
     begun = client.create_multipart_upload(Bucket=bucket, Key=name, ContentType=content_type)
     id = begun["UploadId"]
     sha256, size, done = hashlib.sha256(), 0, _no_parts()
@@ -30,6 +30,7 @@ def upload(
             done.append({"ETag": put["ETag"], "PartNumber": number})
             sha256.update(data)
             size += len(data)
+            del data  # before the next is collected
         client.complete_multipart_upload(
             Bucket=bucket, Key=name, UploadId=id, MultipartUpload={"Parts": done}
         )
@@ -46,10 +47,19 @@ def cut(pieces: Iterable[bytes], size: int = PART) -> Iterator[bytes]:
     for piece in pieces:
         held += piece
         while len(held) >= size:
-            yield bytes(held[:size])
+            with memoryview(held) as view:  # a slice of the bytes themselves would be copied twice
+                part = bytes(view[:size])
             del held[:size]
+            yield part
+            del part
     if held:
         yield bytes(held)
+
+
+def taken(parts: list[bytes]) -> Iterator[bytes]:
+    """The parts in turn, each let go of."""
+    while parts:
+        yield parts.pop(0)
 
 
 def _no_parts() -> list[CompletedPartTypeDef]:

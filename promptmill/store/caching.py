@@ -18,11 +18,9 @@ from promptmill.tables import lanes as lane_table
 from promptmill.tables import row_map
 from promptmill.tables import segments as segment_table
 
-_GROWTH: Final = 3  # a decoded segment takes about so many times the bytes of its JSON
+_GROWTH: Final = 4  # a decoded segment takes about so many times the bytes of its JSON
 _SMALL: Final = 300
 _KEYS: Final = 50  # in one statement
-
-_SHARED_BYTES: Final = 32 << 20
 
 SegmentKey = tuple[int, int, int]  # job id, lane number, segment number
 
@@ -30,7 +28,7 @@ SegmentKey = tuple[int, int, int]  # job id, lane number, segment number
 class SegmentCache:
     """Least recently used goes first, when `max_bytes` are held. Thread-safe."""
 
-    def __init__(self, max_bytes: int = 64 << 20) -> None:
+    def __init__(self, max_bytes: int = 32 << 20) -> None:
         self._max = max_bytes
         self._held: OrderedDict[tuple[object, ...], tuple[Any, int]] = OrderedDict()
         self._bytes = 0
@@ -65,7 +63,7 @@ _shared_lock = threading.Lock()
 def of(db: Database) -> SegmentCache:
     """The cache of callers that bring none: one for each database."""
     with _shared_lock:
-        return _shared.setdefault(db, SegmentCache(_SHARED_BYTES))
+        return _shared.setdefault(db, SegmentCache())
 
 
 def any_of(conditions: Iterable[ColumnElement[bool]]) -> ColumnElement[bool]:
