@@ -28,7 +28,7 @@ from promptmill.client import Client
 from worker.gan import common, data, judge
 
 TRIES = 3  # classifiers trained from different starts: the median counts
-WIDTHS = (24, 48, 96, 192)
+WIDTHS = (16, 32, 64, 128)
 
 
 def concepts(known: Sequence[data.Concept]) -> list[int]:
@@ -79,13 +79,14 @@ def classifier(classes: int) -> nn.Module:
 def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Module:
     """A classifier of pictures [N, 3, 64, 64], seen at half size and disguised."""
     torch.manual_seed(seed)
-    network = classifier(int(classes.max()) + 1).train()
+    network = classifier(int(classes.max()) + 1).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     chance = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         rows = torch.randint(len(pictures), (64,), generator=chance)
         seen = judge.disguise(judge.half(pictures[rows].float() / 255), chance)
+        seen = seen.to(memory_format=torch.channels_last)
         loss = F.cross_entropy(network(seen), classes[rows], label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--out", type=Path, default=Path("synthetic-out"))
     parser.add_argument("--each", type=int, default=40, help="pictures of each prompt")
-    parser.add_argument("--steps", type=int, default=1500, help="of training a classifier")
+    parser.add_argument("--steps", type=int, default=600, help="of training a classifier")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
