@@ -27,7 +27,6 @@ from promptmill import errors
 from promptmill.client import Client
 from worker.gan import common, data, judge
 
-TRIES = 3  # classifiers trained from different starts: the median counts
 WIDTHS = (16, 32, 64, 128)
 
 
@@ -104,9 +103,13 @@ def known(network: nn.Module, pictures: Tensor, classes: Tensor) -> dict[str, fl
 
 
 def judged(
-    taught: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor], *, steps: int
+    taught: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor], *, steps: int, tries: int
 ) -> dict[str, float]:
-    told = [known(learn(*taught, steps=steps, seed=seed), *asked) for seed in range(TRIES)]
+    """Medians over classifiers that start from different seeds."""
+    told = []
+    for seed in range(tries):
+        told.append(known(learn(*taught, steps=steps, seed=seed), *asked))
+        print(f"taught by {len(taught[0]):,} pictures: {told[-1]}", file=sys.stderr)
     return {name: round(statistics.median(one[name] for one in told), 3) for name in told[0]}
 
 
@@ -116,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("synthetic-out"))
     parser.add_argument("--each", type=int, default=40, help="pictures of each prompt")
     parser.add_argument("--steps", type=int, default=600, help="of training a classifier")
+    parser.add_argument("--tries", type=int, default=3, help="classifiers; their median counts")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -131,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "classes": len(chosen),
         "real_pictures_asked": len(unseen[0]),
         "rendered_pictures": len(rendered[0]),
-        "taught_by_rendered": judged(rendered, unseen, steps=given.steps),
+        "taught_by_rendered": judged(rendered, unseen, steps=given.steps, tries=given.tries),
         "real_pictures": len(vendors[0]),
-        "taught_by_real": judged(vendors, unseen, steps=given.steps),
+        "taught_by_real": judged(vendors, unseen, steps=given.steps, tries=given.tries),
         "chance": {"top1": 1 / len(chosen), "top5": 5 / len(chosen)},
     }
     print(json.dumps(told))
