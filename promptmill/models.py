@@ -52,7 +52,7 @@ class Caps:
     bucket_fields: item fields that must match inside one micro-batch. budget: pixels that
     one micro-batch may hold, so that large images make small batches; 0 for any number.
     portion: images of a micro-batch that are rendered before whoever waits for a single one has
-    a turn, for generators whose smaller batches cost little more an image; 0: all of them.
+    a turn, for batch-invariant generators whose time grows with the batch; 0: all of them.
     loras: names of the adapters that an item may ask for. cost: seconds per image, a first
     guess for fair queueing until it is measured. scores: it scores its pictures. expander:
     fingerprint of the language model that its workers write prompts out with; empty when

@@ -213,7 +213,8 @@ class Engine:
     def portions(self, ready: Sequence[Ready], *, interactive: bool) -> list[Sequence[Ready]]:
         """What is rendered in one turn each: all of it, or, while somebody asks for single
         pictures, as much as the generator names, so that they need not wait for the rest."""
-        size = self.generator.caps.portion
+        caps = self.generator.caps
+        size = caps.portion if caps.batch_invariant else 0
         if not size or interactive or not self.turn.asked_first(within=ASKED):
             size = max(1, len(ready))
         return [ready[first : first + size] for first in range(0, len(ready), size)]
