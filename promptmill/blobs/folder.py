@@ -56,7 +56,8 @@ class DirBlobs:
     def _create_batch(self, objects: Sequence[New]) -> list[Stored]:
         with contextlib.ExitStack() as stack:
             drafts = [stack.enter_context(self._drafts.of([new.data])) for new in objects]
-            list(self._syncs.map(os.fsync, [draft.fd for draft in drafts]))
+            sync = self._syncs.map if len(drafts) > 1 else map
+            list(sync(os.fsync, [draft.fd for draft in drafts]))
             folders = {self._path(new.key).parent for new in objects}
             for folder in folders:
                 _try_folder(folder)  # before any note, which `list` finds beside it
