@@ -39,7 +39,7 @@ from api.routes import (
     verify,
     webhooks,
 )
-from promptmill import __version__, errors, failpoints, telemetry
+from promptmill import __version__, errors, failpoints, garbage, telemetry
 from promptmill.settings import Settings
 
 JSON_BYTES = 16_000_000  # of any body that is not a streamed submission
@@ -146,6 +146,7 @@ def serve(settings: Settings) -> None:
             # The server takes these over, and when it has drained raises them again for
             # whoever had them before: a drained server has simply ended.
             signal.signal(number, _drained)
+        garbage.settle()
         server_of(app).run(sockets=[bound])
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise, repeat
+from itertools import repeat
+from operator import attrgetter, sub
 from typing import Any
 
 import orjson
@@ -18,6 +19,8 @@ from promptmill.jobs import ITEM_FIELDS, Item
 CODEC = 1
 _HEAD = struct.Struct(">Q")  # the first item's index, readable without decompressing
 _INDEX = ITEM_FIELDS.index("index")
+_ALONE = (str, type(None))  # equal to nothing of another type
+_VALUES = attrgetter(*ITEM_FIELDS)
 _LEVEL = 3
 _MAX_BYTES = 1 << 31
 
@@ -73,17 +76,21 @@ def _whole(column: Sequence[Any], count: int) -> Iterable[Any]:
 def encode(items: Sequence[Item]) -> bytes:
     """Items of one lane, in order, at least one. Raises `errors.BadRequest` for text that
     is not valid Unicode."""
-    columns: dict[str, list[Any]] = {}
+    return encode_rows(list(map(_VALUES, items)))
+
+
+def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """The same of items that are given as tuples of their fields, in the order of `Item`."""
+    columns: dict[str, Sequence[Any]] = {}
     constants: dict[str, Any] = {}
-    for name in ITEM_FIELDS:
-        values = [getattr(item, name) for item in items]
+    for name, values in zip(ITEM_FIELDS, zip(*rows, strict=True), strict=True):
         if name != "index" and _constant(values):
             constants[name] = values[0]
         else:
             columns[name] = values
-    first = items[0].index
+    first = columns["index"][0]
     columns["index"] = _steps(columns["index"])
-    body = {"count": len(items), "constants": constants, "columns": columns}
+    body = {"count": len(rows), "constants": constants, "columns": columns}
     try:
         raw = orjson.dumps(body)
     except TypeError as error:
@@ -93,14 +100,18 @@ def encode(items: Sequence[Item]) -> bytes:
 
 def _constant(values: Sequence[Any]) -> bool:
     first = values[0]
-    if any(value != first or type(value) is not type(first) for value in values):
+    if values[-1] != first or values.count(first) < len(values):
+        return False
+    if type(first) in _ALONE:
+        return True
+    if len(set(map(type, values))) > 1:
         return False
     # Python holds {"a": 1} and {"a": true} equal; JSON does not.
     return not isinstance(first, Mapping) or not first or len(set(map(repr, values))) == 1
 
 
 def _steps(values: Sequence[int]) -> list[int]:
-    return [values[0], *(b - a for a, b in pairwise(values))]
+    return [values[0], *map(sub, values[1:], values)]
 
 
 def _sums(steps: Sequence[int]) -> list[int]:

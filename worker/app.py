@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.worker.control import control_command
 
-from promptmill import errors, failpoints, models, telemetry, wakeups
+from promptmill import errors, failpoints, garbage, models, telemetry, wakeups
 from promptmill.blobs import open_store
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
@@ -177,6 +177,7 @@ def run(settings: Settings) -> int:
     failpoints.arm(settings.failpoints)
     engine = open_engine(settings)
     app = build(settings, engine)
+    garbage.settle()
     worker = app.Worker(
         hostname=f"render@{engine.worker}",
         queues=[wakeups.queue_name(settings.model_name)],

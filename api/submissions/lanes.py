@@ -30,15 +30,14 @@ class Lane:
 
     def cut(self) -> Segment:
         """The held items as the lane's next segment."""
-        items = cast(Sequence[jobs.Item], self.held)  # same fields, by name
         segment = Segment(
             lane=self.number,
             number=self.done // jobs.SEGMENT,
             first=self.done,
-            count=len(items),
-            payload=segments.encode(items),
+            count=len(self.held),
+            payload=segments.encode_rows(self.held),
         )
-        self.done += len(items)
+        self.done += len(self.held)
         self.held = []
         return segment
 
@@ -60,20 +59,21 @@ class Lanes:
         """The segment that this item completes."""
         key = self._key(draft)
         lane = self.lanes.get(key) or self._open(key, draft)
+        held = lane.held
         if len(self.lanes) > 1:
-            self._places.append((lane.number, lane.count))
+            self._places.append((lane.number, lane.done + len(held)))
         self._total += 1
-        lane.held.append(draft)
+        held.append(draft)
         self._held += len(draft.prompt)
-        if len(lane.held) < jobs.SEGMENT:
-            if self._held > MAX_HELD:
-                raise errors.TooLarge(
-                    "too many long prompts in too many buckets at once: sort the rows by size",
-                    param="size",
-                )
-            return None
-        self._held -= sum(len(held.prompt) for held in lane.held)
-        return lane.cut()
+        if len(held) == jobs.SEGMENT:
+            self._held -= sum(len(one.prompt) for one in held)
+            return lane.cut()
+        if self._held > MAX_HELD:
+            raise errors.TooLarge(
+                "too many long prompts in too many buckets at once: sort the rows by size",
+                param="size",
+            )
+        return None
 
     def _open(self, key: Any, draft: Draft) -> Lane:
         if len(self.lanes) == jobs.MAX_LANES:

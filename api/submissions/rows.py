@@ -90,6 +90,11 @@ class Rows:
             **{column: (name, parsers.by_name[name]) for column, name in head.columns.items()},
         }
         self._prompt_column = head.column("prompt")
+        self._prompt = parsers.prompt
+        self._short_columns = self._prompt_column, head.column("seed"), head.column("id")
+        self._short: tuple[Any, ...] = ()  # the fields from width to expand
+        self._short_until = 0  # rows
+        self._seed: int | None = None  # of a row that gives none
         caps = head.model.caps
         usual = {
             "task": caps.tasks[0],
@@ -109,7 +114,36 @@ class Rows:
         """Raises `errors.BadRow`, `errors.UnsupportedParameter` or `errors.TooLarge` with
         `line` and `param`."""
         for row in rows:
-            yield from self.of(row)
+            draft = self._usual(row[1])
+            if draft is None:
+                yield from self.of(row)
+            else:
+                yield draft
+
+    def _usual(self, given: Mapping[str, Any]) -> Draft | None:
+        """The image of a row that gives at most a prompt, a seed and an id, as nearly all rows
+        do. None for any other, and for one with something wrong: `of` says what."""
+        row, index = self.rows, self.images
+        if row >= self._short_until or index >= self.limits.max_images:
+            return None
+        prompt, seed, custom_id = map(given.get, self._short_columns)
+        if len(given) != (prompt is not None) + (seed is not None) + (custom_id is not None):
+            return None
+        try:
+            prompt = self._prompt(prompt)
+            if custom_id is not None:
+                custom_id = item_fields.custom_id(custom_id) or None
+        except errors.Error:
+            return None
+        if seed is None:
+            seed = self._seed
+            if seed is None:
+                seed = jobs.derive_seed(self.head.job.seed, index)
+        elif type(seed) is not int or not 0 <= seed <= item_fields.MAX_SEED:
+            return None
+        self.rows, self.images = row + 1, index + 1
+        place = index, row, 0, prompt, seed
+        return tuple.__new__(Draft, (*place, *self._short, custom_id, _NOTHING))
 
     def of(self, row: Row) -> Iterable[Draft]:
         """The images of one row, the next one of the submission."""
@@ -189,9 +223,17 @@ class Rows:
             return list(map(_settled, self._variants(values)))
         if self._plain is None:
             self._plain = list(map(_settled, self._variants(_NOTHING)))
+            self._shorten(self._plain)
         if seeded:
             return [(*variant[:-1], values["seed"]) for variant in self._plain]
         return self._plain
+
+    def _shorten(self, plain: list[Variant]) -> None:
+        """From now on `_usual` may make a row's image, if it has one."""
+        if len(plain) == self.head.defaults.n == 1:
+            (task, size, source, mask, negative, steps, guidance, *last, self._seed) = plain[0]
+            self._short = (*size, negative, steps, guidance, task, source, mask, *last)
+            self._short_until = self.limits.max_rows
 
     def _variants(self, values: Mapping[str, Any]) -> list[Variant]:
         base = self._base

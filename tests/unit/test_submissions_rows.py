@@ -3,15 +3,18 @@ and cannot honour."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.submissions import Limits
 from api.submissions.rows import Draft, Rows
 from api.submissions.sources import Taken
-from promptmill import jobs
+from promptmill import errors, jobs
 from tests.unit.submissions_kit import document, drafts, lines, opened, read, refusal, sha
 
 RICH = ("model", "rich")
@@ -328,3 +331,44 @@ def test_rerolls_need_a_score_to_reach() -> None:
     )
     assert (plain.min_score, plain.max_rerolls, plain.expand) == (0.5, 2, True)
     assert (own.min_score, own.max_rerolls) == (1.0, 2)
+
+
+USUAL = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": st.sampled_from(["a", "  b ", "", " ", 7, None, "x" * 50_000]),
+        "seed": st.sampled_from([0, 5, 2**53 - 1, 2**53, -1, 4.0, True, "6", None]),
+        "id": st.sampled_from(["k", 3, "", None, "i" * 257, "n\0l"]),
+        "size": st.sampled_from(["128x128", None]),
+        "mood": st.sampled_from(["calm", None]),
+    },
+)
+SEED = ("seed", "9")
+HEADS = [[SEED], [SEED, ("n", "2")], [SEED, ("seed", "2")], [SEED, ("size", "128x128")]]
+
+
+@given(rows=st.lists(USUAL, min_size=1, max_size=4), query=st.sampled_from(HEADS))
+def test_a_usual_row_becomes_what_it_becomes_the_long_way(
+    rows: list[dict[str, Any]], query: list[tuple[str, str]]
+) -> None:
+    def long(made: Rows) -> Iterator[Draft]:
+        return (draft for row in submission.rows for draft in made.of(row))
+
+    def short(made: Rows) -> Iterator[Draft]:
+        return made.drafts(submission.rows)
+
+    ways = []
+    for way in (short, long):
+        submission = opened(
+            lines({"prompt": "first"}, *rows), query=query, limits=Limits(max_rows=4)
+        )
+        made = Rows(submission.head, submission.limits, Taken(read, None), textual=False)
+        found: list[Any] = []
+        try:
+            found.extend(way(made))
+        except errors.Error as error:
+            found.append((error.line, error.param, str(error)))
+        ways.append((found, made.rows, made.images))
+    (found, *seen), (wanted, *right) = ways
+    assert found == wanted
+    assert not isinstance(found[-1], Draft) or seen == right
