@@ -142,9 +142,8 @@ class Farm:
             return
         queue = self.queue(job.model)
         try:
-            counts = {lane.id: lane.count for lane in stored_jobs.lanes(self.db, job.id)}
             for lane in stored_jobs.queue_lanes(self.db, job):
-                whole = [records.Span(0, counts[lane.id])]
+                whole = [records.Span(0, lane.count)]
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             failpoints.reach("submit.enqueued")
             hurried = job.priority is jobs.Priority.INTERACTIVE

@@ -29,7 +29,7 @@ WANT = 64
 
 def lane(number: int, *, tenant: int) -> QueueLane:
     return QueueLane(
-        id=number, job_id=number, generation=0, version=1, tenant_id=tenant, weight=1.0,
+        id=number, job_id=number, count=16, generation=0, version=1, tenant_id=tenant, weight=1.0,
         priority=Priority.NORMAL, bucket=big.BUCKET, cost=0.002,
     )  # fmt: skip
 

@@ -152,10 +152,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class QueueLane:
-    """What the queue needs to know of a lane."""
+    """What the queue needs to know of a lane. count: its images."""
 
     id: int
     job_id: int
+    count: int
     generation: int
     version: int
     tenant_id: int

@@ -15,7 +15,7 @@ from promptmill import errors, failpoints
 from promptmill.jobs import COUNTER_SHARDS, Item
 from promptmill.records import Lease, Work
 from promptmill.store import images, jobs
-from worker import filing
+from worker import filing, priority
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
 from worker.outcomes import Fault, Outcome
@@ -49,6 +49,8 @@ class Slot(threading.Thread):
         self._shard = zlib.crc32(f"{engine.worker}/{name}".encode()) % COUNTER_SHARDS
 
     def run(self) -> None:
+        if not self.interactive and self.engine.settings.device == "cpu":
+            priority.step_back()
         seen = 0
         while not self.engine.stopping.is_set():
             self._move()
@@ -70,9 +72,10 @@ class Slot(threading.Thread):
         try:
             failpoints.reach("slot.leased")
             works = self.fetch(lease)
+            fetched = time.monotonic()
             failpoints.reach("slot.fetched")
             ready, lacking = self.gather(works)
-            outcomes = self.render(lease, ready)
+            outcomes = self.render(lease, ready, looked=fetched)
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
             failpoints.reach("slot.encoded")
@@ -116,21 +119,23 @@ class Slot(threading.Thread):
         self._move()
         return ready, lacking
 
-    def render(self, lease: Lease, ready: Sequence[Ready]) -> list[tuple[Work, Outcome]]:
+    def render(
+        self, lease: Lease, ready: Sequence[Ready], *, looked: float
+    ) -> list[tuple[Work, Outcome]]:
         """One forward pass, or as many as memory, faults and whoever waits for a single
-        picture ask for, each portion under the lock."""
+        picture ask for, each portion under the lock. looked: when the database last said
+        that the items are wanted; asked again before the wait for the lock, where it can."""
         outcomes: list[tuple[Work, Outcome]] = []
         for number, portion in enumerate(
             self.engine.portions(ready, interactive=lease.interactive)
         ):
-            wanted, looked = self._still_wanted(portion), time.monotonic()
+            wanted, looked = self._wanted_since(looked, portion)
             self.moved = None
             with self.engine.turn.take(first=lease.interactive):
                 self._move()
                 if number == 0 and self.engine.draining.is_set():
                     raise GiveBack
-                if time.monotonic() - looked > LOOK_EVERY:
-                    wanted = self._still_wanted(wanted)
+                wanted, looked = self._wanted_since(looked, wanted)
                 outcomes += self._render(lease, wanted, begun=bool(outcomes))
         return outcomes
 
@@ -251,6 +256,12 @@ class Slot(threading.Thread):
                 raise Abandoned
 
         return progress
+
+    def _wanted_since(self, looked: float, ready: Sequence[Ready]) -> tuple[Sequence[Ready], float]:
+        """What is still wanted, and when that was last looked up."""
+        if time.monotonic() - looked < LOOK_EVERY:
+            return ready, looked
+        return self._still_wanted(ready), time.monotonic()
 
     def _still_wanted(self, ready: Sequence[Ready]) -> list[Ready]:
         """Leaves out the images of jobs that were cancelled, paused or restarted since."""

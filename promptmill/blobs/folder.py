@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from promptmill import errors
@@ -56,21 +57,25 @@ class DirBlobs:
     def _create_batch(self, objects: Sequence[New]) -> list[Stored]:
         with contextlib.ExitStack() as stack:
             drafts = [stack.enter_context(self._drafts.of([new.data])) for new in objects]
-            sync = self._syncs.map if len(drafts) > 1 else map
-            list(sync(os.fsync, [draft.fd for draft in drafts]))
             folders = {self._path(new.key).parent for new in objects}
-            for folder in folders:
-                _try_folder(folder)  # before any note, which `list` finds beside it
+            # Before any note, which `list` finds beside it.
+            grown = [above for folder in folders for above in _try_folder(folder)]
+            self._sync([draft.fd for draft in drafts], grown)
             stored = [self._link(new, draft) for new, draft in zip(objects, drafts, strict=True)]
-            for folder in folders:
-                _sync_folder(folder)
+            self._sync([], folders)
             return stored
+
+    def _sync(self, files: Iterable[int], folders: Iterable[Path]) -> None:
+        """All at once, where they are several."""
+        todo = [partial(os.fsync, fd) for fd in files]
+        todo += [partial(_sync_folder, folder) for folder in folders]
+        run = self._syncs.map if len(todo) > 1 else map
+        list(run(lambda sync: sync(), todo))
 
     def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:
         check_key(key)
         with folder_faults.outage(self.root), self._drafts.of(pieces) as draft:
-            os.fsync(draft.fd)
-            _try_folder(self._path(key).parent)
+            self._sync([draft.fd], _try_folder(self._path(key).parent))
             stored = self._link(New(key, b"", content_type), draft)
             _sync_folder(self._path(key).parent)
             return stored
@@ -81,7 +86,7 @@ class DirBlobs:
         for _ in range(RACES):
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 return self._link_once(new, draft)
-            _try_folder(self._path(new.key).parent)
+            self._sync([], _try_folder(self._path(new.key).parent))
         return self._link_once(new, draft)
 
     def _link_once(self, new: New, draft: Draft) -> Stored:
@@ -214,7 +219,7 @@ class DirBlobs:
 
     def probe(self) -> None:
         with folder_faults.outage(self.root):
-            _make_folder(self.root)
+            self._sync([], _try_folder(self.root))
             self._drafts.remove_dead()
             with self._drafts.of([b"promptmill"]) as draft:
                 os.fsync(draft.fd)
@@ -252,19 +257,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def _try_folder(folder: Path) -> None:
-    """Makes it unless a deletion prunes what lies above it at that moment."""
-    with contextlib.suppress(FileNotFoundError):
-        _make_folder(folder)
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes `folder` and what is missing above it; each new entry is synced."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-        _sync_folder(folder.parent)
+def _try_folder(folder: Path) -> list[Path]:
+    """Makes it and what is missing above it, unless a deletion prunes that at this moment;
+    the folders that have a new entry, which is not synced yet."""
+    if folder.is_dir():
+        return []
+    grown = _try_folder(folder.parent)
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        folder.mkdir()
+    return [*grown, folder.parent]
 
 
 def _unless_gone(error: OSError) -> None:

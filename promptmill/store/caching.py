@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select
 
 from promptmill import errors, jobs, segments
 from promptmill.records import Lane
@@ -21,6 +21,11 @@ from promptmill.tables import segments as segment_table
 _GROWTH: Final = 4  # a decoded segment takes about so many times the bytes of its JSON
 _SMALL: Final = 300
 _KEYS: Final = 50  # in one statement
+
+_KEY: Final = [segment_table.c[name] for name in ("job_id", "lane", "number")]
+_SEGMENTS: Final = select(*_KEY, segment_table.c.payload)
+_SEGMENT: Final = _SEGMENTS.where(*(column == bindparam(column.name) for column in _KEY))
+_LANES: Final = select(lane_table).where(lane_table.c.id.in_(bindparam("ids", expanding=True)))
 
 SegmentKey = tuple[int, int, int]  # job id, lane number, segment number
 
@@ -97,12 +102,15 @@ def read_segments(
 def _load_segments(
     conn: Connection, cache: SegmentCache, lacking: Sequence[SegmentKey]
 ) -> dict[SegmentKey, segments.Columns]:
-    s = segment_table.c
-    wanted = any_of(
-        and_(s.job_id == job, s.lane == lane, s.number == number) for job, lane, number in lacking
-    )
+    if len(lacking) == 1:
+        names = (column.name for column in _KEY)
+        found = conn.execute(_SEGMENT, dict(zip(names, lacking[0], strict=True)))
+    else:
+        pairs = (zip(_KEY, key, strict=True) for key in lacking)
+        wanted = any_of(and_(*(column == part for column, part in pair)) for pair in pairs)
+        found = conn.execute(_SEGMENTS.where(wanted))
     made = {}
-    for row in conn.execute(select(s.job_id, s.lane, s.number, s.payload).where(wanted)).all():
+    for row in found.all():
         columns = segments.columns(bytes(row.payload))
         made[(row.job_id, row.lane, row.number)] = columns
         cache.put(("segment", tuple(row[:3])), columns, columns.size * _GROWTH)
@@ -111,8 +119,7 @@ def _load_segments(
 
 def read_lanes(conn: Connection, cache: SegmentCache, lane_ids: Sequence[int]) -> dict[int, Lane]:
     def load(lacking: list[int]) -> dict[Any, Any]:
-        query = select(lane_table).where(lane_table.c.id.in_(lacking))
-        made = {row.id: rows.to_lane(row) for row in conn.execute(query)}
+        made = {row.id: rows.to_lane(row) for row in conn.execute(_LANES, {"ids": lacking})}
         for lane in made.values():
             cache.put(("lane", lane.id), lane, _SMALL)
         return made

@@ -41,7 +41,6 @@ class OpenLane:
     some image of the job is, or has an incident, so that the lane's gaps must be read."""
 
     lane: QueueLane
-    count: int
     left: int
     touched: bool
 
@@ -122,6 +121,7 @@ def _open_lane(row: Row[Any]) -> OpenLane:
     lane = QueueLane(
         id=row.id,
         job_id=row.job_id,
+        count=row._mapping["count"],
         generation=row.generation,
         version=row.version,
         tenant_id=row.tenant_id,
@@ -131,8 +131,7 @@ def _open_lane(row: Row[Any]) -> OpenLane:
         priority=Priority(row.priority),
     )
     terminal = int(row.terminal)
-    r = row._mapping
-    return OpenLane(lane, r["count"], row.total - terminal, bool(terminal or row.tried))
+    return OpenLane(lane, row.total - terminal, bool(terminal or row.tried))
 
 
 def cancelling(db: Database) -> list[str]:

@@ -91,7 +91,7 @@ def _complete(conn: Connection, job_id: int, now: float) -> Job | None:
     if locked is None or locked.state.value not in _OPEN:
         return None
     rows.lock_counters(conn, job_id)
-    (job,) = rows.load(conn, table.c.id == job_id)
+    job = rows.reload(conn, job_id)
     if job.counts.done + job.counts.failed < job.counts.total:
         return None
     rows.close_counters(conn, job_id)

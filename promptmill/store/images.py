@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, tuple_, update
 
 from promptmill import errors, jobs
 from promptmill.jobs import JobState
@@ -38,6 +38,19 @@ __all__ = [
 _KEYS_AT_ONCE: Final = 5000
 _SPANS: Final = 200  # in one statement
 
+# Made once: to put a statement together takes longer than to run it.
+_HEADS: Final = select(
+    *(job_table.c[n] for n in ("id", "public_id", "generation", "model", "output", "fingerprint"))
+).where(
+    job_table.c.id.in_(bindparam("ids", expanding=True)),
+    job_table.c.state == JobState.QUEUED.value,
+)
+_PLACES: Final = select(images.c.lane, images.c.position)
+_ENDED: Final = _PLACES.where(
+    images.c.lane == bindparam("lane"),
+    images.c.position.between(bindparam("first"), bindparam("last")),
+)
+
 
 def fetch(db: Database, spans: Sequence[LeasedSpan], cache: SegmentCache) -> list[Work]:
     """The items of `spans` that are still to be rendered: without those that are terminal,
@@ -68,10 +81,7 @@ def _fetch(conn: Connection, spans: Sequence[LeasedSpan], cache: SegmentCache) -
 
 
 def _heads(conn: Connection, job_ids: set[int]) -> dict[int, Any]:
-    c = job_table.c
-    query = select(c.id, c.public_id, c.generation, c.model, c.output, c.fingerprint)
-    queued = query.where(c.id.in_(sorted(job_ids)), c.state == JobState.QUEUED.value)
-    return {row.id: row for row in conn.execute(queued)}
+    return {row.id: row for row in conn.execute(_HEADS, {"ids": sorted(job_ids)})}
 
 
 def _terminal(conn: Connection, spans: Sequence[LeasedSpan]) -> set[tuple[int, int]]:
@@ -80,15 +90,18 @@ def _terminal(conn: Connection, spans: Sequence[LeasedSpan]) -> set[tuple[int, i
 
 
 def _terminal_in(conn: Connection, spans: Sequence[LeasedSpan]) -> set[tuple[int, int]]:
-    ranges = any_of(
-        and_(
-            images.c.lane == span.lane,
-            images.c.position.between(span.start, span.start + span.count - 1),
-        )
-        for span in spans
-    )
-    found = conn.execute(select(images.c.lane, images.c.position).where(ranges))
+    if len(spans) == 1:
+        (only,) = spans
+        ends = {"lane": only.lane, "first": only.start, "last": only.start + only.count - 1}
+        found = conn.execute(_ENDED, ends)
+    else:
+        found = conn.execute(_PLACES.where(any_of(map(_inside, spans))))
     return {(lane, position) for lane, position in found}
+
+
+def _inside(span: LeasedSpan) -> ColumnElement[bool]:
+    last = span.start + span.count - 1
+    return and_(images.c.lane == span.lane, images.c.position.between(span.start, last))
 
 
 def _work(head: Any, span: LeasedSpan, position: int, item: jobs.Item) -> Work:

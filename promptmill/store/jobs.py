@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 from sqlalchemy import delete as sql_delete
 
 from promptmill import errors
@@ -18,6 +18,10 @@ from promptmill.tables import jobs as table
 from promptmill.tables import lanes as lane_table
 from promptmill.tables import tenants as tenant_table
 
+_WEIGHT: Final = select(tenant_table.c.weight).where(tenant_table.c.id == bindparam("tenant"))
+_RENDERABLE: Final = select(table.c.id, table.c.generation).where(
+    table.c.id.in_(bindparam("ids", expanding=True)), table.c.state == JobState.QUEUED.value
+)
 _RETRY_CHUNK: Final = 5000
 _RETRYABLE: Final = (JobState.COMPLETED, JobState.QUEUED, JobState.PAUSED)
 _ERASE_SECONDS: Final = 2.0  # the rest of a large job is erased by control
@@ -84,13 +88,12 @@ def queue_lanes(db: Database, job: Job) -> list[QueueLane]:
     """The lanes of a job as `queue.replace` wants them."""
 
     def work(conn: Connection) -> list[QueueLane]:
-        weight = conn.scalar(
-            select(tenant_table.c.weight).where(tenant_table.c.id == job.tenant_id)
-        )
+        weight = conn.scalar(_WEIGHT, {"tenant": job.tenant_id})
         return [
             QueueLane(
                 id=lane.id,
                 job_id=job.id,
+                count=lane.count,
                 generation=job.generation,
                 version=job.version,
                 tenant_id=job.tenant_id,
@@ -216,7 +219,7 @@ def _reopen(conn: Connection, job: Job, now: float) -> Job:
     conn.execute(
         update(table).where(table.c.id == job.id).values(version=table.c.version + 1, **values)
     )
-    return rows.load(conn, table.c.id == job.id)[0]
+    return rows.reload(conn, job.id)
 
 
 def entomb(conn: Connection, job: Job, now: float) -> None:
@@ -282,10 +285,7 @@ def _verifying(conn: Connection, job_ids: Sequence[int]) -> list[Job]:
 
 def renderable(db: Database, pairs: Mapping[int, int]) -> set[int]:
     """Of {job id: generation}, the jobs that are queued in that generation now."""
-    query = select(table.c.id, table.c.generation).where(
-        table.c.id.in_(list(pairs)), table.c.state == JobState.QUEUED.value
-    )
-    found = db.read(lambda conn: conn.execute(query).all())
+    found = db.read(lambda conn: conn.execute(_RENDERABLE, {"ids": list(pairs)}).all())
     return {job_id for job_id, generation in found if pairs[job_id] == generation}
 
 

@@ -34,6 +34,7 @@ from promptmill.tables import segments as segment_table
 _CODES: Final = {ImageState.DONE: DONE, ImageState.FAILED: FAILED}
 _STATES: Final = {DONE: ImageState.DONE, FAILED: ImageState.FAILED}
 _AT_ONCE: Final = 100
+_FEW: Final = 16
 _OVER: Final = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.EXPIRED})
 
 
@@ -87,7 +88,13 @@ def page(
         last = min(first + limit, job.counts.total) - 1
         plain = db.read(lambda conn: _plain(conn, held, job, first, last))
         return _images(db, held, job, plain), last + 1 < job.counts.total
-    sought = _Filter(db, held, job, first, limit + 1, _wanted(states, code), code)
+    wanted = _wanted(states, code)
+    if job.counts.total <= min(_FEW, limit):  # one read, whatever is sought
+        every, _ = page(db, job, after=after, limit=limit, cache=cache)
+        return [
+            one for one in every if one.state in wanted and code in (None, one.error_code)
+        ], False
+    sought = _Filter(db, held, job, first, limit + 1, wanted, code)
     found = list(islice(sought.places(), limit + 1))
     return _images(db, held, job, found[:limit]), len(found) > limit
 
@@ -230,6 +237,8 @@ class _Filter:
     def _floor(self, conn: Connection, lane: Lane) -> int:
         """A position of the lane at or before its first image from `first` on, less than a
         segment too early."""
+        if not self.first:
+            return 0
         s = segment_table.c
         query = select(func.max(s.number)).where(
             s.job_id == self.job.id, s.lane == lane.number, s.first_index <= self.first

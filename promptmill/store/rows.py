@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     func,
     literal_column,
     select,
@@ -29,16 +30,33 @@ IS_LIVE: Final[ColumnElement[bool]] = literal_column(f"jobs.{LIVE}")
 IS_FAILED: Final[ColumnElement[bool]] = literal_column(f"images.state = {FAILED}")
 
 
-def job_select(*where: ColumnElement[bool]) -> Select[Any]:
+def _job_select() -> Select[Any]:
     """Jobs with the sums of their sixteen counter rows."""
     sums = (func.coalesce(func.sum(counters.c[name]), 0) for name in ("done", "failed", "bytes"))
     labels = ("n_done", "n_failed", "n_bytes")
     return (
         select(table, *(s.label(label) for s, label in zip(sums, labels, strict=True)))
         .outerjoin(counters, counters.c.job_id == table.c.id)
-        .where(*where)
         .group_by(table.c.id)
+        .order_by(table.c.id)
     )
+
+
+def is_tombstone() -> ColumnElement[bool]:
+    """Deleted, and no longer live: only what the sweep needs is left of it."""
+    return table.c.deleted_at.is_not(None) & table.c.state.not_in(list(jobs.LIVE))
+
+
+# Made once: to put such a statement together takes longer than to run it.
+_JOBS: Final = _job_select()
+_BY_ID: Final = _JOBS.where(table.c.id == bindparam("id"))
+_BY_NAME: Final = _JOBS.where(table.c.public_id == bindparam("name"), ~is_tombstone())
+_OF_TENANT: Final = _BY_NAME.where(table.c.tenant_id == bindparam("tenant"))
+_LANES: Final = (
+    select(lanes)
+    .where(lanes.c.job_id.in_(bindparam("jobs", expanding=True)))
+    .order_by(lanes.c.job_id, lanes.c.number)
+)
 
 
 def to_job(row: Row[Any]) -> Job:
@@ -75,31 +93,29 @@ def to_lane(row: Row[Any]) -> Lane:
 
 
 def load(conn: Connection, *where: ColumnElement[bool]) -> list[Job]:
-    return [to_job(row) for row in conn.execute(job_select(*where).order_by(table.c.id))]
+    return [to_job(row) for row in conn.execute(_JOBS.where(*where))]
+
+
+def reload(conn: Connection, job_id: int) -> Job:
+    """As it is now; it is known to be there."""
+    return to_job(conn.execute(_BY_ID, {"id": job_id}).one())
 
 
 def find(conn: Connection, tenant_id: int | None, public_id: str) -> Job:
     """Raises `errors.NotFound`, for another tenant's and a deleted job as well."""
-    where = [table.c.public_id == public_id, ~is_tombstone()]
-    if tenant_id is not None:
-        where.append(table.c.tenant_id == tenant_id)
-    found = load(conn, *where)
-    if not found:
+    query = _BY_NAME if tenant_id is None else _OF_TENANT
+    found = conn.execute(query, {"name": public_id, "tenant": tenant_id}).first()
+    if found is None:
         raise errors.NotFound(f"there is no job {public_id!r}")
-    return found[0]
-
-
-def is_tombstone() -> ColumnElement[bool]:
-    """Deleted, and no longer live: only what the sweep needs is left of it."""
-    return table.c.deleted_at.is_not(None) & table.c.state.not_in(list(jobs.LIVE))
+    return to_job(found)
 
 
 def lock(conn: Connection, job_id: int) -> Job | None:
     """The job, locked for this transaction; None when it is gone. The job comes before its
     counters in every transaction that locks both."""
     conn.execute(select(table.c.id).where(table.c.id == job_id).with_for_update())
-    found = load(conn, table.c.id == job_id)
-    return found[0] if found else None
+    found = conn.execute(_BY_ID, {"id": job_id}).first()
+    return None if found is None else to_job(found)
 
 
 def find_locked(conn: Connection, tenant_id: int | None, public_id: str) -> Job:
@@ -110,8 +126,7 @@ def find_locked(conn: Connection, tenant_id: int | None, public_id: str) -> Job:
 
 
 def lanes_of(conn: Connection, job_ids: Sequence[int]) -> list[Lane]:
-    query = select(lanes).where(lanes.c.job_id.in_(job_ids))
-    return [to_lane(row) for row in conn.execute(query.order_by(lanes.c.job_id, lanes.c.number))]
+    return [to_lane(row) for row in conn.execute(_LANES, {"jobs": job_ids})]
 
 
 def lock_counters(conn: Connection, job_id: int) -> None:
@@ -137,14 +152,16 @@ def change(conn: Connection, job: Job, state: jobs.JobState, now: float, **value
         .where(table.c.id == job.id)
         .values(state=state.value, version=table.c.version + 1, **values)
     )
-    changed = load(conn, table.c.id == job.id)[0]
-    if changed.webhook:
-        tell(conn, changed, now)
+    changed = reload(conn, job.id)
+    tell(conn, changed, now)
     return changed
 
 
 def tell(conn: Connection, job: Job, now: float) -> None:
-    """Queues a webhook with the job's state and counts; no prompt, name or metadata."""
+    """Queues a webhook, if the job has one, with its state and counts; no prompt, name or
+    metadata."""
+    if not job.webhook:
+        return
     payload = {
         "id": job.public_id,
         "object": "job",
@@ -160,7 +177,7 @@ def tell(conn: Connection, job: Job, now: float) -> None:
     outbox.enqueue_event(
         conn,
         job_id=job.id,
-        url=job.webhook or "",
+        url=job.webhook,
         type=f"job.{job.state.value}",
         payload=payload,
         now=now,

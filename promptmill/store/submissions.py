@@ -20,6 +20,14 @@ from promptmill.tables import tenants as tenant_table
 
 _ALPHABET: Final = string.ascii_lowercase + string.digits
 _RECEIVING: Final = jobs.JobState.RECEIVING.value
+_NEW: Final = {
+    "state": _RECEIVING,
+    "generation": 0,
+    "version": 0,
+    "upload_epoch": 0,
+    "ended": 0,
+    "swept": 0,
+}
 _LOST: Final = "another upload has taken this idempotency key over, or the job was deleted"
 
 
@@ -68,22 +76,16 @@ def begin(
     return begun
 
 
-def _begin(conn: Connection, job: NewJob, key: str | None, now: float) -> Upload | None:
-    """A job in state receiving; None when the key is there already."""
+def _begin(
+    conn: Connection, job: NewJob, key: str | None, now: float, **values: Any
+) -> Upload | None:
+    """A job in state receiving, unless `values` say otherwise; None when the key is there
+    already."""
     if job.verifies is not None:
         _require_undeleted(conn, job.verifies)
-    fresh = {
-        **_head(job, now),
-        "public_id": new_public_id(),
-        "idempotency_key": key,
-        "state": _RECEIVING,
-        "generation": 0,
-        "version": 0,
-        "upload_epoch": 0,
-        "ended": 0,
-        "swept": 0,
-    }
-    made = conn.scalar(insert_ignore(conn, table).values(fresh).returning(table.c.id))
+    fresh = {**_head(job, now), **_NEW, "public_id": new_public_id(), "idempotency_key": key}
+    fresh |= values
+    made = conn.scalar(insert_ignore(conn, table).returning(table.c.id), fresh)
     return None if made is None else Upload(made, fresh["public_id"], 0, job.output)
 
 
@@ -176,17 +178,13 @@ def finish(
     parts.check_lanes(lanes, written, segments, total)
 
     def work(conn: Connection) -> Job:
-        return _finish(
-            conn,
-            upload,
-            lanes,
-            segments,
-            maps,
-            now=db.now(),
-            total=total,
-            request_hash=request_hash,
-            max_queued=max_queued,
-        )
+        now = db.now()
+        _held(conn, upload, upload_beat=now, total=total, request_hash=request_hash)
+        parts.put(conn, upload, segments, maps)
+        job = rows.reload(conn, upload.job_id)
+        _check_limit(conn, job, max_queued)
+        parts.put_lanes(conn, job.id, lanes)
+        return rows.change(conn, job, jobs.JobState.QUEUED, now)
 
     return db.write(work)
 
@@ -209,44 +207,22 @@ def submit(
 
     def work(conn: Connection) -> Job:
         now = db.now()
-        upload = cast(Upload, _begin(conn, job, None, now))  # without a key none is there
-        return _finish(
-            conn,
-            upload,
-            lanes,
-            segments,
-            maps,
-            now=now,
-            total=total,
-            request_hash=request_hash,
-            max_queued=max_queued,
-        )
+        end = {"state": jobs.JobState.QUEUED.value, "version": 1}
+        begun = _begin(conn, job, None, now, total=total, request_hash=request_hash, **end)
+        upload = cast(Upload, begun)  # without a key none is there
+        parts.put(conn, upload, segments, maps)
+        parts.put_lanes(conn, upload.job_id, lanes)
+        made = rows.reload(conn, upload.job_id)
+        _check_limit(conn, made, max_queued)
+        rows.tell(conn, made, now)
+        return made
 
     return db.write(work)
 
 
-def _finish(
-    conn: Connection,
-    upload: Upload,
-    lanes: Sequence[LaneSpec],
-    segments: Sequence[Segment],
-    maps: Sequence[MapBlock],
-    *,
-    now: float,
-    total: int,
-    request_hash: str,
-    max_queued: int | None,
-) -> Job:
-    _held(conn, upload, upload_beat=now, total=total, request_hash=request_hash)
-    parts.put(conn, upload, segments, maps)
-    job = rows.load(conn, table.c.id == upload.job_id)[0]
-    if max_queued is not None:
-        _check_limit(conn, job, max_queued)
-    parts.put_lanes(conn, job.id, lanes)
-    return rows.change(conn, job, jobs.JobState.QUEUED, now)
-
-
-def _check_limit(conn: Connection, job: Job, max_queued: int) -> None:
+def _check_limit(conn: Connection, job: Job, max_queued: int | None) -> None:
+    if max_queued is None:
+        return
     # The tenant's row is locked so that two submissions cannot both take the last room.
     conn.execute(
         select(tenant_table.c.id).where(tenant_table.c.id == job.tenant_id).with_for_update()

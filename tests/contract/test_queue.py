@@ -28,7 +28,7 @@ LARGE = "task=text2image,width=128,height=128"
 
 def lane(id: int, **changes: Any) -> QueueLane:
     made = QueueLane(
-        id=id, job_id=id * 10, generation=0, version=1, tenant_id=1, weight=1.0,
+        id=id, job_id=id * 10, count=100, generation=0, version=1, tenant_id=1, weight=1.0,
         bucket=SMALL, cost=0.01, priority=Priority.NORMAL,
     )  # fmt: skip
     return replace(made, **changes)

@@ -72,7 +72,7 @@ class QueueMachine(RuleBasedStateMachine):
         if id in self.jobs:
             return
         self.jobs[id] = QueueLane(
-            id=id, job_id=id * 10, generation=0, version=1, tenant_id=changes["tenant"],
+            id=id, job_id=id * 10, count=total, generation=0, version=1, tenant_id=changes["tenant"],
             weight=changes["weight"], bucket=changes["bucket"], cost=0.01 * id,
             priority=changes["priority"],
         )  # fmt: skip

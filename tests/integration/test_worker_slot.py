@@ -3,7 +3,11 @@ who pays when one of them fails."""
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +23,7 @@ from promptmill.records import Lease
 from promptmill.store import jobs
 from tests.integration.control_bench import Bench, bench
 from tests.servers import wait_until
+from worker import priority
 from worker import slot as slots
 from worker.app import identity
 from worker.engine import Engine
@@ -156,8 +161,34 @@ def test_a_cancelled_job_is_not_rendered(
     ready, _ = slot.gather(slot.fetch(lease))
     jobs.cancel(farm.db, 1, job.public_id)
     monkeypatch.setattr(engine.generator, "generate", lambda items: pytest.fail("rendered"))
-    assert slot.render(lease, ready) == []
+    assert slot.render(lease, ready, looked=-math.inf) == []
     engine.release(lease)
+
+
+def test_who_still_wants_what_was_just_fetched_is_not_asked_again(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.submit(4)
+    slot, lease = leased(engine)
+    ready, _ = slot.gather(slot.fetch(lease))
+    monkeypatch.setattr(jobs, "renderable", lambda *_: pytest.fail("asked"))
+    assert len(slot.render(lease, ready, looked=time.monotonic())) == 4
+    engine.release(lease)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_bulk_leaves_the_processor_to_whoever_waits(engine: Engine) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    engine.start()
+    lower = min(priority.LEAST, own + priority.NICE)
+
+    def nice() -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, slot.native_id or 0) for slot in engine.slots]
+
+    try:
+        wait_until(lambda: nice() == [own, *[lower] * (len(engine.slots) - 1)])
+    finally:
+        assert engine.stop(10)
 
 
 def test_a_slot_that_drains_gives_back_uncharged(farm: Bench, engine: Engine) -> None:

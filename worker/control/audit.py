@@ -141,11 +141,10 @@ class Audit:
             return 0
         counts = queue.snapshot(suspect.lanes)
         terminals = control.lane_terminals(self._db, suspect.lanes)
-        sizes = {lane.id: lane.count for lane in jobs.lanes(self._db, job.id)}
         repaired = 0
         for lane in jobs.queue_lanes(self._db, job):
             count = counts.get(lane.id, ABSENT)
-            missing = sizes[lane.id] - terminals.get(lane.id, 0) - held(count)
+            missing = lane.count - terminals.get(lane.id, 0) - held(count)
             if (missing > 0 or stranded(count)) and rebuild_lane(self._db, queue, lane):
                 log.warning(
                     "audit.repaired", extra={"job": job.public_id, "lane": lane.id, "n": missing}

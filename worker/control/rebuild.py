@@ -72,7 +72,7 @@ class Rebuild:
             filled |= {
                 one.lane.id
                 for one in page
-                if not one.touched and queue.replace(one.lane, [Span(0, one.count)])
+                if not one.touched and queue.replace(one.lane, [Span(0, one.lane.count)])
             }
             failpoints.reach("rebuild.filling")
         for one in sorted(begun, key=lambda one: one.left):
