@@ -186,7 +186,8 @@ def test_bulk_leaves_the_processor_to_whoever_waits(engine: Engine) -> None:
         return [os.getpriority(os.PRIO_PROCESS, slot.native_id or 0) for slot in engine.slots]
 
     try:
-        wait_until(lambda: nice() == [own, *[lower] * (len(engine.slots) - 1)])
+        right = [own, *[lower] * (len(engine.slots) - 1)]
+        wait_until(lambda: nice() == right, seconds=10, what="bulk steps back")
     finally:
         assert engine.stop(10)
 
