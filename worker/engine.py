@@ -101,6 +101,8 @@ class Engine:
         self._pokes = 0
         self._held: dict[str, Held] = {}
         self._started = time.time()
+        where = generator.resolve(device=settings.device, quantization=settings.quantization)
+        self.on_processor = where.device == "cpu"
         self.place = f"{fingerprint} on {settings.device}"
         self.capacity = Capacity(generator, self.place, db=db, queue=queue)
         self.renderer = Renderer(

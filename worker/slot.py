@@ -49,7 +49,7 @@ class Slot(threading.Thread):
         self._shard = zlib.crc32(f"{engine.worker}/{name}".encode()) % COUNTER_SHARDS
 
     def run(self) -> None:
-        if not self.interactive and self.engine.settings.device == "cpu":
+        if self.engine.on_processor and not self.interactive:
             priority.step_back()
         seen = 0
         while not self.engine.stopping.is_set():
