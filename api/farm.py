@@ -147,7 +147,8 @@ class Farm:
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             failpoints.reach("submit.enqueued")
             hurried = job.priority is jobs.Priority.INTERACTIVE
-            wakeups.wake(self.celery, queue, job.model, interactive=hurried)
+            live = self.workers(job.model) if hurried else None
+            wakeups.wake(self.celery, queue, job.model, interactive=hurried, workers=live)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:
             log.warning("job %s waits for control to queue it: %s", job.public_id, exc)

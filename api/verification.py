@@ -16,7 +16,7 @@ from api.farm import Farm
 from api.sources import Copies
 from api.submissions.lanes import Lanes
 from api.submissions.rows import Draft
-from promptmill import errors, jobs, keys, records
+from promptmill import errors, jobs, keys, records, segments
 from promptmill.store import images as stored_images
 from promptmill.store import models as stored_models
 from promptmill.store import submissions as stored_submissions
@@ -125,15 +125,15 @@ def _write(
     total = 0
     for image in chosen:
         item = replace(image.item, index=total, row=image.item.index, sample=0)
-        segment = lanes.add(cast(Draft, item))
+        segment = lanes.add(Draft(*segments.as_row(item)))
         total += 1
         if segment is not None:
             stored_submissions.write(farm.db, upload, [segment], list(lanes.blocks()))
     rest = list(lanes.finish())
     if rest:
-        segments = [part for part in rest if isinstance(part, records.Segment)]
+        parts = [part for part in rest if isinstance(part, records.Segment)]
         blocks = [part for part in rest if isinstance(part, records.MapBlock)]
-        stored_submissions.write(farm.db, upload, segments, blocks)
+        stored_submissions.write(farm.db, upload, parts, blocks)
     return total
 
 

@@ -76,7 +76,13 @@ def _whole(column: Sequence[Any], count: int) -> Iterable[Any]:
 def encode(items: Sequence[Item]) -> bytes:
     """Items of one lane, in order, at least one. Raises `errors.BadRequest` for text that
     is not valid Unicode."""
-    return encode_rows(list(map(_VALUES, items)))
+    return encode_rows(list(map(as_row, items)))
+
+
+def as_row(item: Item) -> tuple[Any, ...]:
+    """The fields of an item, in their order."""
+    found: tuple[Any, ...] = _VALUES(item)
+    return found
 
 
 def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:

@@ -39,6 +39,7 @@ NO_TOKENS = {
 }
 
 Url = Callable[[records.Image], str | None]
+Seen = Mapping[int, records.Image]  # by index
 
 
 class NotInTime(errors.Unavailable):
@@ -87,11 +88,11 @@ async def make(
     submission, `Refused`, `NotRendered`, `NotInTime`, `Gone`."""
     body = submissions.Body([_document(asked, start)])
     received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
-    job = await wait(request, farm, received.job)
+    job, seen = await wait(request, farm, received.job)
     if job.counts.done + job.counts.failed < job.counts.total:
         raise errors.Conflict(f"job {job.public_id} was {job.state} before its images were done")
     url = links(farm, request, job)
-    return await anyio.to_thread.run_sync(answer, farm, job, asked, url)
+    return await anyio.to_thread.run_sync(answer, farm, job, asked, url, seen)
 
 
 def _document(asked: ImageRequest, start: Mapping[str, Any]) -> bytes:
@@ -112,9 +113,11 @@ def _take(
     return received
 
 
-async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
-    """The job once all its images are terminal or it has ended otherwise. Cancels it and
-    raises `NotInTime` when that takes too long, `Gone` when the client went away."""
+async def wait(request: Request, farm: Farm, job: records.Job) -> tuple[records.Job, Seen]:
+    """The job once all its images are terminal or it has ended otherwise, and those of its
+    images that were seen to finish. Cancels it and raises `NotInTime` when that takes too
+    long, `Gone` when the client went away."""
+    seen: dict[int, records.Image] = {}
     feeds: Feeds = request.app.state.feeds
     cold = await anyio.to_thread.run_sync(farm.cold, job)
     deadline = time.monotonic() + (COLD if cold else LONGEST)
@@ -126,6 +129,7 @@ async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
                     raise errors.NotFound(f"job {job.public_id} was deleted")
                 if sight is not None and sight.job is not None:
                     job = sight.job
+                    seen |= {image.item.index: image for image in sight.images}
                     continue
                 if await request.is_disconnected():
                     log.info("job %s is cancelled: its client went away", job.public_id)
@@ -135,7 +139,7 @@ async def wait(request: Request, farm: Farm, job: records.Job) -> records.Job:
     except (NotInTime, Gone, asyncio.CancelledError):
         await asyncio.shield(asyncio.to_thread(_cancel, farm, job))
         raise
-    return job
+    return job, seen
 
 
 def _over(job: records.Job) -> bool:
@@ -155,11 +159,16 @@ def _cancel(farm: Farm, job: records.Job) -> None:
         return  # it ended by itself
 
 
-def answer(farm: Farm, job: records.Job, asked: ImageRequest, url: Url) -> ImagesResponse:
-    """The images of a job whose images are all terminal. Raises for the first that failed."""
-    found, _ = stored_images.page(
-        farm.db, job, after=None, limit=job.counts.total, cache=farm.segments
-    )
+def answer(
+    farm: Farm, job: records.Job, asked: ImageRequest, url: Url, seen: Seen
+) -> ImagesResponse:
+    """The images of a job whose images are all terminal; those that were not seen are looked
+    up. Raises for the first that failed."""
+    found = [seen[index] for index in sorted(seen)]
+    if len(found) < job.counts.total:
+        found, _ = stored_images.page(
+            farm.db, job, after=None, limit=job.counts.total, cache=farm.segments
+        )
     for image in found:
         if image.state is jobs.ImageState.FAILED:
             raise failure(image)
