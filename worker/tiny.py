@@ -31,11 +31,11 @@ SHAPES = ("circle", "square", "triangle", "cross")
 LARGE = Widths(hidden=64, at4=64, at8=64, at16=32, at32=32, detail=32)
 SMALL = Widths(hidden=32, at4=32, at8=32, at16=32, at32=32, detail=32)
 PLAN = train.Plan(
-    steps=130, adversarial=110, batch=16, rate=6e-3, critic_width=16, pairs=0.0, decay=0.98,
+    steps=130, adversarial=110, batch=16, rate=6e-3, critic_width=16, decay=0.98,
     save_every=65, log_every=10,
 )  # fmt: skip
 TAUGHT = train.Plan(
-    steps=60, adversarial=50, batch=16, rate=6e-3, critic_width=16, pairs=0.0, decay=0.98,
+    steps=60, adversarial=50, batch=16, rate=6e-3, critic_width=16, decay=0.98,
     save_every=60, log_every=10,
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tarfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from promptmill import errors
-from worker.gan import captions, corpus, data
+from worker.gan import captions, corpus, data, frames
 
 
 def png(colour: tuple[int, int, int, int], side: int = 64) -> bytes:
@@ -189,3 +190,17 @@ def test_a_failed_fetch_names_the_package(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(errors.Error, match="cannot fetch some-package@1"):
         data.fetch("some-package@1", tmp_path / "packages")
+
+
+def test_held_sentences_share_no_telling_word_with_those_of_training() -> None:
+    little = {"a", "as", "for", "in", "me", "of", "the", "to", "we", "you"}
+    held = {w for frame in corpus.HELD_FRAMES for w in re.findall(r"[a-z]+", frame)} - little
+    assert len(held) >= 15 and not held & set(frames.words())
+
+
+def test_words_that_may_stand_around_a_name_are_in_no_caption(built: data.Dataset) -> None:
+    assert corpus.plain(built.concepts, ["one", "zebra", "##ing", "red", "über"]) == ["zebra"]
+    sentence = frames.around("a rocket", random.Random(3), ["zebra"])
+    assert "a rocket" in sentence
+    told = [frames.around("x", random.Random(n), ["zebra"]) for n in range(50)]
+    assert len(set(told)) > 40 and any("zebra" in text for text in told)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from promptmill import errors
-from worker.gan import distil, encoder, words
+from worker.gan import corpus, distil, encoder, words
 from worker.generators.gan import WEIGHTS
 
 PROMPTS = [
@@ -87,7 +87,7 @@ def test_a_student_learns_its_lessons() -> None:
     student = distil.Student()
     targets = torch.nn.functional.normalize(torch.randn(len(PROMPTS), 384), dim=1)
     texts = [distil.pieces(prompt) for prompt in PROMPTS]
-    given = distil.Lessons(texts, targets, torch.ones(len(PROMPTS)))
+    given = distil.Lessons(texts, targets, torch.ones(len(PROMPTS)), len(PROMPTS), [[]])
     before = (student(texts) * targets).sum(1).mean().item()
     distil.teach(student, given, distil.Plan(batch=32), steps=60, rate=3e-3)
     assert (student(texts) * targets).sum(1).mean().item() > before + 0.2
@@ -99,3 +99,17 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
         (tmp_path / encoder.FILE).write_bytes(content)
     with pytest.raises(errors.Error, match=encoder.FILE):
         encoder.TextEncoder(tmp_path)
+
+
+def test_a_student_goes_on_from_the_shipped_encoder(shipped: encoder.TextEncoder) -> None:
+    with torch.inference_mode():
+        made = distil.load(WEIGHTS)([distil.pieces(prompt) for prompt in PROMPTS]).numpy()
+    assert (made * shipped.encode(PROMPTS)).sum(1).min() > 0.99
+
+
+def test_words_around_a_thing_change_little_of_what_it_means(shipped: encoder.TextEncoder) -> None:
+    names = ["rocket", "pizza", "red heart", "umbrella", "penguin"]
+    plain = shipped.encode(names)
+    asked = [frame.format(f"a {name}") for frame in corpus.HELD_FRAMES for name in names]
+    close = shipped.encode(asked) @ plain.T
+    assert (close.argmax(1) == np.tile(np.arange(len(names)), len(corpus.HELD_FRAMES))).all()

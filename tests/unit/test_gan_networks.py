@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,8 +182,6 @@ def tiny_lessons() -> lexicon.Lessons:
         spans=torch.tensor([[0, 3], [3, 3]]),
         odds=torch.ones(6),
         named=text[[0, 3]],
-        pairs=torch.tensor([[0, 1]] * 101),
-        pair_text=text[6:7].expand(101, TEXT),
     )
     return lexicon.Lessons(pictures, texts, TextEncoder(WEIGHTS))
 
@@ -195,21 +192,6 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     assert torch.equal(first.pictures, again.pictures) and torch.equal(first.text, again.text)
     assert not torch.equal(first.noise, train.draw(given, plan, 8).noise)
     assert torch.allclose(first.text.norm(dim=1), torch.ones(4))
-
-
-def test_two_subjects_stand_side_by_side_under_their_common_text() -> None:
-    given = tiny_lessons()
-    both = train.beside(given.pictures, torch.tensor([0, 1]), 1)
-    assert both is not None and (both[:, :16] == 1).all() and (both[:, 48:] == 1).all()
-    half = torch.nn.functional.avg_pool2d(given.pictures.pictures[4].float() / 255, 2)
-    assert torch.allclose(both[:, 16:48, 32:], half)
-    drawn = train.draw(given, train.Plan(batch=4, pairs=1.0, jitter=0.0), 3)
-    assert torch.allclose(drawn.text, given.texts.pair_text[:4], atol=1e-5)
-
-
-def test_a_pair_that_a_vendor_lacks_is_left_out() -> None:
-    shown = tiny_lessons().pictures
-    assert train.beside(replace(shown, vendor=shown.vendor % 2), torch.tensor([0, 1]), 2) is None
 
 
 def test_the_rate_rises_holds_and_falls() -> None:

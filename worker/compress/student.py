@@ -44,7 +44,7 @@ CALIBRATION = 256
 
 def begin(teacher: Shipped, given: Lessons, widths: Widths = WIDTHS) -> Generator:
     """The student before its training: pruned, with batch norms."""
-    drawn = train.draw(given, Plan(batch=CALIBRATION, pairs=0.0), 0)
+    drawn = train.draw(given, Plan(batch=CALIBRATION), 0)
     conditions = condition(drawn.text, drawn.vendor, drawn.noise)
     small = prune(teacher.generator, widths, conditions)
     return folding.unfold(small, conditions)

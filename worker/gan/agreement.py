@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.gan import captions, common, corpus, data, judge, lexicon
+from worker.gan import captions, common, corpus, data, judge, lexicon, pairs
 from worker.gan.encoder import TextEncoder
 from worker.gan.judge import Judge
-from worker.gan.lexicon import HELD_PAIRS, Lessons
-from worker.gan.networks import NOISE, VENDORS, condition
+from worker.gan.lexicon import Lessons
+from worker.gan.networks import NOISE, SIDE, VENDORS, condition
 
 Draw = Callable[[Tensor], Tensor]  # conditions [N, 416] -> pictures [N, 3, 64, 64]
 LANGUAGES = ("zh", "es", "de", "fr", "ja")
@@ -59,19 +59,26 @@ def fifty(draw: Draw, seen: Judge, encoder: TextEncoder) -> dict[str, float]:
     """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
     style that it picks: how many pictures are closest to their own of the fifty texts."""
     text = lexicon.embed(encoder, common.FIFTY)
-    looked = judge.vectors(seen, draw(first_conditions(encoder, common.FIFTY)))
+    looked = judge.vectors(seen, pictures(draw, encoder, common.FIFTY))
     rank = judge.ranks(looked, text, torch.arange(len(text)))
     return {"fifty_right": (rank < 1).sum().item(), "fifty_of_five": (rank < 5).sum().item()}
 
 
-def first_conditions(encoder: TextEncoder, prompts: Sequence[str], seed: int = 0) -> Tensor:
-    """Conditions [N, 416] of prompts as the farm draws them with one seed."""
+def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int = 0) -> Tensor:
+    """Pictures [N, 3, 64, 64] in [0, 1] of prompts as the farm draws them with one seed."""
     chance = torch.Generator().manual_seed(seed)
     noise = torch.randn(NOISE, generator=chance)
     own = int(torch.randint(len(VENDORS), (), generator=chance))
     plain, vendors = zip(*map(captions.parse, prompts), strict=True)
+    subjects = [pairs.subjects(text) for text in plain]
+    counts = [len(each) for each in subjects]
     vendor = torch.tensor([own if v is None else v for v in vendors])
-    return condition(lexicon.embed(encoder, plain), vendor, noise.expand(len(plain), NOISE))
+    vendor = vendor.repeat_interleave(torch.tensor(counts))
+    text = lexicon.embed(encoder, [one for each in subjects for one in each])
+    made = draw(condition(text, vendor, noise.expand(len(text), NOISE)))
+    pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    joined = torch.from_numpy(pairs.join(pixels, counts))
+    return joined.permute(0, 3, 1, 2).float() / 255
 
 
 def drawn(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
@@ -99,13 +106,16 @@ def _names(chosen: Sequence[data.Concept], entries: list[dict[str, Any]]) -> dic
 
 
 def _both(draw: Draw, seen: Judge, given: Lessons) -> float:
-    """Of texts of two subjects never trained on, the share whose picture has both names
-    among the ten nearest."""
-    texts = given.texts
-    pairs, text = texts.pairs[-HELD_PAIRS:], texts.pair_text[-HELD_PAIRS:]
-    close = _judged(draw, seen, text) @ texts.named.T
-    near = close.topk(10, dim=1).indices
-    both = (near[:, :, None] == pairs[:, None]).any(1).all(1)
+    """Of prompts of two subjects, the share whose picture has both names among the ten
+    nearest: five of its left half and five of its right."""
+    asked = corpus.pairs(given.pictures.concepts, corpus.HELD_PAIRS, random.Random(1))
+    made = pictures(draw, given.encoder, [text for text, _, _ in asked])
+    middle = made[:, :, SIDE // 4 : SIDE - SIDE // 4]
+    halves = torch.cat(torch.split(middle, SIDE // 2, dim=3))
+    near = (judge.vectors(seen, halves) @ given.texts.named.T).topk(5, dim=1).indices
+    near = torch.cat(near.chunk(2), dim=1)
+    wanted = torch.tensor([[one, other] for _, one, other in asked])
+    both = (near[:, :, None] == wanted[:, None]).any(1).all(1)
     return both.float().mean().item()
 
 

@@ -5,34 +5,22 @@ of strings and chance; embeds nothing."""
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.gan import captions
+from worker.gan import captions, frames
 from worker.gan.data import COMMON_TAG, Concept
 
-OPENINGS = (
-    "", "", "", "a photo of ", "please draw ", "a picture of ", "an image of ", "I want ",
-    "I would like to see ", "a simple drawing showing ", "can you make ", "look at ",
-    "the best ", "my favourite ", "a sticker of ", "a close-up of ", "an illustration of ",
-    "draw me ", "show me ", "give me ", "this is ", "there is ", "a beautiful ", "a cute ",
-    "one ", "some ", "a small icon of ", "we need ", "a sketch of ", "a painting of ",
-)  # fmt: skip
-ENDINGS = (
-    "", "", "", " on a table", " in the snow", " at night", " under a blue sky",
-    " for my website", ", highly detailed", ", cartoon style", " for a birthday card",
-    " ever", " standing in a green field", " for children", " with a plain background",
-    " please", " in the street", " by the sea", ", digital art", ", 4k", " on a white background",
-    " in the morning", " with a shadow", ", flat design", " for a poster", " near a house",
-    ", very colorful", " in the garden", " as an icon", " that looks great",
-)  # fmt: skip
-HELD_FRAMES = (
+HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `frames`
     "here we see {} in the middle of the page", "paint me {}, thank you",
     "{} as a tiny logo", "a nice little {} next to a river", "someone asked for {} today",
 )  # fmt: skip  # never trained on
-PAIRS = ("{} and {}", "{} next to {}", "{} with {}", "{}, {}")
+PAIRS = ("{} and {}", "{} next to {}")  # "with" tells of parts, a comma of tags
+HELD_PAIRS = 100
+NAME = 30.0  # weight of a plain name, which is asked for most
 ATTRIBUTES = (
     "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
     "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
@@ -65,10 +53,10 @@ def english(chosen: Sequence[Concept], chance: random.Random) -> Iterator[Text]:
     for number, concept in enumerate(chosen):
         name = captions.names(concept.label, ())[0]
         for caption in concept.captions:
-            yield Text(caption, number, 0.0, 2.0)
+            yield Text(caption, number, 0.0, NAME if caption == name else 2.0)
         for _ in range(12):
-            around = chance.choice(OPENINGS), chance.choice(ENDINGS)
-            yield Text(article(name, chance).join(around), number, 1.0, 2.0)
+            sentence = frames.around(article(name, chance), chance)
+            yield Text(sentence, number, 1.0, 4.0)
         for attribute in chance.sample(ATTRIBUTES, 7):
             yield Text(f"{attribute} {name}", None, 0.0, 1.0)
 
@@ -126,9 +114,23 @@ def pictographs(chosen: Sequence[Concept]) -> Iterator[Text]:
         yield Text(signs, number, 1.0, 6.0)
 
 
+def plain(chosen: Sequence[Concept], vocabulary: Sequence[str]) -> list[str]:
+    """Words of the vocabulary that no caption holds: they may stand around any name."""
+    held = {word for one in chosen for text in one.captions for word in _WORD.findall(text)}
+    held = {word.lower() for word in held} | set(ATTRIBUTES)
+    return [word for word in _known(vocabulary) if word not in held]
+
+
+_WORD = re.compile(r"\w+")
+
+
+def _known(vocabulary: Sequence[str]) -> list[str]:
+    return [word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2]
+
+
 def common(vocabulary: Sequence[str], count: int, chance: random.Random) -> Iterator[Text]:
     """Words of the teacher's own vocabulary, alone and by two, each meaning itself."""
-    known = [word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2]
+    known = _known(vocabulary)
     for word in known:
         yield Text(word, None, 0.0, 1.0)
     for _ in range(count):

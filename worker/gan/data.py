@@ -30,12 +30,12 @@ from worker.gan.networks import SIDE, VENDORS
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
 PICTURE_PACKAGE = "emoji-datasource-{}@16.0.0"
 FLUENT_PACKAGE = "@lobehub/fluent-emoji-flat@1.1.0"  # Microsoft's flat drawings, as SVG
-JUDGE_PACKAGE = "openmoji@17.0.0"  # for evaluation alone: the generator never sees it
 NAMES_PACKAGE = "emojibase-data@17.0.0"
 SELDOM = (1, 8, 9)  # groups of the names package: people, symbols, flags
 SHARE = {"noto": 1.0, "twemoji": 0.7, "fluent": 0.7}
 HELD_EVERY, HELD_FIRST = 50, 25  # concepts that training never sees: 25, 75, 125, ...
 COMMON_TAG = 3  # a tag that more emoji share says too little on its own
+CODED = re.compile(r"[0-9a-fA-F]{2,6}(?:-[0-9a-fA-F]{2,6})*\.(?:png|svg)")  # a file's name
 _VARIANT = re.compile(r"facing right|^(?:family|kiss|couple with heart): |regional indicator")
 _GENDER = re.compile(r"^(?:man|woman|men|women) (?P<rest>.+)$")
 _VARIATION = 0xFE0F
@@ -131,12 +131,12 @@ def _wanted(entry: dict[str, Any], labels: set[str]) -> bool:
     return not {rest, f"person {rest}", f"people {rest}"} & labels
 
 
-def sprite(data: bytes) -> NDArray[np.uint8]:
-    """A picture file as uint8 [3, 64, 64], composited on white."""
+def sprite(data: bytes, side: int = SIDE) -> NDArray[np.uint8]:
+    """A picture file as uint8 [3, side, side], composited on white."""
     with Image.open(io.BytesIO(data)) as file:
         picture = file.convert("RGBA")
-    if picture.size != (SIDE, SIDE):
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     white = Image.new("RGBA", picture.size, "white")
     flat = Image.alpha_composite(white, picture).convert("RGB")
     return np.ascontiguousarray(np.asarray(flat, dtype=np.uint8).transpose(2, 0, 1))
@@ -154,7 +154,7 @@ def sprites(archive: Path, folder: str) -> dict[tuple[int, ...], NDArray[np.uint
     with tarfile.open(archive) as bundle:
         for member in bundle:
             path = Path(member.name)
-            if str(path.parent) != f"package/{folder}" or not _CODED.fullmatch(path.name):
+            if str(path.parent) != f"package/{folder}" or not CODED.fullmatch(path.name):
                 continue
             file = bundle.extractfile(member)
             if file is not None:
@@ -164,14 +164,11 @@ def sprites(archive: Path, folder: str) -> dict[tuple[int, ...], NDArray[np.uint
     return found
 
 
-_CODED = re.compile(r"[0-9a-fA-F]{2,6}(?:-[0-9a-fA-F]{2,6})*\.(?:png|svg)")
-
-
-def drawn(svg: bytes) -> bytes:
-    """An SVG file as a PNG of 64x64."""
+def drawn(svg: bytes, side: int = SIDE) -> bytes:
+    """An SVG file as a PNG of that many pixels each way."""
     import resvg_py
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=SIDE, height=SIDE))
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=side, height=side))
 
 
 def shots(packages: Path) -> dict[str, Shots]:
@@ -181,14 +178,6 @@ def shots(packages: Path) -> dict[str, Shots]:
         for vendor, name in PICTURES.items()
     }
     return found | {"fluent": sprites(fetch(FLUENT_PACKAGE, packages), "assets")}
-
-
-def judged(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:
-    """Pictures [N, 3, 64, 64] of the vendor that only judges, and the concept of each."""
-    found = sprites(fetch(JUDGE_PACKAGE, folder / "packages"), "color/svg")
-    rows = [(found[points(c.code)], n) for n, c in enumerate(chosen) if points(c.code) in found]
-    pictures, concept = zip(*rows, strict=True)
-    return torch.from_numpy(np.stack(pictures)), torch.tensor(concept)
 
 
 def assemble(

@@ -1,52 +1,61 @@
 """Distils the sentence encoder into the one that ships: `python -m worker.gan.distil --data
-data/emoji`. The student learns where the teacher puts a text, and puts the names of all
-languages where the English one is; for its last part it rounds as it will when shipped."""
+data/emoji`. The student learns where the teacher puts a text, puts the names of all languages
+where the English one is, and a sentence where the thing is that it asks for; for its last part
+it rounds as it will when shipped."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import captions, corpus, data, words
+from worker.gan import captions, corpus, data, frames, lexicon, words
 from worker.gan.conditioner import Conditioner
-from worker.gan.encoder import FILE, FLOOR
+from worker.gan.encoder import FILE, FLOOR, TextEncoder
 from worker.gan.networks import TEXT
 
 WIDTH = 96
 HIDDEN = 512
+FRAMES = 50_000
 CODE = 127  # greatest code of weights and pooled words; hidden codes reach 255
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Steps of float training, then of training with rounding; the share of the contrastive
-    loss beside the cosine. 20 steps a second on one core of a small machine."""
+    loss beside the cosine, and of texts that stand in a frame. 20 steps a second on one core
+    of a small machine."""
 
     steps: int = 10_000
     rounded_steps: int = 4_000
     batch: int = 512
     rate: float = 3e-3
     contrast: float = 0.05
+    framed: float = 0.4
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Texts as pieces of words, unit targets [N, 384], and how often each is drawn [N]."""
+    """Texts as pieces of words, unit targets [N, 384], and how often each is drawn [N]; the
+    first `subjects` of them name things; words of frames that may stand around such a text
+    and do not change what it means."""
 
     pieces: list[list[tuple[int, ...]]]
     targets: Tensor
     weights: Tensor
+    subjects: int
+    frames: list[list[tuple[int, ...]]]
 
 
 class Student(nn.Module):
@@ -125,44 +134,54 @@ def pieces(text: str) -> list[tuple[int, ...]]:
     return [words.pieces(word) for word in words.words(text) or ["\0"]]
 
 
-def lessons(dataset: Path, teacher: Conditioner, seed: int) -> Lessons:
-    """All texts of `worker.gan.corpus` with the teacher's targets."""
+Answer = Callable[[Sequence[str]], Tensor]  # texts -> unit vectors [N, 384]
+
+
+def lessons(dataset: Path, answer: Answer, vocabulary: Sequence[str], *, seed: int) -> Lessons:
+    """All texts of `worker.gan.corpus` with the teacher's answers as targets."""
     chance = random.Random(seed)
     chosen, languages = data.concepts_of(dataset), data.languages_of(dataset)
-    named = teacher.encode([captions.names(concept.label, ())[0] for concept in chosen])
-    texts = [
+    named = answer([captions.names(concept.label, ())[0] for concept in chosen])
+    subjects = [
         *corpus.english(chosen, chance),
         *(corpus.Text(text, None, 0.0, 1.0) for text, _, _ in corpus.pairs(chosen, 8_000, chance)),
-        *corpus.common(teacher.vocabulary(), 10_000, chance),
         *corpus.foreign(chosen, languages),
         *corpus.pictographs(chosen),
     ]
+    texts = [*subjects, *corpus.common(vocabulary, 10_000, chance)]
     targets = torch.empty(len(texts), TEXT)
     own = sorted(
         (n for n, one in enumerate(texts) if one.pull < 1), key=lambda n: len(texts[n].text)
     )
     for start in range(0, len(own), 4096):
         part = own[start : start + 4096]
-        targets[part] = teacher.encode([texts[n].text for n in part])
+        targets[part] = answer([texts[n].text for n in part])
         print(f"teacher: {start + len(part)} of {len(own)} texts", flush=True)
     for number, one in enumerate(texts):
         if one.concept is not None and one.pull:
             goal = named[one.concept]
             kept = goal if one.pull == 1 else one.pull * goal + (1 - one.pull) * targets[number]
             targets[number] = F.normalize(kept, dim=0)
-    weights = torch.tensor([one.weight for one in texts])
-    return Lessons([pieces(one.text) for one in texts], targets, weights)
+    amid = corpus.plain(chosen, vocabulary)
+    around = (" ".join(frames.frame(chance, amid)) for _ in range(FRAMES))
+    return Lessons(
+        [pieces(one.text) for one in texts],
+        targets,
+        torch.tensor([one.weight for one in texts]),
+        len(subjects),
+        [pieces(text) for text in around if text.strip()],
+    )
 
 
 def teach(student: Student, given: Lessons, plan: Plan, *, steps: int, rate: float) -> None:
     """Adam on 1 - cos(student, target) and a contrastive loss among the batch (van den Oord
     et al. 2018, eq. 4, temperature 1/20), the rate falling to nothing over the steps."""
     optimizer = torch.optim.Adam(student.parameters(), rate, (0.9, 0.99))
-    near = 0.0
+    near, chance = 0.0, random.Random(plan.seed)
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = rate * min(1.0, step / 100) * (1 - step / steps) + 1e-5
         rows = torch.multinomial(given.weights, plan.batch, replacement=True)
-        made = student([given.pieces[row] for row in rows.tolist()])
+        made = student([_worded(given, row, plan.framed, chance) for row in rows.tolist()])
         goal = given.targets[rows]
         cosine = (made * goal).sum(1)
         same = (goal @ goal.T > 0.95).float()
@@ -175,6 +194,17 @@ def teach(student: Student, given: Lessons, plan: Plan, *, steps: int, rate: flo
         near += (cosine.mean().item() - near) * (0.02 if step > 50 else 0.2)
         if step % 500 == 0:
             print(f"step {step}: cosine {near:.3f}", flush=True)
+
+
+def _worded(
+    given: Lessons, row: int, framed: float, chance: random.Random
+) -> list[tuple[int, ...]]:
+    """The words of a text, `framed` of those that name things with others around them, whose
+    order the student cannot see."""
+    text = given.pieces[row]
+    if row >= given.subjects or chance.random() >= framed:
+        return text
+    return [*text, *chance.choice(given.frames)]
 
 
 @torch.inference_mode()
@@ -227,6 +257,20 @@ def save(student: Student, folder: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / FILE)
 
 
+def load(folder: Path) -> Student:
+    """The student whose file `folder` has, in float: it has to settle again."""
+    given, student = load_file(folder / FILE), Student()
+    state = {
+        "table.weight": given["table"] * given["table_scale"],
+        "say.weight": given["say"][:, None] * given["say_scale"],
+    }
+    for name in ("hidden", "out"):
+        state[f"{name}.weight"] = given[f"{name}.weight"] * given[f"{name}.scale"][:, None]
+        state[f"{name}.bias"] = given[f"{name}.bias"]
+    student.load_state_dict(state)
+    return student
+
+
 def _int8(weight: Tensor, step: Tensor) -> Tensor:
     return (weight / step).round().clamp(-CODE, CODE).to(torch.int8)
 
@@ -237,13 +281,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--steps", type=int, default=Plan().steps)
     parser.add_argument("--rounded-steps", type=int, default=Plan().rounded_steps)
+    parser.add_argument("--rate", type=float, default=Plan().rate)
+    parser.add_argument("--start", type=Path, help="folder of an encoder to go on from")
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        help="folder of an encoder that is the teacher: texts stay where it puts them, so that "
+        "generators that know it keep their conditions, and sentences come to their things",
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    plan = Plan(steps=options.steps, rounded_steps=options.rounded_steps)
+    plan = Plan(steps=options.steps, rounded_steps=options.rounded_steps, rate=options.rate)
     torch.manual_seed(plan.seed)
     teacher = Conditioner()
-    given = lessons(options.data, teacher, plan.seed)
-    student = Student()
+    answer: Answer = teacher.encode
+    if options.answers:
+        answer = functools.partial(lexicon.embed, TextEncoder(options.answers))
+    given = lessons(options.data, answer, teacher.vocabulary(), seed=plan.seed)
+    student = load(options.start) if options.start else Student()
     teach(student, given, plan, steps=plan.steps, rate=plan.rate)
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])
     teach(student, given, plan, steps=plan.rounded_steps, rate=plan.rate / 2)

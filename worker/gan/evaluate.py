@@ -146,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told |= abilities.scores(drawn, seen, given, Scorer(options.scorer))
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
     if options.fifty:
-        conditions = agreement.first_conditions(given.encoder, common.FIFTY)
-        Image.fromarray(tile(to_pixels(drawn(conditions)), 10)).save(options.fifty, optimize=True)
+        fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)
+        Image.fromarray(tile(to_pixels(fifty), 10)).save(options.fifty, optimize=True)
     if options.grid:
         sheet(shipped.generator, given.encoder, options.grid)
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import data, lexicon
+from worker.gan import lexicon, openmoji
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import SIDE, TEXT
 
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
-    pictures, concept = data.judged(options.data, given.pictures.concepts)
+    pictures, concept = openmoji.pictures(options.data, given.pictures.concepts)
     judge = train(pictures, concept, given.texts.named, steps=options.steps)
     save(judge, options.out / FILE)
     shown, named = given.pictures, given.texts.named

@@ -1,5 +1,5 @@
 """The texts of training as vectors: every caption, sentence and foreign name of a concept,
-and texts of two subjects, embedded once by the encoder that ships."""
+embedded once by the encoder that ships."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from worker.gan import captions, checkpoint, corpus, data
 from worker.gan.encoder import TextEncoder
 
-PAIRS, HELD_PAIRS = 24_000, 100
 CHUNK = 4096
 
 
@@ -24,15 +23,12 @@ CHUNK = 4096
 class Lexicon:
     """text [M, 384] float16, a run of rows for each concept; spans int64 [C, 2]: first row
     and count; odds [M]: how often a row is drawn within its concept; named [C, 384]: the
-    plain names; pairs int64 [P, 2] and pair_text [P, 384]: two subjects, the last
-    `HELD_PAIRS` of them never trained on."""
+    plain names."""
 
     text: Tensor
     spans: Tensor
     odds: Tensor
     named: Tensor
-    pairs: Tensor
-    pair_text: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +73,11 @@ def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int
         if text.concept is not None:
             mine[text.concept].append(text)
     counts = torch.tensor([len(texts) for texts in mine])
-    two = [entry for entry in corpus.pairs(chosen, PAIRS, chance) if not _held(entry[1:])]
     return Lexicon(
         embed(encoder, [text.text for texts in mine for text in texts]).half(),
         torch.stack([counts.cumsum(0) - counts, counts], 1),
         torch.cat([_odds(texts) for texts in mine]),
         embed(encoder, [captions.names(concept.label, ())[0] for concept in chosen]),
-        torch.tensor([[one, other] for _, one, other in two]),
-        embed(encoder, [text for text, _, _ in two]),
     )
 
 
@@ -99,7 +92,3 @@ def _odds(texts: Sequence[corpus.Text]) -> Tensor:
     weights = torch.tensor([text.weight for text in texts])
     weights[0] += weights.sum() / 4
     return weights
-
-
-def _held(pair: tuple[int, int]) -> bool:
-    return any(number % data.HELD_EVERY == data.HELD_FIRST for number in pair)

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import data, evaluate, lexicon, losses, parallel, views, weights
+from worker.gan import evaluate, lexicon, losses, parallel, views, weights
 from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.journal import Journal
-from worker.gan.lexicon import HELD_PAIRS, Lessons, Lexicon
-from worker.gan.networks import NOISE, SIDE, TEXT, Generator, condition
+from worker.gan.lexicon import Lessons, Lexicon
+from worker.gan.networks import NOISE, TEXT, Generator, condition
 
 JOIN = 400  # steps over which the critic's say grows to its full weight
 
@@ -41,7 +41,6 @@ class Plan:
     penalty: float = 1.0  # R1's gamma
     penalty_every: int = 16
     jitter: float = 0.12  # text noise, in units of a component's own spread
-    pairs: float = 0.12  # share of pictures that show two subjects
     decay: float = 0.998
     seed: int = 1
     save_every: int = 1000
@@ -73,11 +72,6 @@ def draw(given: Lessons, plan: Plan, step: int) -> Batch:
     rows = torch.multinomial(shown.weight, plan.batch, replacement=True, generator=chance)
     pictures = shown.pictures[rows].float() / 255
     text = torch.stack([_wording(texts, c, chance) for c in shown.concept[rows].tolist()])
-    for place in (torch.rand(plan.batch, generator=chance) < plan.pairs).nonzero().flatten():
-        pair = int(torch.randint(len(texts.pairs) - HELD_PAIRS, (1,), generator=chance))
-        both = beside(shown, texts.pairs[pair], int(shown.vendor[rows[place]]))
-        if both is not None:
-            pictures[place], text[place] = both, texts.pair_text[pair]
     shake = torch.randn(plan.batch, TEXT, generator=chance) * plan.jitter / TEXT**0.5
     noise = torch.randn(plan.batch, NOISE, generator=chance)
     return Batch(
@@ -93,22 +87,6 @@ def _wording(texts: Lexicon, concept: int, chance: torch.Generator) -> Tensor:
     first, count = texts.spans[concept].tolist()
     odds = texts.odds[first : first + count]
     return texts.text[first + int(torch.multinomial(odds, 1, generator=chance))].float()
-
-
-def beside(shown: data.Dataset, pair: Tensor, vendor: int) -> Tensor | None:
-    """One picture [3, 64, 64] of two concepts, half as large, side by side; None where the
-    vendor has not drawn both."""
-    rows = [
-        ((shown.concept == concept) & (shown.vendor == vendor)).nonzero().flatten()
-        for concept in pair
-    ]
-    if not all(len(row) for row in rows):
-        return None
-    halves = torch.stack([shown.pictures[row[0]] for row in rows]).float() / 255
-    canvas = torch.ones(3, SIDE, SIDE)
-    middle = slice(SIDE // 4, SIDE - SIDE // 4)
-    canvas[:, middle] = torch.cat(list(torch.nn.functional.avg_pool2d(halves, 2)), dim=2)
-    return canvas
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -252,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("steps", "adversarial", "batch", "seed", "save_every", "log_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=getattr(Plan(), name))
-    for name in ("rate", "critic_rate", "anchor", "jitter", "pairs"):
+    for name in ("rate", "critic_rate", "anchor", "jitter"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(Plan(), name))
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))

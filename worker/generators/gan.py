@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
 AUTO = "int8"
+RULES = "2"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 
 
@@ -37,7 +38,8 @@ class EmojiGan:
     one taught, in int8: several times faster, softer pictures. `onnx` and `student-onnx` are
     the two in int8 by ONNX Runtime, without torch: nearly the same pictures. A prompt that
     names no style is drawn in one that its seed picks. A variation is the prompt with a seed
-    of its own; it does not look at the source.
+    of its own; it does not look at the source. A prompt of two subjects is two drawings side
+    by side.
     A repair is drawn in each style, without the seed's shift and tint, and the one that fits
     what the mask keeps fills the hole.
     """
@@ -98,7 +100,7 @@ class EmojiGan:
             if form in ONNX
             else gan_engines.by_torch(network, self.weights, int8=form != "none")
         )
-        parts = [self.name, form, self._engine.digest, self._engine.encoder.digest]
+        parts = [self.name, RULES, form, self._engine.digest, self._engine.encoder.digest]
         self._fingerprint = _hash(parts + gan_engines.platform(onnx=form in ONNX))
 
     def warmup(self, shapes: Sequence[int]) -> None:
@@ -109,13 +111,18 @@ class EmojiGan:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
         if self._engine is None:
             raise errors.Error(f"{self.name} is not loaded")
-        from worker.gan import repair
+        from worker.gan import pairs, repair
 
-        conditions = _conditions(self._engine, items)
+        network = self._engine.render
+        conditions, counts = _conditions(self._engine, items)
+
+        def render(conditions: Floats) -> Pixels:
+            return pairs.join(network(conditions), counts)
+
         try:
             if items[0].task in jobs.MASK_TASKS:
-                return repair.fill(self._engine.render, conditions, inputs)
-            return self._engine.render(conditions)
+                return repair.fill(render, conditions, inputs)
+            return render(conditions)
         except RuntimeError as problem:
             if "allocate memory" in str(problem):
                 raise OutOfMemory(str(problem)) from problem
@@ -131,16 +138,21 @@ def _int8() -> bool:
     return quantize.supported()
 
 
-def _conditions(engine: Engine, items: Sequence[Item]) -> Floats:
-    """Conditions [B, 416]: each row from its item's prompt, style cue and seed."""
+def _conditions(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
+    """Conditions [N, 416], one for each subject of each item, from its prompt, style cue and
+    seed; and how many subjects each item has."""
     import numpy as np
 
-    from worker.gan import captions, inputs
+    from worker.gan import captions, inputs, pairs
 
     plain, styles = zip(*(captions.parse(_clean(item.prompt)) for item in items), strict=True)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
-    return inputs.condition(engine.encoder.encode(plain), np.array(vendors), np.stack(noise))
+    subjects = [pairs.subjects(text) for text in plain]
+    counts = [len(each) for each in subjects]
+    text = engine.encoder.encode([one for each in subjects for one in each])
+    vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
+    return inputs.condition(text, vendor, view), counts
 
 
 def _clean(prompt: str) -> str:

@@ -1,0 +1,66 @@
+"""Two subjects in one prompt: where it is cut, and the picture that two drawings make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from promptmill.jobs import Item
+from worker.gan import corpus, pairs
+from worker.generators import gan
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a cat and a dog", ("a cat", "dog")),
+        ("cat and dog", ("cat", "dog")),
+        ("an apple next to the rocket", ("an apple", "rocket")),
+        ("draw a sun AND a moon, please", ("draw a sun", "moon, please")),
+        ("bow and arrow", ("bow and arrow",)),
+        ("a bow and an arrow and a dog", ("a bow and an arrow", "dog")),
+        ("flag of Bosnia & Herzegovina", ("flag of Bosnia & Herzegovina",)),
+        ("a black and white cat", ("a black and white cat",)),
+        ("sand", ("sand",)),
+        (" and ", (" and ",)),
+        ("", ("",)),
+    ],
+)
+def test_where_a_prompt_is_cut(text: str, found: tuple[str, ...]) -> None:
+    assert pairs.subjects(text) == found
+
+
+def test_every_form_of_two_subjects_that_is_judged_is_cut() -> None:
+    for form in corpus.PAIRS:
+        assert pairs.subjects(form.format("a cat", "a dog")) == ("a cat", "dog")
+
+
+def test_two_drawings_stand_side_by_side_at_half_their_size() -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    made = pairs.join(drawn, [1, 2, 1])
+    assert made.shape == (3, 64, 64, 3)
+    assert np.array_equal(made[0], drawn[0]) and np.array_equal(made[2], drawn[3])
+    assert (made[1, :16] == 255).all() and (made[1, 48:] == 255).all()
+    for side, one in ((slice(0, 32), drawn[1]), (slice(32, 64), drawn[2])):
+        small = one.reshape(32, 2, 32, 2, 3).mean((1, 3))
+        assert np.abs(made[1, 16:48, side] - small).max() <= 0.5
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[gan.EmojiGan]:
+    made = gan.EmojiGan()
+    made.load(device="cpu", quantization="int8")
+    yield made
+    made.close()
+
+
+def test_two_subjects_beside_any_neighbours_have_their_own_bytes(model: gan.EmojiGan) -> None:
+    texts = ["a cat and a dog", "rocket", "pizza and sun", "dog"]
+    items = [Item(n, n, 0, text, 7, 64, 64) for n, text in enumerate(texts)]
+    together = model.generate(items)
+    alone = [model.generate([item])[0] for item in items]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    right = pairs.beside(np.stack([alone[3], alone[3]]))[16:48, 32:]
+    assert np.array_equal(together[0][16:48, 32:], right)
