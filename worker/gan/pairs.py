@@ -49,7 +49,7 @@ def join(drawn: Pixels, counts: Sequence[int]) -> Pixels:
     """Pictures uint8 [N, 64, 64, 3] of N items from those of all their subjects, in order;
     counts [N]: how many each item has. All in integers: an item's bytes are its own."""
     ends = np.cumsum(counts)
-    made = drawn[ends - counts]
+    made: Pixels = drawn[ends - counts]
     for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
         if count == 2:
             made[row] = beside(drawn[end - 2 : end])
