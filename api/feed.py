@@ -22,6 +22,7 @@ from promptmill.store import jobs as stored_jobs
 log = logging.getLogger("promptmill.api")
 
 LOOK_EVERY = 1.0  # seconds, when nobody calls
+FIRST_LOOK = 0.03  # seconds, unless somebody calls: whoever listens has just seen the job
 LEAST_PAUSE = 0.1  # seconds between two looks, after the first few
 FIRST_LOOKS = 5  # whoever waits for a single picture should not wait for the pause
 BACKLOG = 32  # sights a listener may lag behind
@@ -92,6 +93,7 @@ class Watch:
     async def run(self) -> None:
         """Looks until nobody listens or the job will not change any more."""
         looks = 0
+        await self._pause(0.0, FIRST_LOOK)
         while self.listeners:
             sight = await anyio.to_thread.run_sync(self._look)
             looks += 1
@@ -102,10 +104,10 @@ class Watch:
                     return
             await self._pause(LEAST_PAUSE if looks > FIRST_LOOKS else 0.0)
 
-    async def _pause(self, least: float) -> None:
+    async def _pause(self, least: float, most: float = LOOK_EVERY) -> None:
         await asyncio.sleep(least)
         try:
-            async with asyncio.timeout(LOOK_EVERY):
+            async with asyncio.timeout(most):
                 await self.poke.wait()
         except TimeoutError:
             pass
