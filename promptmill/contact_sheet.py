@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 TILE, GAP, MARGIN = 96, 14, 20  # pixels
 CAPTION_LINES, LINE_HEIGHT, FONT_SIZE = 2, 13, 11
+LOOKED_AT = 400  # characters of a caption: more never fit
+NO_CHARACTER = "\U0010ffff"  # in no font
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -26,18 +29,39 @@ def write(pictures: Sequence[tuple[bytes | Path, str]], path: Path, *, columns: 
     sheet = Image.new("RGB", (2 * MARGIN + columns * wide, 2 * MARGIN + rows * high), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
+    has = glyphs(font)
     for number, (picture, caption) in enumerate(pictures):
         left, top = MARGIN + number % columns * wide, MARGIN + number // columns * high
         source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
         with Image.open(source) as opened:
             tile = opened.convert("RGB").resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(tile, (left, top))
-        for line, text in enumerate(wrapped(caption, draw, font)):
+        for line, text in enumerate(wrapped(drawable(caption, has), draw, font)):
             place = (left + TILE / 2, top + TILE + 3 + line * LINE_HEIGHT)
             draw.text(place, text, fill=INK, font=font, anchor="ma")
     part = path.with_name(f".{path.name}.part")
     sheet.save(part, format="PNG", optimize=True)
     part.replace(path)
+
+
+def glyphs(font: FreeTypeFont | ImageFont) -> Callable[[str], bool]:
+    """Whether the font has a character: one that it lacks looks like any other it lacks."""
+    lacking = bytes(font.getmask(NO_CHARACTER))
+    return lambda each: each.isspace() or bytes(font.getmask(each)) != lacking
+
+
+def drawable(caption: str, has: Callable[[str], bool]) -> str:
+    """The beginning of a caption in characters that a font has: ü becomes u, a dash a hyphen;
+    what has no such form is left out."""
+
+    def near(each: str) -> str:
+        if has(each):
+            return each
+        if unicodedata.category(each) == "Pd":
+            return "-"
+        return "".join(filter(has, unicodedata.normalize("NFKD", each)))
+
+    return "".join(map(near, caption[:LOOKED_AT]))
 
 
 def wrapped(caption: str, draw: ImageDraw, font: FreeTypeFont | ImageFont) -> list[str]:

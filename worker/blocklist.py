@@ -47,7 +47,7 @@ class Blocklist:
             text = _folded(getattr(item, name))
             for number, pattern in self._patterns:
                 if pattern.search(text):
-                    return f"the {name} is refused by the block-list of this farm (line {number})"
+                    return f"the {name} is refused by line {number} of this farm's block-list"
         return None
 
 

@@ -24,8 +24,17 @@ let leaving = null; // ends what the present view started
 let shown = null; // the present view
 let locked = false; // whether the farm asks for a key
 
+/** The parts of the address; none where it is no address of this page. */
+function parts() {
+  try {
+    return location.hash.split("/").map(decodeURIComponent);
+  } catch {
+    return [];
+  }
+}
+
 function route(anew = false) {
-  const [, kind = "", ...args] = location.hash.split("/").map(decodeURIComponent);
+  const [, kind = "", ...args] = parts();
   if (!anew && shown?.kind === kind && shown.go?.(args)) return;
   leaving?.abort();
   leaving = new AbortController();

@@ -70,6 +70,7 @@ export function jobView([id, index], signal) {
   const looked = detail(id, { source: shown.source, complain,
     closed: (place) => { history.replaceState(null, "", `#/jobs/${id}`); shown.reveal(place); } }, signal);
   let following = false;
+  let turns = 0;
 
   function take(news) {
     const first = job === null;
@@ -88,10 +89,12 @@ export function jobView([id, index], signal) {
     failed.explain(job).then(() => shown.bars.update(job.counts)).catch(complain);
   }
 
-  /** A change of state, or the first word of a stream: what was read before may be old. */
+  /** A change of state, or the first word of a stream: what was read before may be old, and so
+   *  is what was asked before and answered late. */
   function turned(now) {
     if (now === "deleted") { location.hash = "#/"; return; }
-    get(`/v1/jobs/${id}`, {}, signal).then(take).catch(complain);
+    const turn = turns += 1;
+    get(`/v1/jobs/${id}`, {}, signal).then((found) => { if (turn === turns) take(found); }).catch(complain);
     shown.source.stale();
   }
 

@@ -52,7 +52,7 @@ function line(signal) {
       move(job);
       fill(state, pill(job.state));
       fill(facts,
-        el("span", {}, total === done ? count(total, "image") : `${number(done)} of ${number(total)} · ${percent(done + failed, total)}`),
+        el("span", {}, total === done ? count(total, "image") : `${number(done)} of ${number(total)}${FINAL.includes(job.state) ? "" : ` · ${percent(done + failed, total)}`}`),
         failed > 0 && el("span.bad", {}, `${number(failed)} failed`),
         cancelled > 0 && el("span", {}, `${number(cancelled)} never rendered`),
         live && job.images_per_second > 0 && el("span", {}, rate(job.images_per_second)),

@@ -53,7 +53,7 @@ def create(
         any_network=farm.settings.webhook_networks == "any",
     )
     refuse_nul(asked.metadata, line=None, param="metadata")
-    file = stored_files.get(farm.db, tenant.id, asked.input_file_id)
+    file = stored_files.get(farm.db, tenant.id, asked.input_file_id, param="input_file_id")
     if file.purpose != "batch":
         raise errors.BadRequest(
             f"file {file.public_id} was uploaded for {file.purpose}, not for batch",

@@ -117,8 +117,9 @@ def export(
         output.print_json(asdict(result) | {"folder": str(folder)})
     else:
         click.echo(
-            f"{folder}: {result.images:,} images in {result.shards:,} shards, {result.failed:,} "
-            f"failed ({output.size(result.bytes)}, {output.size(result.fetched)} new)"
+            f"{folder}: {output.count(result.images, 'image')} in "
+            f"{output.count(result.shards, 'shard')}, {result.failed:,} failed "
+            f"({output.size(result.bytes)}, {output.size(result.fetched)} new)"
             + ("" if result.finished else "; more will come: run it again")
         )
     return 0

@@ -91,6 +91,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count(many: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """`812 B`, `4.2 MB`: powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -139,8 +139,9 @@ def _visible(now: float, *states: str) -> list[ColumnElement[bool]]:
     ]
 
 
-def get(db: Database, tenant_id: int, public_id: str) -> File:
-    """Raises `errors.NotFound` for another tenant's file, too, and for one that expired."""
+def get(db: Database, tenant_id: int, public_id: str, *, param: str = "file_id") -> File:
+    """Raises `errors.NotFound`, about `param`, for another tenant's file, too, and for one that
+    expired."""
     query = select(table).where(
         table.c.public_id == public_id,
         table.c.tenant_id == tenant_id,
@@ -148,7 +149,7 @@ def get(db: Database, tenant_id: int, public_id: str) -> File:
     )
     row = db.read(lambda conn: conn.execute(query).first())
     if row is None:
-        raise errors.NotFound(f"there is no file {public_id[:100]!r}", param="file_id")
+        raise errors.NotFound(f"there is no file {public_id[:100]!r}", param=param)
     return to_file(row)
 
 

@@ -22,7 +22,7 @@ from tests.integration.browser import eventually, saved, sideways, tab, working
 from tests.integration.export_kit import work_off
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import APIResponse, Browser, Page, Route
 
 pytestmark = [pytest.mark.servers, pytest.mark.browser]
 
@@ -158,6 +158,53 @@ def test_failed_rows_are_found_retried_and_downloaded(chromium: Browser, farm: A
         page.get_by_role("button", name="Render 2 images").wait_for()
     assert farm.job(id)["generation"] == 1
     farm.worker.drain()
+
+
+def test_what_was_asked_before_the_end_and_answered_after_it_does_not_count(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    id = finished(farm, ["fail one", "a heart"], "retried")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    with tab(chromium, farm, start=f"/#/jobs/{id}") as page:
+        page.get_by_text("1 image failed").wait_for()
+        page.route(f"**/v1/jobs/{id}", hold_the_first)
+        page.get_by_role("button", name="Retry failed").click()
+        while not held:
+            page.wait_for_timeout(20)
+        with working(farm):
+            page.get_by_role("button", name="Retry failed").wait_for()
+            page.locator(".titled .pill.completed").wait_for()
+        route, early = held[0]
+        assert early.json()["state"] != "completed"
+        with page.expect_response(f"**/v1/jobs/{id}"):
+            route.fulfill(response=early)
+        page.wait_for_timeout(300)
+        assert page.locator(".titled .pill").text_content() == "completed"
+
+
+@pytest.mark.parametrize("address", ["/#/%", "/#/jobs/%zz/1"])
+def test_an_address_that_is_none_shows_the_jobs(
+    chromium: Browser, farm: ApiFarm, address: str
+) -> None:
+    with tab(chromium, farm, start=address) as page:
+        page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+
+
+def test_a_finished_job_in_the_list_tells_counts_without_a_percentage(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    finished(farm, ["fail one"], "in vain")
+    with tab(chromium, farm) as page:
+        line = page.locator(".job", has_text="in vain").locator(".facts")
+        line.get_by_text("1 failed").wait_for()
+        assert line.locator("span").first.text_content() == "0 of 1"
 
 
 def test_a_dataset_is_chosen_built_and_saved(chromium: Browser, farm: ApiFarm) -> None:
@@ -341,6 +388,17 @@ def test_it_fits_phone_and_desk_in_light_and_dark(
             assert sideways(page) <= 0, view
             assert unnamed(page) == [], view
             assert faint(page) == [], view
+
+
+def test_figures_are_never_cut_off_on_a_phone(chromium: Browser, farm: ApiFarm) -> None:
+    id = finished(farm, ["a heart"], "long ago")
+    long = """(nodes) => nodes.map((node) => { node.textContent = '23 h 59 min'; return node; })
+        .filter((node) => node.scrollWidth > node.clientWidth).length"""
+    with tab(chromium, farm, viewport={"width": 390, "height": 844}) as page:
+        for view, figures in ((f"jobs/{id}", ".stats dd"), ("workers", ".figures b")):
+            page.goto(f"/#/{view}")
+            page.locator(figures).first.wait_for()
+            assert page.locator(figures).evaluate_all(long) == 0, view
 
 
 def unnamed(page: Page) -> list[str]:

@@ -120,7 +120,7 @@ def test_late_repairs_stand_in_an_addendum(
     assert (shards[-1]["images"], shards[-1]["failed"]) == (2, 0)
     assert sealed.items() <= objects(farm, export).items(), "what was sealed stays as it was"
     readme = (tmp_path / "out" / "README.md").read_text()
-    assert "20 images with captions" in readme
+    assert "20 images with captions" in readme and "\n3 shards." in readme
 
 
 def test_deleting_an_export_leaves_the_images(farm: ApiFarm, client: Client) -> None:

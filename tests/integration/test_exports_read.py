@@ -220,6 +220,7 @@ def test_failed_rows_and_the_card_stand_beside(folders: dict[str, Path]) -> None
         card = (folder / "README.md").read_text()
         assert "# v1.0 data set" in card
         assert f"{GOOD:,} images with captions" in card
+        assert f"; {COUNT - GOOD} rows without one. Format" in card
         assert "trainedAlgorithmicMedia" in card
         with PIL.Image.open(folder / "sample.png") as grid:
             assert grid.width > 1000

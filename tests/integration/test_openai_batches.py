@@ -324,8 +324,9 @@ def test_files_of_others_and_for_other_ends_make_no_batch(
     made = create(client, [request("a")])
     with client_of(farm, "another") as other:
         assert list(other.batches.list()) == []
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.NotFoundError) as caught:
             other.batches.create(**given, input_file_id=made.input_file_id)
+        assert caught.value.param == "input_file_id"
         for call in (other.batches.retrieve, other.batches.cancel):
             with pytest.raises(openai.NotFoundError):
                 call(made.id)

@@ -33,7 +33,10 @@ def test_words_match_whole_and_folded_and_patterns_anywhere(prompt: str, line: i
     listed = Blocklist(["# comment", "", "kun", "heart of gold", r"/\d{3}-\d{4}/"])
     verdict = listed.verdict(replace(ITEM, prompt=prompt))
     assert (verdict is None) == (line is None)
-    assert line is None or f"line {line}" in str(verdict)
+    assert (
+        line is None
+        or str(verdict) == f"the prompt is refused by line {line} of this farm's block-list"
+    )
 
 
 def test_the_negative_prompt_is_checked_too() -> None:

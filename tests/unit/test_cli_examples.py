@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFont
 
 from promptmill import contact_sheet
 
@@ -48,3 +48,11 @@ def test_a_contact_sheet_holds_every_picture_and_its_caption(tmp_path: Path) -> 
     assert wide == 2 * contact_sheet.MARGIN + 3 * (contact_sheet.TILE + contact_sheet.GAP)
     assert high > 2 * (contact_sheet.TILE + contact_sheet.LINE_HEIGHT)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_caption_is_written_in_characters_that_the_font_has() -> None:
+    has = contact_sheet.glyphs(ImageFont.load_default(contact_sheet.FONT_SIZE))
+    assert contact_sheet.drawable("a “red” heart…", has) == "a “red” heart…"
+    assert contact_sheet.drawable("Überraschung №1 — 漢字 🙂!", has).split() == [
+        *("Uberraschung", "No1", "-", "!"),
+    ]

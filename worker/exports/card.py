@@ -47,8 +47,8 @@ tags:
 
 # {title}
 
-{images:,} images with captions, made by the model `{model}`{failed}. Format: {format}, {shards}
-shards.
+{images} with captions, made by the model `{model}`{lacking}. Format: {format},
+{shards}.
 
 ![samples](sample.png)
 
@@ -200,16 +200,16 @@ def _readme(
     same: Mapping[str, duplicates.Same],
     shards: int,
 ) -> str:
-    failed = f"; {total.failed:,} rows have none" if total.failed else ""
+    lacking = f"; {_count(total.failed, 'row')} without one" if total.failed else ""
     return _README.format(
         files=_FILES[export.format],
         size=next((name for most, name in _SIZES if total.images < most), "n>10M"),
         title=" ".join(job.name.split()) or job.public_id,
-        images=total.images,
+        images=_count(total.images, "image"),
         model=job.model,
-        failed=failed,
+        lacking=lacking,
         format=export.format.value,
-        shards=f"{shards:,}",
+        shards=_count(shards, "shard"),
         provenance=_table(_provenance(job, export, total)),
         statistics=_table(_statistics(total, same)),
         columns=_table(_columns(export.columns or ())),
@@ -222,7 +222,7 @@ def _provenance(job: records.Job, export: Export, total: _Total) -> list[tuple[s
         ("export", f"`{export.public_id}`"),
         ("model", f"`{job.model}`"),
         *(
-            ("fingerprint", f"`{name}` ({count:,} images)")
+            ("fingerprint", f"`{name}` ({_count(count, 'image')})")
             for name, count in sorted(total.fingerprints.items())
         ),
         ("seed of the job", str(job.seed)),
@@ -240,14 +240,18 @@ def _statistics(total: _Total, same: Mapping[str, duplicates.Same]) -> list[tupl
         ("bytes of images", f"{total.bytes:,}"),
         *((f"size {size}", f"{count:,}") for size, count in sorted(total.sizes.items())),
         ("characters of a caption", f"{mean:.1f} on average, {total.longest:,} at most"),
-        ("same prompt and seed as another", f"{same['request'].surplus:,} images"),
-        ("same bytes as another", f"{same['bytes'].surplus:,} images (`duplicates.json`)"),
+        ("same prompt and seed as another", _count(same["request"].surplus, "image")),
+        ("same bytes as another", f"{_count(same['bytes'].surplus, 'image')} (`duplicates.json`)"),
     ]
 
 
 def _columns(columns: Sequence[Column]) -> list[tuple[str, str]]:
     types = {**ITEM_COLUMNS, **{column.name: column.type for column in columns}}
     return [(f"`{name}`", type) for name, type in types.items()]
+
+
+def _count(many: int, noun: str) -> str:
+    return f"{many:,} {noun}" if many == 1 else f"{many:,} {noun}s"
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
