@@ -33,6 +33,7 @@ from worker.slot import Slot
 log = logging.getLogger(__name__)
 
 NO_CHECKS = Checks()
+SEGMENTS = 8 << 20  # bytes of segments that are being worked on; what is done is not read again
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
 ASKED = 10.0  # seconds after which nobody asks for single pictures any more
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
@@ -89,7 +90,7 @@ class Engine:
         self.queue = queue
         self.events: Events = NoEvents()
         self.turn = Turn()
-        self.segments = images.SegmentCache()
+        self.segments = images.SegmentCache(SEGMENTS)
         self.inputs = Inputs(blobs)
         self.checks = checks
         self.expander = expander
