@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from promptmill import errors
 from promptmill.client import Client
-from worker.gan import common, data, judge
+from worker.gan import common, data, judge, openmoji
 
 WIDTHS = (16, 32, 64, 128)
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         real = data.load(given.data)
         chosen = concepts(real.concepts)
-        unseen = of_classes(*data.judged(given.data, real.concepts), chosen)
+        unseen = of_classes(*openmoji.plain(given.data, real.concepts), chosen)
         rendered = render(given.out, given.each)
     except (errors.Error, OSError) as problem:
         print(f"promptmill: {problem}", file=sys.stderr)

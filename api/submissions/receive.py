@@ -19,7 +19,7 @@ from promptmill.records import Job, LaneSpec, MapBlock, Replay, Segment, Upload
 from promptmill.store import jobs, submissions
 from promptmill.store.database import Database
 
-BATCH, BYTES = 32, 1 << 20  # segments and map blocks in one write, which stays a short one
+BATCH = 8  # segments and map blocks in one write: a short transaction
 BEAT = 8.0  # seconds between two signs of life
 STALLED = 60.0  # seconds without a byte after which the upload counts as dead
 
@@ -138,7 +138,7 @@ class Receiving:
 
     def write_full(self, held: Held) -> None:
         """Writes what is held once it is a full batch."""
-        if len(held) >= BATCH or sum(len(part.payload) for part in held) >= BYTES:
+        if len(held) >= BATCH:
             submissions.write(self._db, self._needed(), *_sorted(held))
             held.clear()
 

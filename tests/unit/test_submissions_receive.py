@@ -304,7 +304,7 @@ def test_a_small_document_is_one_transaction(db: Database, monkeypatch: pytest.M
     with pytest.raises(errors.LimitExceeded):
         take(db, document(prompts=["a cat"] * 3, model="stub"), max_queued=4)
     assert stored.page(db, 1, after=None, limit=10)[0] == [taken]
-    many = [f"thing {number}" for number in range(33 * jobs.SEGMENT)]
+    many = [f"thing {number}" for number in range(9 * jobs.SEGMENT)]
     assert take(db, document(prompts=many, model="stub")).job.counts.total == len(many)
     assert len(begun) == 1
 

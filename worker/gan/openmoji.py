@@ -42,6 +42,15 @@ def pictures(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(drawn)), torch.tensor(concept)
 
 
+def plain(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 [N, 3, 64, 64] as they are published, and the concept of each."""
+    found = data.sprites(data.fetch(PACKAGE, folder / "packages"), FOLDER.removeprefix("package/"))
+    points = [data.points(concept.code) for concept in chosen]
+    rows = [(found[each], number) for number, each in enumerate(points) if each in found]
+    drawn, concept = zip(*rows, strict=True)
+    return torch.from_numpy(np.stack(drawn)), torch.tensor(concept)
+
+
 def outlined(svg: bytes, share: float) -> bytes:
     """A drawing whose lines have that share of their width."""
     return _WIDTH.sub(lambda m: b'stroke-width="%.3f"' % (float(m[1]) * share), svg)
