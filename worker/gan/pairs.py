@@ -13,36 +13,28 @@ from worker.gan.inputs import SIDE
 
 Pixels = NDArray[np.uint8]
 
-_BETWEEN = re.compile(r"\s+(?:and|&|next\s+to|beside)\s+(?:an?\s+|the\s+)?", re.IGNORECASE)
-COLOURS = frozenset(
-    (
-        "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
-        "gray", "grey", "golden", "silver",
-    )
-)  # fmt: skip
-ONE_THING = frozenset(
-    (
-        "antigua barbuda", "bat ball", "bosnia herzegovina", "bow arrow", "ceuta melilla",
-        "couch lamp", "eyes hand", "finger thumb", "fork knife", "georgia south", "hammer pick",
-        "hammer wrench", "heard mcdonald", "kitts nevis", "large one", "lightning rain",
-        "man woman", "nut bolt", "pierre miquelon", "pole fish", "racquet shuttlecock",
-        "skull crossbones", "star crescent", "stick ball", "svalbard jan", "trinidad tobago",
-        "turks caicos", "tomé príncipe", "vincent grenadines", "wallis futuna", "woman man",
-    )
-)  # fmt: skip  # last word before and first word after, in names of one picture
+_ONE = r"(?:an?|the|one|two|three|some|my|your|his|her|our|their)"  # begins a thing of its own
+_AND = re.compile(rf"\s+(?:and|&)\s+(?={_ONE}\s+(?!(?:\w+\s+)?one\b))", re.IGNORECASE)
+_BESIDE = re.compile(r"\s+(?:next\s+to|beside)\s+", re.IGNORECASE)
+_DETERMINED = re.compile(rf"\b{_ONE}\s+\S", re.IGNORECASE)
+_PARTS = re.compile(
+    r"\b(?:with|without|showing|wearing|holding|having|between)\b", re.IGNORECASE
+)  # what follows belongs to the one thing before
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 
 
 def subjects(text: str) -> tuple[str, ...]:
-    """The two things that a text asks for, or the text alone. "a cat and a dog" is two; "bow
-    and arrow" is the name of one, "a black and white cat" one in two colours."""
-    for cut in _BETWEEN.finditer(text):
-        before, after = text[: cut.start()].split(), text[cut.end() :].split()
-        if not before or not after:
-            continue
-        last, first = before[-1].lower(), after[0].lower().strip(",.!?")
-        if last not in COLOURS and f"{last} {first}" not in ONE_THING:
-            return " ".join(before), " ".join(after)
-    return (text,)
+    """The two things that a text asks for, or the text alone. Only what is plainly two is cut:
+    "a cat and a dog", not "bow and arrow", "a black and white cat", "a castle with a tower and
+    a flag" or "it rains and we stay at home"."""
+    cut = _BESIDE.search(text) or _AND.search(text)
+    if cut is None:
+        return (text,)
+    before, after = text[: cut.start()].strip(), _ARTICLE.sub("", text[cut.end() :].strip())
+    whole = _PARTS.search(before) or not (before and after)
+    if whole or (cut.re is _AND and not _DETERMINED.search(before)):
+        return (text,)
+    return before, after
 
 
 def join(drawn: Pixels, counts: Sequence[int]) -> Pixels:

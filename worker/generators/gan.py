@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
 AUTO = "int8"
-RULES = "2"  # what becomes of a prompt before and after the network
+RULES = "3"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 
 
