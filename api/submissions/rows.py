@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,7 +15,8 @@ from api.submissions import fields as item_fields
 from api.submissions.head import PRODUCT_ORDER, Head
 from api.submissions.limits import Limits
 from api.submissions.readers import Row, refuse_nul
-from api.submissions.sources import Source, Sources
+from api.submissions.settling import Variant, settled
+from api.submissions.sources import Sources
 from promptmill import errors, jobs
 
 MAX_METADATA = 8_192  # bytes of JSON in one row
@@ -60,7 +61,6 @@ class Draft(NamedTuple):
         return jobs.Item(*self)
 
 
-Variant: TypeAlias = tuple[Any, ...]  # the values of PRODUCT_ORDER
 _NOTHING: dict[str, Any] = {}
 
 
@@ -220,9 +220,9 @@ class Rows:
         """Rows of a prompt, an id and a seed, which is nearly all of them, are settled once."""
         seeded = "seed" in values
         if len(values) - ("id" in values) - seeded > 1 or (seeded and self._many):
-            return list(map(_settled, self._variants(values)))
+            return list(map(settled, self._variants(values)))
         if self._plain is None:
-            self._plain = list(map(_settled, self._variants(_NOTHING)))
+            self._plain = list(map(settled, self._variants(_NOTHING)))
             self._shorten(self._plain)
         if seeded:
             return [(*variant[:-1], values["seed"]) for variant in self._plain]
@@ -289,39 +289,6 @@ class Rows:
             (*place, seed, *size, negative, steps, guidance, task, source, mask, *last,
              custom_id, metadata),
         )  # fmt: skip
-
-
-def _settled(variant: Variant) -> Variant:
-    """With the strength that is usual for its task, and with pictures by their hash. Raises
-    `errors.BadRow` when the pictures are not those that its task needs, or rerolls have no
-    score to reach."""
-    task, size, source, mask, *middle, strength, lora, least, rerolls, expand, seed = variant
-    strength = jobs.usual_strength(task) if strength is None else strength
-    if rerolls and least is None:
-        raise errors.BadRow("max_rerolls needs a min_score", param="min_score")
-    if task in jobs.SOURCE_TASKS or source is not None or mask is not None:
-        source, mask = _fitting(task, source, mask)
-    return (task, size, source, mask, *middle, strength, lora, least, rerolls, expand, seed)
-
-
-def _fitting(
-    task: str, source: Source | None, mask: Source | None
-) -> tuple[str | None, str | None]:
-    if task not in jobs.SOURCE_TASKS:
-        param = "mask" if source is None else "source"
-        raise errors.BadRow(f"the task {task} starts from no {param}", param=param)
-    if source is None:
-        raise errors.BadRow(f"the task {task} needs a source", param="source")
-    if task not in jobs.MASK_TASKS:
-        if mask is not None:
-            raise errors.BadRow(f"the task {task} takes no mask", param="mask")
-        return source.sha256, None
-    if mask is None and not source.transparent:
-        raise errors.BadRow(
-            f"the task {task} needs a mask, or a source that is transparent in places",
-            param="mask",
-        )
-    return source.sha256, (mask or source).sha256
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 
 from promptmill import errors
 from promptmill.jobs import Item
-from worker.gan import conditioner, quantize
+from worker.gan import conditioner, pairs, quantize
 from worker.gan.networks import VENDORS
 from worker.generators import gan
 
@@ -251,3 +251,13 @@ def test_token_buckets(tokens: int, length: int) -> None:
 
 def test_torch_runs_on_one_thread_after_load(model: gan.EmojiGan) -> None:
     assert model.name == "emoji-gan" and torch.get_num_threads() == 1
+
+
+def test_two_subjects_beside_any_neighbours_have_their_own_bytes(model: gan.EmojiGan) -> None:
+    texts = ["a cat and a dog", "rocket", "a pizza and the sun", "dog"]
+    items = [Item(n, n, 0, text, 7, 64, 64) for n, text in enumerate(texts)]
+    together = model.generate(items)
+    alone = [model.generate([item])[0] for item in items]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    right = pairs.beside(np.stack([alone[3], alone[3]]))[16:48, 32:]
+    assert np.array_equal(together[0][16:48, 32:], right)

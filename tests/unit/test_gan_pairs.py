@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from promptmill.jobs import Item
 from worker.gan import corpus, pairs
-from worker.generators import gan
 
 
 @pytest.mark.parametrize(
@@ -54,21 +50,3 @@ def test_two_drawings_stand_side_by_side_at_half_their_size() -> None:
     for side, one in ((slice(0, 32), drawn[1]), (slice(32, 64), drawn[2])):
         small = one.reshape(32, 2, 32, 2, 3).mean((1, 3))
         assert np.abs(made[1, 16:48, side] - small).max() <= 0.5
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[gan.EmojiGan]:
-    made = gan.EmojiGan()
-    made.load(device="cpu", quantization="int8")
-    yield made
-    made.close()
-
-
-def test_two_subjects_beside_any_neighbours_have_their_own_bytes(model: gan.EmojiGan) -> None:
-    texts = ["a cat and a dog", "rocket", "a pizza and the sun", "dog"]
-    items = [Item(n, n, 0, text, 7, 64, 64) for n, text in enumerate(texts)]
-    together = model.generate(items)
-    alone = [model.generate([item])[0] for item in items]
-    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
-    right = pairs.beside(np.stack([alone[3], alone[3]]))[16:48, 32:]
-    assert np.array_equal(together[0][16:48, 32:], right)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit import many_bytes
 from worker.gan import quantize
-from worker.generators import gan, gan_engines
+from worker.generators import gan
 from worker.generators.base import Pixels
 
 pytestmark = pytest.mark.timeout(600)  # beside other work
@@ -19,8 +19,6 @@ COUNTS = {"none": 60}  # one row at a time is slow
 
 @pytest.mark.parametrize("form", gan.EmojiGan.caps.quantizations)
 def test_a_picture_has_the_same_bytes_in_any_company(form: str) -> None:
-    if form in gan.ONNX and gan_engines.onnx_missing():
-        pytest.skip(gan_engines.onnx_missing())
     if form not in ("none", *gan.ONNX) and not quantize.supported():
         pytest.skip("int8 needs VNNI")
     assert many_bytes.differences(form, COUNTS.get(form, 600)) == []
