@@ -78,7 +78,8 @@ def classifier(classes: int) -> nn.Module:
 def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Module:
     """A classifier of pictures [N, 3, 64, 64], seen at half size and disguised."""
     torch.manual_seed(seed)
-    network = classifier(int(classes.max()) + 1).to(memory_format=torch.channels_last).train()
+    network = classifier(int(classes.max()) + 1).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     chance = torch.Generator().manual_seed(seed)
@@ -88,7 +89,7 @@ def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Mod
         seen = seen.to(memory_format=torch.channels_last)
         loss = F.cross_entropy(network(seen), classes[rows], label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return network.eval()
