@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
+from api.openai import shapes
 from promptmill import jobs, settings
 from tests.unit.client_stub import serving
 
@@ -51,3 +53,21 @@ def test_every_state_stands_in_the_document_of_states() -> None:
     text = (ROOT / "docs" / "states.md").read_text()
     for state in (*jobs.JobState, *jobs.ImageState):
         assert state in text
+
+
+def test_every_event_of_a_job_stands_in_the_document_of_the_client() -> None:
+    text = (ROOT / "docs" / "sdk.md").read_text()
+    told = set().union(*jobs.LEGAL.values()) - {jobs.JobState.FAILED}
+    assert set(re.findall(r"`job\.([a-z]+)`", text)) == told
+
+
+def test_every_value_that_asks_for_nothing_stands_in_the_document_of_openai() -> None:
+    """Others are refused: who reads the document knows which."""
+    text = (ROOT / "docs" / "openai.md").read_text()
+    for name in ("quality", "background", "moderation", "output_compression", "input_fidelity"):
+        kind, _ = get_args(shapes.EditRequest.model_fields[name].annotation)
+        assert get_origin(kind) is Literal
+        [told] = re.findall(rf"`{name}`([^,;]*)", text)
+        assert re.findall(r"\w+", told.replace("may be", "").replace("or", "")) == [
+            str(value) for value in get_args(kind)
+        ]
