@@ -125,7 +125,10 @@ class Watch:
             log.warning("cannot look at job %s: %s", self._job.public_id, exc)
             return None
         sight = Sight(job, pace, images, missed)
-        changed = sight.mark != self._mark or bool(pace.images_per_second)
+        turned = sight.mark != self._mark
+        if turned:  # who asks because of this news must not be told what was there before
+            self._farm.looks.forget(self._job.tenant_id, self._job.public_id)
+        changed = turned or bool(pace.images_per_second)
         self._mark = sight.mark
         return sight if changed else None
 

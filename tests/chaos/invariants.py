@@ -49,7 +49,7 @@ class Invariants:
     def hold(self, jobs: Collection[str], *, seconds: float = 60) -> None:
         """Asserts all of them for completed jobs of which no image should have failed."""
         found = [v for id in jobs for v in self.of_job(id)]
-        assert found == []
+        assert found == [], found  # not a test module: pytest would not show it
         self.wait_swept(jobs, seconds=seconds)
         self.wait_empty(seconds=seconds)
 

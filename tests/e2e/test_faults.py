@@ -32,13 +32,14 @@ def all_done(farm: Farm, job: str, count: int, *, seconds: float = 90) -> None:
 @pytest.mark.parametrize("packing", ["image", "tar"])
 def test_a_worker_killed_three_times_in_mid_batch(stack: Stack, packing: str) -> None:
     farm = stack.make().start(workers=2)
-    job = farm.submit(prompts(600), steps=BATCH_MS, packing=packing)["id"]
+    count = 1600  # so many that work is left for a worker that has just started
+    job = farm.submit(prompts(count), steps=BATCH_MS, packing=packing)["id"]
     for kill in range(3):
         farm.wait_done(job, 64 * (kill + 1))
         farm.wait_leasing(farm.workers[0])
         farm.workers.pop(0).kill()
         farm.add_worker()
-    all_done(farm, job, 600)
+    all_done(farm, job, count)
     wait_until(lambda: not farm.orphans(job), seconds=30, what="orphans are swept")
     assert {i["kind"] for i in farm.incidents()} <= {"lost"}
 

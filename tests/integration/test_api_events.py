@@ -55,6 +55,33 @@ def test_events_tell_a_job_to_its_end(farm: ApiFarm) -> None:
     assert not [event for event, _, _ in seen if event == "resync"]
 
 
+def test_who_asks_because_of_news_is_told_nothing_older(farm: ApiFarm) -> None:
+    """However often the job is polled meanwhile, and its answers kept."""
+    id = farm.submit(["one", "two"])["id"]
+    over = threading.Event()
+
+    def poll() -> None:
+        while not over.wait(0.005):
+            farm.http.get(f"/v1/jobs/{id}")
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+            while farm.worker.batch(4):
+                continue
+            time.sleep(1.5)  # the listener hears by now
+            control.finish_ready(farm.db)
+            farm.queue.publish(id)
+            lines = response.iter_lines()
+            while '"state":"completed"' not in next(lines):
+                continue
+            assert farm.http.get(f"/v1/jobs/{id}").json()["state"] == "completed"
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_news_arrive_at_once_when_the_queue_tells_them(farm: ApiFarm) -> None:
     id = farm.submit(["one", "two"])["id"]
     with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
