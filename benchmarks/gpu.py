@@ -2,12 +2,15 @@
 of the adapter in each number format, and of a whole farm, with the GPU's idle share meanwhile.
 
     python -m benchmarks.gpu [--quick] [--model hf:ORG/NAME|FOLDER] [--batch 8]
+    python -m benchmarks.gpu --made sdxl_turbo|flux_fifth|janus_pro_1b [--formats bf16,fp8]
 
+--made: a checkpoint as large as a well-known one, with random weights (benchmarks/full_size.py).
 Without a model it makes a tiny one, which says something of overhead and nothing of speed."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -20,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import full_size
 from benchmarks.report import Figure, show
 from promptmill import errors, local
 from promptmill.client import Client
@@ -33,42 +37,83 @@ from worker.generators.diffusers import Diffusers
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--model", default="")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", default="")
+    model.add_argument("--made", choices=list(full_size.MAKERS))
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--formats", type=lambda t: t.split(","), default=list(quantization.NAMES))
+    parser.add_argument("--no-farm", action="store_true")
     given = parser.parse_args()
     rounds = 2 if given.quick else 5
-    with tempfile.TemporaryDirectory() as place:
-        model = given.model or str(checkpoints.make("sdxl_turbo", Path(place) / "tiny"))
-        options = Path(place) / "options.json"
-        shape = {"batch_shapes": [given.batch]}
-        options.write_text(json.dumps(shape if given.model else {**shape, "sizes": ["64x64"]}))
-        figures = list(_generators(model, str(options), given.batch, rounds))
-        figures += _farm(model, options, Path(place) / "farm", given.batch * rounds * 2)
-    show("gpu", figures, model=given.model or "tiny", device=_device(), batch=given.batch)
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if given.made and shm.is_dir() else None) as place:
+        folder, options = Path(place) / "model", Path(place) / "options.json"
+        shape: dict[str, Any] = {"batch_shapes": [1, given.batch] if given.batch > 1 else [1]}
+        if given.made:
+            full_size.make(given.made, folder, device.choose("auto"))
+            device.free_cache()
+        elif not given.model:
+            checkpoints.make("sdxl_turbo", folder)
+            shape["sizes"] = ["64x64"]
+        options.write_text(json.dumps(shape))
+        path = given.model or str(folder)
+        figures = list(_generators(path, str(options), given.formats, given.batch, rounds))
+        if not given.no_farm:
+            rate = max(f.value for f in figures if f.unit == "images/s")
+            count = max(2 * given.batch, int(rate * (5 if given.quick else 15)))
+            figures += _farm(path, options, Path(place) / "farm", count)
+    named = given.model or given.made or "tiny"
+    show("gpu", figures, model=named, device=_device(), batch=given.batch)
 
 
 def _device() -> str:
     return device.name(device.choose("auto"))
 
 
-def _generators(model: str, options: str, batch: int, rounds: int) -> Sequence[Figure]:
+def _generators(
+    model: str, options: str, formats: Sequence[str], batch: int, rounds: int
+) -> Sequence[Figure]:
     """The bare loop beside the adapter in the same process, then each other format."""
     figures: list[Figure] = []
-    for name in quantization.NAMES:
+    for name in formats:
         generator = registry.create(model, options)
+        begun = time.perf_counter()
         try:
             generator.load(device="auto", quantization=name)
         except errors.Error as refused:
-            print(f"{name}: {refused}")
+            print(f"{name}: {refused}", flush=True)
             continue
+        loaded = time.perf_counter()
+        generator.generate(_items(generator, batch))
+        print(
+            f"{name}: loaded in {loaded - begun:.1f} s, first batch in "
+            f"{time.perf_counter() - loaded:.1f} s",
+            flush=True,
+        )
         rate = _rate(lambda made=generator: made.generate(_items(made, batch)), batch, rounds)
         figures.append(Figure(f"adapter, {name}", rate, "images/s"))
+        if memory := _memory():
+            figures.append(Figure(f"adapter, {name}, memory", memory, "GB"))
         if name == "bf16" and isinstance(generator, Diffusers):
             bare = _rate(lambda made=generator: _bare(made, batch), batch, rounds)
             figures.append(Figure("bare pipeline, bf16", bare, "images/s"))
             figures.append(Figure("adapter / bare pipeline, bf16", rate / bare, "", 0.95))
         generator.close()
+        del generator
+        gc.collect()
+        device.free_cache()
     return figures
+
+
+def _memory() -> float:
+    """Most GB that torch held on the GPU since the last call; 0 without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    most = torch.cuda.max_memory_allocated() / 1e9
+    torch.cuda.reset_peak_memory_stats()
+    return most
 
 
 def _items(generator: Generator, batch: int) -> list[Item]:

@@ -18,7 +18,7 @@ def _bytes_to_symbols() -> list[str]:
     return [chr(b) if b in plain else chr(next(rest)) for b in range(256)]
 
 
-def _clip_tokenizer(folder: Path) -> Any:
+def clip_tokenizer(folder: Path) -> Any:
     """Every byte its own token."""
     from transformers import CLIPTokenizer
 
@@ -71,7 +71,7 @@ def sd(folder: Path, *, in_channels: int = 4) -> Path:
     pipe = kind(
         vae=_vae(), unet=_unet(in_channels, cross_attention_dim=32, attention_head_dim=8),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), text_encoder=_clip_text(),
-        tokenizer=_clip_tokenizer(folder / "tokenizer"), safety_checker=None,
+        tokenizer=clip_tokenizer(folder / "tokenizer"), safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.save_pretrained(folder, safe_serialization=True)
@@ -94,36 +94,36 @@ def sdxl_turbo(folder: Path) -> Path:
     pipe = StableDiffusionXLPipeline(
         vae=_vae(), unet=unet, text_encoder=_clip_text(), text_encoder_2=_clip_text(True),
         scheduler=EulerAncestralDiscreteScheduler(timestep_spacing="trailing"),
-        tokenizer=_clip_tokenizer(folder / "tokenizer"),
-        tokenizer_2=_clip_tokenizer(folder / "tokenizer_2"), add_watermarker=False,
+        tokenizer=clip_tokenizer(folder / "tokenizer"),
+        tokenizer_2=clip_tokenizer(folder / "tokenizer_2"), add_watermarker=False,
     )  # fmt: skip
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-def _t5(folder: Path) -> tuple[Any, Any]:
+def t5_tokenizer() -> Any:
+    """Every byte its own token, 64 at most."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+    from transformers import PreTrainedTokenizerFast
 
     words = {"<pad>": 0, "</s>": 1, "<unk>": 2}
     words |= {symbol: i + 3 for i, symbol in enumerate(_bytes_to_symbols())}
     tokenizer = Tokenizer(models.BPE(vocab=words, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
         model_max_length=64,
     )  # fmt: skip
-    encoder = T5EncoderModel(
-        T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    ).eval()
-    return fast, encoder
 
 
 def flux_schnell(folder: Path) -> Path:
     """FLUX without the guidance embedding, as in the variant distilled to four steps."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
 
-    fast, encoder = _t5(folder)
+    encoder = T5EncoderModel(
+        T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    ).eval()
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
         num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
@@ -131,14 +131,14 @@ def flux_schnell(folder: Path) -> Path:
     ).eval()  # fmt: skip
     pipe = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(), vae=_vae(4), text_encoder=_clip_text(),
-        tokenizer=_clip_tokenizer(folder / "tokenizer"), text_encoder_2=encoder,
-        tokenizer_2=fast, transformer=transformer,
+        tokenizer=clip_tokenizer(folder / "tokenizer"), text_encoder_2=encoder,
+        tokenizer_2=t5_tokenizer(), transformer=transformer,
     )  # fmt: skip
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-def _byte_tokenizer(special: dict[str, int], **roles: str) -> Any:
+def byte_tokenizer(special: dict[str, int], **roles: str) -> Any:
     """A byte-level tokenizer whose first ids are `special`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -151,6 +151,17 @@ def _byte_tokenizer(special: dict[str, int], **roles: str) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(special))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
+def janus_tokenizer() -> Any:
+    """Its first ids are the special tokens that Janus needs."""
+    tokens = {"<bos>": 0, "<eos>": 1, "<pad>": 2, "<begin_of_image>": 3, "<end_of_image>": 4,
+              "<image_placeholder>": 5}  # fmt: skip
+    return byte_tokenizer(
+        tokens, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
+        extra_special_tokens={"boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>",
+                              "image_token": "<image_placeholder>"},
+    )  # fmt: skip
 
 
 def janus(folder: Path) -> Path:
@@ -184,15 +195,8 @@ def janus(folder: Path) -> Path:
             tie_word_embeddings=False,
         )
     ).eval()  # fmt: skip
-    tokens = {"<bos>": 0, "<eos>": 1, "<pad>": 2, "<begin_of_image>": 3, "<end_of_image>": 4,
-              "<image_placeholder>": 5}  # fmt: skip
-    tokenizer = _byte_tokenizer(
-        tokens, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
-        extra_special_tokens={"boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>",
-                              "image_token": "<image_placeholder>"},
-    )  # fmt: skip
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    janus_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -204,7 +208,7 @@ def emu3(folder: Path) -> Path:
     special = {"<pad>": 0, "<bos>": 1, "<eos>": 2, "<image>": 3, "<boi>": 4, "<eoi>": 5,
                "<wrapper>": 6, "<eof>": 7, "<eol>": 8}  # fmt: skip
     codes = 32
-    tokenizer = _byte_tokenizer(
+    tokenizer = byte_tokenizer(
         special, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>",
                               "image_wrapper_token": "<wrapper>", "eof_token": "<eof>"},

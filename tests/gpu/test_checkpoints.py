@@ -3,7 +3,11 @@ picture is the same to the bit whatever its neighbours. Tiny weights: about byte
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +42,16 @@ def loaded(folder: Path, name: str, quantization: str) -> Generator:
     generator.load(device="cuda", quantization=quantization)
     generator.warmup(generator.caps.batch_shapes)
     return generator
+
+
+def main(place: str, options: str, quantization: str, shapes: str) -> None:
+    """What a process of its own prints: shape → sha256 of a batch, rendered in that order."""
+    generator = registry.create(place, options)
+    generator.load(device="cuda", quantization=quantization)
+    batches = {n: generator.generate(items(generator, n)) for n in map(int, shapes.split(","))}
+    print(
+        json.dumps({n: hashlib.sha256(made.tobytes()).hexdigest() for n, made in batches.items()})
+    )
 
 
 def items(generator: Generator, count: int) -> list[Item]:
@@ -85,6 +99,28 @@ def test_smaller_numbers_load_render_and_stay_the_same(
         assert one.std() > 0
     finally:
         generator.close()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("name", "quantization"), [("flux_schnell", "int8"), ("flux_schnell", "fp8"), ("sd", "bf16")]
+)
+def test_workers_make_the_same_bytes_whatever_they_rendered_first(
+    folder: Path, tmp_path: Path, name: str, quantization: str
+) -> None:
+    loaded(folder, name, quantization).close()  # makes the checkpoint
+    told = []
+    for number, order in enumerate(("1,4,2", "2,1,4")):
+        code = "from tests.gpu.test_checkpoints import main; import sys; main(*sys.argv[1:])"
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(number))}
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder / name), str(folder / "options.json"),
+             quantization, order],
+            env={**os.environ, **cache}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        told.append(json.loads(done.stdout.splitlines()[-1]))
+    assert told[0] == told[1]
 
 
 def test_a_shape_is_found_with_memory_to_spare(folder: Path) -> None:

@@ -31,6 +31,7 @@ def choose(device: str) -> str:
         torch.set_num_threads(1)
     else:
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
         torch.backends.cuda.matmul.allow_tf32 = False
     return chosen
 

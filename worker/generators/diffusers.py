@@ -15,7 +15,14 @@ from typing import Any
 from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators import adapters, diffusers_offers, diffusers_pixels, hub, quantization
+from worker.generators import (
+    adapters,
+    compiled,
+    diffusers_offers,
+    diffusers_pixels,
+    hub,
+    quantization,
+)
 from worker.generators import device as devices
 from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch
 from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
@@ -60,7 +67,7 @@ class Diffusers:
         self._pipes = _pipes(diffusers, pipe)
         loras = self._load_loras(pipe)
         if plan.compiled:
-            _compile(pipe)
+            compiled.compile(next(getattr(pipe, n) for n in COMPONENTS if getattr(pipe, n, None)))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
         where = [devices.name(self._device), *_versions(plan)]
@@ -307,15 +314,6 @@ def _variant(folder: Path) -> str:
     names = [path.name.split(".") for path in folder.glob("*.safetensors")]
     plain = any(len(parts) == 2 for parts in names)
     return "" if plain else next((parts[-2] for parts in names if len(parts) == 3), "")
-
-
-def _compile(pipe: Any) -> None:
-    """The large component's repeated blocks once, or all of it with CUDA graphs."""
-    part = next(getattr(pipe, name) for name in COMPONENTS if getattr(pipe, name, None))
-    if getattr(part, "_repeated_blocks", None):
-        part.compile_repeated_blocks(fullgraph=True)
-    else:
-        part.compile(mode="reduce-overhead")
 
 
 def _versions(plan: quantization.Plan) -> list[str]:
