@@ -9,28 +9,19 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators import (
-    adapters,
-    compiled,
-    diffusers_offers,
-    diffusers_pixels,
-    hub,
-    quantization,
-)
+from worker.generators import compiled, diffusers_offers, diffusers_pixels, hub, quantization
 from worker.generators import device as devices
+from worker.generators import diffusers_loading as loading
 from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch
-from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
+from worker.generators.checkpoint import Checkpoint
 from worker.generators.options import Options
 
 log = logging.getLogger(__name__)
-
-COMPONENTS = ("transformer", "unet")  # the large part of a pipeline, by its attribute
 
 
 class Diffusers:
@@ -58,19 +49,18 @@ class Diffusers:
     def load(self, *, device: str, quantization: str) -> None:
         """Reads the pipeline from safetensors alone, without the network."""
         hub.go_offline()
-        diffusers = _library()
         self._device = devices.choose(device)
         plan = self._plan(quantization)
-        self._require_room(plan)
-        pipe = devices.run(lambda: self._read(diffusers, plan).to(self._device))
+        devices.require_room(self.name, loading.size(self.checkpoint, plan), self._device)
+        pipe = devices.run(lambda: loading.read(self.checkpoint, plan).to(self._device))
         pipe.set_progress_bar_config(disable=True)
-        self._pipes = _pipes(diffusers, pipe)
-        loras = self._load_loras(pipe)
+        self._pipes = loading.tasks(pipe)
+        loras = loading.load_loras(pipe, self.options.loras)
         if plan.compiled:
-            compiled.compile(next(getattr(pipe, n) for n in COMPONENTS if getattr(pipe, n, None)))
+            compiled.compile(loading.large(pipe))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
-        where = [devices.name(self._device), *_versions(plan)]
+        where = [devices.name(self._device), *loading.versions(plan)]
         self._fingerprint = _hash(["diffusers", plan.name, plan.compiled, *weights, *where])
         if not self._steady():
             log.warning(
@@ -87,88 +77,14 @@ class Diffusers:
         return quantization.why(name, self._where())
 
     def _plan(self, name: str) -> quantization.Plan:
-        return quantization.plan(name, self._where(), self._what())
+        return quantization.plan(name, self._where(), loading.quantizable(self.checkpoint))
 
     def _possible(self) -> tuple[str, ...]:
-        return quantization.possible(self._where(), self._what())
+        return quantization.possible(self._where(), loading.quantizable(self.checkpoint))
 
     def _where(self) -> quantization.Device:
         kind = self._device.partition(":")[0]
         return quantization.Device(kind, devices.capability(self._device))
-
-    def _what(self) -> quantization.Model:
-        share = linear_share(self.checkpoint.folder / self._component())
-        return quantization.Model(DIFFUSERS, share, gguf=self._gguf() is not None)
-
-    def _component(self) -> str:
-        held = self.checkpoint.config("model_index.json")
-        return next((name for name in COMPONENTS if name in held), COMPONENTS[0])
-
-    def _gguf(self) -> Path | None:
-        return next(iter(sorted(self.checkpoint.folder.rglob("*.gguf"))), None)
-
-    def _require_room(self, plan: quantization.Plan) -> None:
-        """The large component in the plan's format, the rest in the format of its numbers."""
-        large = self.checkpoint.parameters(self._component())
-        rest = self.checkpoint.parameters() - large
-        held = large * plan.bytes
-        if plan.backend == "gguf" and (file := self._gguf()) is not None:
-            held = file.stat().st_size
-        needed = int(held + rest * (4 if plan.dtype == "float32" else 2))
-        devices.require_room(self.name, needed, self._device)
-
-    def _read(self, diffusers: Any, plan: quantization.Plan) -> Any:
-        import torch
-
-        options: dict[str, Any] = {
-            "dtype": getattr(torch, plan.dtype),
-            "use_safetensors": True,
-            "local_files_only": True,
-        }
-        if variant := _variant(self.checkpoint.folder / self._component()):
-            options["variant"] = variant
-        config = quantization.config(plan, DIFFUSERS)
-        if plan.backend == "gguf":
-            options["transformer"] = self._read_gguf(diffusers, config, options["dtype"])
-        elif config is not None:
-            options["quantization_config"] = diffusers.PipelineQuantizationConfig(
-                quant_mapping={self._component(): config}
-            )
-        kind = diffusers.AutoPipelineForText2Image
-        if _made_for_inpainting(self.checkpoint):
-            kind = diffusers.AutoPipelineForInpainting
-        try:
-            return kind.from_pretrained(str(self.checkpoint.folder), **options)
-        except (OSError, ValueError, KeyError) as error:
-            raise errors.Error(f"{self.checkpoint.folder} cannot be loaded: {error}") from error
-
-    def _read_gguf(self, diffusers: Any, config: Any, dtype: Any) -> Any:
-        held = self.checkpoint.config("model_index.json")
-        kind = getattr(diffusers, held["transformer"][1])
-        return kind.from_single_file(
-            str(self._gguf()),
-            quantization_config=config,
-            torch_dtype=dtype,
-            config=str(self.checkpoint.folder),
-            subfolder="transformer",
-        )
-
-    def _load_loras(self, pipe: Any) -> dict[str, str]:
-        """Name → digest of each adapter, all loaded and none active."""
-        digests: dict[str, str] = {}
-        for name, place in self.options.loras.items():
-            path = adapters.find(place)
-            try:
-                pipe.load_lora_weights(
-                    str(path.parent), weight_name=path.name, adapter_name=name,
-                    local_files_only=True, use_safetensors=True,
-                )  # fmt: skip
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise errors.Error(f"adapter {name} ({path}) cannot be loaded: {error}") from error
-            digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digests:
-            pipe.disable_lora()
-        return digests
 
     def _steady(self) -> bool:
         """Whether an image stays the same to the bit beside neighbours with other prompts and
@@ -271,58 +187,6 @@ class Diffusers:
     def close(self) -> None:
         self._pipes = {}
         devices.free_cache()
-
-
-def _library() -> Any:
-    try:
-        import diffusers
-        import transformers
-    except ImportError as missing:
-        raise errors.Error("diffusers is not installed: pip install 'promptmill[hf]'") from missing
-    library: Any  # the functions are not typed
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    return diffusers
-
-
-def _pipes(diffusers: Any, pipe: Any) -> dict[str, Any]:
-    """Task → pipeline, all around the same weights."""
-    if "Inpaint" in type(pipe).__name__:
-        return {"inpaint": pipe}
-    found = {"text2image": pipe}
-    for task, kind in (
-        ("img2img", diffusers.AutoPipelineForImage2Image),
-        ("inpaint", diffusers.AutoPipelineForInpainting),
-    ):
-        try:
-            found[task] = kind.from_pipe(pipe)
-        except (ValueError, TypeError) as reason:
-            log.info("%s has no %s: %s", type(pipe).__name__, task, reason)
-        else:
-            found[task].set_progress_bar_config(disable=True)
-    return found
-
-
-def _made_for_inpainting(found: Checkpoint) -> bool:
-    """Whether the network takes the mask and the masked picture as further channels."""
-    return found.config("unet", "config.json").get("in_channels") == 9
-
-
-def _variant(folder: Path) -> str:
-    """The variant of the weights where only that is here: model.fp16.safetensors."""
-    names = [path.name.split(".") for path in folder.glob("*.safetensors")]
-    plain = any(len(parts) == 2 for parts in names)
-    return "" if plain else next((parts[-2] for parts in names if len(parts) == 3), "")
-
-
-def _versions(plan: quantization.Plan) -> list[str]:
-    import diffusers
-    import torch
-    import transformers
-
-    libraries = [torch.__version__, diffusers.__version__, transformers.__version__]
-    return [*libraries, quantization.version(plan)]
 
 
 def _hash(parts: Sequence[Any]) -> str:

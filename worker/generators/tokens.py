@@ -1,9 +1,9 @@
-"""What models that draw token by token share: prompts to tokens of one length, and scores to
-the next token of each row. Knows no model."""
+"""What models that draw token by token share: prompts to tokens of one length, scores to the
+next token of each row, what a checkpoint says of both. Knows no model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptmill.jobs import Item
@@ -79,3 +79,26 @@ class Sampler:
         if self._watch is not None:
             self._watch(self.step, self.steps)
         return scores + (-torch.log(-torch.log(chance))).to(scores)
+
+
+def special(tokenizer: Any, name: str, usual: str) -> str:
+    """The text of a special token, by the tokenizer's own name for it."""
+    return str(getattr(tokenizer, name, None) or usual)
+
+
+def sampling(told: Any, *, top_k: int) -> tuple[int, float]:
+    """(top k, temperature) of the checkpoint's generation_config.json."""
+    held = getattr(told, "top_k", None)
+    return (top_k if held is None else int(held)), float(getattr(told, "temperature", 1.0) or 1.0)
+
+
+def processors(choose: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """For `generate`: scores replaced by what `choose` makes of (ids, scores)."""
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class Chosen(LogitsProcessor):
+        def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+            chosen: Tensor = choose(ids, scores)
+            return chosen
+
+    return LogitsProcessorList([Chosen()])

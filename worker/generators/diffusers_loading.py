@@ -1,0 +1,164 @@
+"""A pipeline of diffusers read from a checkpoint on this machine, in the format of a plan: its
+large component, its tasks, its adapters. Nothing is imported before a call."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptmill import errors
+from worker.generators import adapters, quantization
+from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
+
+log = logging.getLogger(__name__)
+
+COMPONENTS = ("transformer", "unet")  # the large part of a pipeline, by its attribute
+
+
+def component(found: Checkpoint) -> str:
+    """Which part of the pipeline is the large one."""
+    held = found.config("model_index.json")
+    return next((name for name in COMPONENTS if name in held), COMPONENTS[0])
+
+
+def gguf(found: Checkpoint) -> Path | None:
+    """The file of the transformer in smaller numbers, if it is there."""
+    return next(iter(sorted(found.folder.rglob("*.gguf"))), None)
+
+
+def quantizable(found: Checkpoint) -> quantization.Model:
+    share = linear_share(found.folder / component(found))
+    return quantization.Model(DIFFUSERS, share, gguf=gguf(found) is not None)
+
+
+def size(found: Checkpoint, plan: quantization.Plan) -> int:
+    """Bytes of the weights: the large component in the plan's format, the rest in the format
+    of its numbers."""
+    large = found.parameters(component(found))
+    rest = found.parameters() - large
+    held = large * plan.bytes
+    if plan.backend == "gguf" and (file := gguf(found)) is not None:
+        held = file.stat().st_size
+    return int(held + rest * (4 if plan.dtype == "float32" else 2))
+
+
+def read(found: Checkpoint, plan: quantization.Plan) -> Any:
+    """The pipeline, from safetensors alone, without the network. Raises `errors.Error` for
+    what cannot be loaded."""
+    import torch
+
+    diffusers = _library()
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, plan.dtype),
+        "use_safetensors": True,
+        "local_files_only": True,
+    }
+    if variant := _variant(found.folder / component(found)):
+        options["variant"] = variant
+    config = quantization.config(plan, DIFFUSERS)
+    if plan.backend == "gguf":
+        options["transformer"] = _read_gguf(found, config, options["dtype"])
+    elif config is not None:
+        options["quantization_config"] = diffusers.PipelineQuantizationConfig(
+            quant_mapping={component(found): config}
+        )
+    kind = diffusers.AutoPipelineForText2Image
+    if _made_for_inpainting(found):
+        kind = diffusers.AutoPipelineForInpainting
+    try:
+        return kind.from_pretrained(str(found.folder), **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.Error(f"{found.folder} cannot be loaded: {error}") from error
+
+
+def _read_gguf(found: Checkpoint, config: Any, dtype: Any) -> Any:
+    held = found.config("model_index.json")
+    kind = getattr(_library(), held["transformer"][1])
+    return kind.from_single_file(
+        str(gguf(found)),
+        quantization_config=config,
+        torch_dtype=dtype,
+        config=str(found.folder),
+        subfolder="transformer",
+    )
+
+
+def tasks(pipe: Any) -> dict[str, Any]:
+    """Task → pipeline, all around the same weights."""
+    diffusers = _library()
+    if "Inpaint" in type(pipe).__name__:
+        return {"inpaint": pipe}
+    found = {"text2image": pipe}
+    for task, kind in (
+        ("img2img", diffusers.AutoPipelineForImage2Image),
+        ("inpaint", diffusers.AutoPipelineForInpainting),
+    ):
+        try:
+            found[task] = kind.from_pipe(pipe)
+        except (ValueError, TypeError) as reason:
+            log.info("%s has no %s: %s", type(pipe).__name__, task, reason)
+        else:
+            found[task].set_progress_bar_config(disable=True)
+    return found
+
+
+def load_loras(pipe: Any, loras: Mapping[str, str]) -> dict[str, str]:
+    """Name → digest of each adapter, all loaded and none active; loras: name → place. Raises
+    `errors.Error` naming one that cannot be loaded."""
+    digests: dict[str, str] = {}
+    for name, place in loras.items():
+        path = adapters.find(place)
+        try:
+            pipe.load_lora_weights(
+                str(path.parent), weight_name=path.name, adapter_name=name,
+                local_files_only=True, use_safetensors=True,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise errors.Error(f"adapter {name} ({path}) cannot be loaded: {error}") from error
+        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digests:
+        pipe.disable_lora()
+    return digests
+
+
+def large(pipe: Any) -> Any:
+    """The large component of a pipeline that was read."""
+    return next(getattr(pipe, name) for name in COMPONENTS if getattr(pipe, name, None))
+
+
+def versions(plan: quantization.Plan) -> list[str]:
+    """Of the libraries that decide the bytes."""
+    import diffusers
+    import torch
+    import transformers
+
+    libraries = [torch.__version__, diffusers.__version__, transformers.__version__]
+    return [*libraries, quantization.version(plan)]
+
+
+def _library() -> Any:
+    try:
+        import diffusers
+        import transformers
+    except ImportError as missing:
+        raise errors.Error("diffusers is not installed: pip install 'promptmill[hf]'") from missing
+    library: Any  # the functions are not typed
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    return diffusers
+
+
+def _made_for_inpainting(found: Checkpoint) -> bool:
+    """Whether the network takes the mask and the masked picture as further channels."""
+    return found.config("unet", "config.json").get("in_channels") == 9
+
+
+def _variant(folder: Path) -> str:
+    """The variant of the weights where only that is here: model.fp16.safetensors."""
+    names = [path.name.split(".") for path in folder.glob("*.safetensors")]
+    plain = any(len(parts) == 2 for parts in names)
+    return "" if plain else next((parts[-2] for parts in names if len(parts) == 3), "")
