@@ -119,9 +119,9 @@ def render(weights: Path, form: str, prompts: Sequence[str]) -> NDArray[np.uint8
 
 
 def forms() -> list[str]:
-    """The model's forms that run here."""
+    """The model's forms that run on this CPU."""
     missing = gan.ONNX if gan_engines.onnx_missing() else ()
-    return [form for form in gan.EmojiGan.caps.quantizations if form not in missing]
+    return [form for form in gan.ON_CPU if form not in missing]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

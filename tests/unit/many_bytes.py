@@ -83,7 +83,7 @@ def differences(form: str, count: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=10_000)
-    parser.add_argument("--forms", nargs="+", default=list(gan.EmojiGan.caps.quantizations))
+    parser.add_argument("--forms", nargs="+", default=list(gan.ON_CPU))
     options = parser.parse_args()
     for form in options.forms:
         begun = time.monotonic()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)  # beside other work
 COUNTS = {"none": 60}  # one row at a time is slow
 
 
-@pytest.mark.parametrize("form", gan.EmojiGan.caps.quantizations)
+@pytest.mark.parametrize("form", gan.ON_CPU)
 def test_a_picture_has_the_same_bytes_in_any_company(form: str) -> None:
     if form not in ("none", *gan.ONNX) and not quantize.supported():
         pytest.skip("int8 needs VNNI")

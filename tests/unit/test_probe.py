@@ -92,7 +92,8 @@ def test_what_the_settings_come_to_here_and_why(
     ("setting", "value", "reason"),
     [
         ("QUANTIZATION", "fp8", "emoji-gan has no quantization 'fp8' (it has auto, int8"),
-        ("DEVICE", "cuda", "emoji-gan runs on the CPU, not on 'cuda'"),
+        ("QUANTIZATION", "bf16", "PROMPTMILL_QUANTIZATION=bf16 is refused: it is a GPU's form"),
+        ("DEVICE", "cuda", "PROMPTMILL_DEVICE='cuda': torch sees no GPU here"),
     ],
 )
 def test_an_unusable_choice_is_refused_with_the_reason(

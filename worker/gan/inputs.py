@@ -12,6 +12,7 @@ TEXT = 384  # components of a sentence embedding
 VENDORS = ("noto", "twemoji", "fluent")
 VENDOR_CODE = 16  # components of the vendor code, so that 384 + 16 + 16 is a multiple of 32
 NOISE = 16
+CONDITION = TEXT + VENDOR_CODE + NOISE
 SIDE = 64  # pixels
 
 Floats = NDArray[np.float32]

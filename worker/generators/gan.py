@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from promptmill import errors, jobs
 from promptmill.jobs import Item
 from promptmill.models import Caps
+from worker.generators import device as devices
 from worker.generators import gan_engines
+from worker.generators import quantization as formats
 from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 if TYPE_CHECKING:
@@ -24,18 +26,22 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
-AUTO = "int8"
+AUTO = "int8"  # on a CPU
 RULES = "3"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
+INT8 = ("int8", STUDENT, *ONNX)
+ON_CPU, ON_GPU = (*INT8, "none"), ("bf16", "none")
+NO_MEMORY = ("allocate memory", "out of memory")  # what a CPU and a GPU say
 
 
 class EmojiGan:
     """The adapter between items and the network.
 
     The bytes of an image depend on its own item because the text encoder sums integers,
-    the noise comes from the item's own stream, and the network is either exact (int8 and
-    student) or run one row at a time (none). `student` is the small network that the large
-    one taught, in int8: several times faster, softer pictures. `onnx` and `student-onnx` are
+    the noise comes from the item's own stream, and the network is exact (int8 and student),
+    or run one row at a time (none), or, on a GPU (bf16, none), always in one shape.
+    `student` is the small network that the large one taught, in int8: several times
+    faster, softer pictures. `onnx` and `student-onnx` are
     the two in int8 by ONNX Runtime, without torch: nearly the same pictures. A prompt that
     names no style is drawn in one that its seed picks. A variation is the prompt with a seed
     of its own; it does not look at the source. A prompt of two subjects is two drawings side
@@ -49,7 +55,7 @@ class EmojiGan:
         sizes=((64, 64),),
         tasks=("text2image", "variation", "repair", "inpaint"),
         batch_shapes=(1, 2, 4, 8, 16, 32),
-        quantizations=("int8", "student", "none", *ONNX),
+        quantizations=tuple(dict.fromkeys((*ON_CPU, *ON_GPU))),
         batch_invariant=True,
         portion=8,
         cost=0.002,
@@ -59,6 +65,7 @@ class EmojiGan:
         self.weights = weights or WEIGHTS
         self._fingerprint = ""
         self._engine: Engine | None = None
+        self._device = "cpu"
 
     @property
     def fingerprint(self) -> str:
@@ -66,27 +73,18 @@ class EmojiGan:
         return self._fingerprint
 
     def resolve(self, *, device: str, quantization: str) -> Resolved:
-        """ "auto" is the CPU and int8. On a processor without VNNI int8 and the student become
-        "none", under another fingerprint."""
-        if device not in ("auto", "cpu"):
+        """ "auto" is a GPU and bf16, or the CPU and int8; a form of int8 on "auto" is the CPU.
+        On a processor without VNNI int8 and the student become "none", under another
+        fingerprint."""
+        if quantization not in ("auto", *self.caps.quantizations):
             raise errors.UnsupportedParameter(
-                f"{self.name} runs on the CPU, not on {device!r}: set PROMPTMILL_DEVICE=cpu"
-            )
-        form = AUTO if quantization == "auto" else quantization
-        if form not in self.caps.quantizations:
-            raise errors.UnsupportedParameter(
-                f"{self.name} has no quantization {form!r} (it has auto, "
+                f"{self.name} has no quantization {quantization!r} (it has auto, "
                 f"{', '.join(self.caps.quantizations)})"
             )
-        if form in ONNX and (missing := gan_engines.onnx_missing()):
-            raise errors.UnsupportedParameter(
-                f"PROMPTMILL_QUANTIZATION={form} is refused: {missing}"
-            )
-        if form not in ("none", *ONNX) and not _int8():
-            return Resolved("cpu", "none", "this processor has no VNNI: float32 in place of int8")
-        if quantization == "auto":
-            return Resolved("cpu", form, "auto: this processor multiplies int8 exactly (VNNI)")
-        return Resolved("cpu", form, "as it is set")
+        if device == "cpu" or (device == "auto" and quantization in INT8):
+            return _on_cpu(quantization)
+        chosen = devices.choose(device)
+        return _on_cpu(quantization) if chosen == "cpu" else _on_gpu(chosen, quantization)
 
     def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
         """Reads the weights (a second). What `resolve` falls back from is a warning, too."""
@@ -94,14 +92,21 @@ class EmojiGan:
         form = chosen.quantization
         if form == "none" != quantization:
             log.warning("%s: %s", self.name, chosen.why)
-        network = self.weights / STUDENT if form.startswith(STUDENT) else self.weights
-        self._engine = (
-            gan_engines.by_onnx(network, self.weights)
-            if form in ONNX
-            else gan_engines.by_torch(network, self.weights, int8=form != "none")
-        )
+        self._engine = self._made(chosen)
+        self._device = chosen.device
         parts = [self.name, RULES, form, self._engine.digest, self._engine.encoder.digest]
-        self._fingerprint = _hash(parts + gan_engines.platform(onnx=form in ONNX))
+        platform = gan_engines.platform(onnx=form in ONNX, device=chosen.device)
+        self._fingerprint = _hash(parts + platform)
+
+    def _made(self, chosen: Resolved) -> Engine:
+        form = chosen.quantization
+        if chosen.device != "cpu":
+            bf16 = form == "bf16"
+            return gan_engines.by_cuda(self.weights, self.weights, device=chosen.device, bf16=bf16)
+        network = self.weights / STUDENT if form.startswith(STUDENT) else self.weights
+        if form in ONNX:
+            return gan_engines.by_onnx(network, self.weights)
+        return gan_engines.by_torch(network, self.weights, int8=form != "none")
 
     def warmup(self, shapes: Sequence[int]) -> None:
         for shape in shapes:
@@ -124,12 +129,41 @@ class EmojiGan:
                 return repair.fill(render, conditions, inputs)
             return render(conditions)
         except RuntimeError as problem:
-            if "allocate memory" in str(problem):
+            if any(words in str(problem) for words in NO_MEMORY):
                 raise OutOfMemory(str(problem)) from problem
             raise
 
     def close(self) -> None:
         self._engine = None
+        if self._device != "cpu":
+            devices.free_cache()
+
+
+def _on_cpu(quantization: str) -> Resolved:
+    form = AUTO if quantization == "auto" else quantization
+    if form not in ON_CPU:
+        raise _refused(form, "it is a GPU's form, and a CPU draws faster in int8: use auto")
+    if form in ONNX and (missing := gan_engines.onnx_missing()):
+        raise _refused(form, missing)
+    if form not in ("none", *ONNX) and not _int8():
+        return Resolved("cpu", "none", "this processor has no VNNI: float32 in place of int8")
+    if quantization == "auto":
+        return Resolved("cpu", form, "auto: this processor multiplies int8 exactly (VNNI)")
+    return Resolved("cpu", form, "as it is set")
+
+
+def _on_gpu(device: str, quantization: str) -> Resolved:
+    if quantization in INT8:
+        raise _refused(
+            quantization, "int8 is a CPU's form: on a GPU use bf16, or set PROMPTMILL_DEVICE=cpu"
+        )
+    where = formats.Device("cuda", devices.capability(device))
+    plan = formats.plan(quantization, where, formats.Model("emoji-gan"))
+    return Resolved(device, plan.name, formats.why(quantization, where))
+
+
+def _refused(form: str, reason: str) -> errors.UnsupportedParameter:
+    return errors.UnsupportedParameter(f"PROMPTMILL_QUANTIZATION={form} is refused: {reason}")
 
 
 def _int8() -> bool:

@@ -1,5 +1,5 @@
-"""What emoji-gan's pictures are computed with: torch, or ONNX Runtime without torch. Each is
-imported only when it is loaded."""
+"""What emoji-gan's pictures are computed with: torch on the CPU or on a GPU, or ONNX Runtime
+without torch. Each is imported only when it is loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.generators import device as devices
 from worker.generators import processor
 from worker.generators.base import Pixels
 
@@ -36,24 +37,44 @@ def by_torch(network: Path, encoder: Path, *, int8: bool) -> Engine:
 
     from worker.gan import quantize, weights
     from worker.gan.encoder import TextEncoder
-    from worker.gan.inputs import NOISE, VENDORS
 
     torch.set_num_threads(1)
     shipped = weights.read(network)
     kind = quantize.Int8Generator if int8 else quantize.FloatGenerator
     drawn = kind(shipped.generator, shipped.ranges)
 
-    def draws(seed: int) -> tuple[Floats, int]:
-        chance = torch.Generator().manual_seed(seed & SEED_MASK)
-        noise: Floats = torch.randn(NOISE, generator=chance).numpy()
-        return noise, int(torch.randint(len(VENDORS), (), generator=chance))
-
     def render(conditions: Floats) -> Pixels:
         made = drawn(torch.from_numpy(conditions))
         pixels: Pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
 
-    return Engine(TextEncoder(encoder), draws, render, shipped.digest)
+    return Engine(TextEncoder(encoder), _draws, render, shipped.digest)
+
+
+def by_cuda(network: Path, encoder: Path, *, device: str, bf16: bool) -> Engine:
+    """The network on a GPU, in bfloat16 or float32; text and random numbers on the CPU, on one
+    thread."""
+    import torch
+
+    from worker.gan import cuda, weights
+    from worker.gan.encoder import TextEncoder
+
+    torch.set_num_threads(1)
+    shipped = weights.read(network)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    drawn = cuda.CudaGenerator(shipped.generator, shipped.ranges, dtype=dtype, device=device)
+    return Engine(TextEncoder(encoder), _draws, drawn, shipped.digest)
+
+
+def _draws(seed: int) -> tuple[Floats, int]:
+    """The noise [16] and the vendor that a seed stands for, by torch's stream on the CPU."""
+    import torch
+
+    from worker.gan.inputs import NOISE, VENDORS
+
+    chance = torch.Generator().manual_seed(seed & SEED_MASK)
+    noise: Floats = torch.randn(NOISE, generator=chance).numpy()
+    return noise, int(torch.randint(len(VENDORS), (), generator=chance))
 
 
 def by_onnx(network: Path, encoder: Path) -> Engine:
@@ -75,9 +96,9 @@ def onnx_missing() -> str:
     return ""
 
 
-def platform(*, onnx: bool = False) -> list[str]:
-    """What beside the weights can change a bit: the kernels (processor, libraries) and the
-    tables that fold letters."""
+def platform(*, onnx: bool = False, device: str = "cpu") -> list[str]:
+    """What beside the weights can change a bit: the kernels (processor, GPU, libraries, batch
+    shape of a GPU) and the tables that fold letters."""
     import numpy
 
     if onnx:
@@ -88,4 +109,9 @@ def platform(*, onnx: bool = False) -> list[str]:
         import torch
 
         kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
+    if device != "cpu":
+        from worker.gan import cuda
+
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        kernels += [devices.name(device), f"cuDNN {cudnn}", f"batches of {cuda.ROWS}"]
     return [*kernels, numpy.__version__, unicodedata.unidata_version]
