@@ -21,8 +21,9 @@ from typing import Any
 from benchmarks import results
 
 ALWAYS = ("compress", "farm", "ingest", "interactive", "queue", "scale", "soak", "status")
-# By `--only`: export for its length, peers for what it installs; gpu runs where there is one.
-ASKED_FOR = ("export", "gpu", "peers")
+ON_GPU = ("gpu", "gpu_gan")  # run where there is one
+# By `--only`: export for its length, peers for what it installs.
+ASKED_FOR = ("export", "peers", *ON_GPU)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def usual() -> list[str]:
-    return [*ALWAYS, "gpu"] if shutil.which("nvidia-smi") else [*ALWAYS]
+    return [*ALWAYS, *ON_GPU] if shutil.which("nvidia-smi") else [*ALWAYS]
 
 
 def measured(name: str, *, quick: bool) -> bool:

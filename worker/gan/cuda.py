@@ -77,7 +77,7 @@ class CudaGenerator:
         rows: int = ROWS,
     ) -> None:
         settle_kernels()
-        self.device, self.rows = device, rows
+        self.device, self.dtype, self.rows = device, dtype, rows
         self._draw = drawing(plain, ranges, dtype=dtype, device=device)
         self._sent = torch.zeros(rows, CONDITION).pin_memory()
         self._given = torch.zeros(rows, CONDITION, device=device)
