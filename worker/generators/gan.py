@@ -40,12 +40,11 @@ class EmojiGan:
     The bytes of an image depend on its own item because the text encoder sums integers,
     the noise comes from the item's own stream, and the network is exact (int8 and student),
     or run one row at a time (none), or, on a GPU (bf16, none), always in one shape.
-    `student` is the small network that the large one taught, in int8: several times
-    faster, softer pictures. `onnx` and `student-onnx` are
-    the two in int8 by ONNX Runtime, without torch: nearly the same pictures. A prompt that
-    names no style is drawn in one that its seed picks. A variation is the prompt with a seed
-    of its own; it does not look at the source. A prompt of two subjects is two drawings side
-    by side.
+    `student` is the small network that the large one taught, in int8: several times faster,
+    softer pictures. `onnx` and `student-onnx` are the two in int8 by ONNX Runtime, without
+    torch: nearly the same pictures. A prompt that names no style is drawn in one that its seed
+    picks. A variation is the prompt with a seed of its own; it does not look at the source.
+    A prompt of two subjects is two drawings side by side.
     A repair is drawn in each style, without the seed's shift and tint, and the one that fits
     what the mask keeps fills the hole.
     """
