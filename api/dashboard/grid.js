@@ -9,7 +9,7 @@ const GAP = 10; // pixels
 const CAPTION = 40; // pixels below each picture
 const OVER = 2; // rows beyond the screen on each side
 const NODES = 150; // tiles at most, each of three nodes
-const FLIGHT = 200; // pixels from frame to frame: nobody looks at what flies past
+const FLIGHT = 200; // pixels from frame to frame: the ground's pattern stands for what flies past
 const CALM = 90; // milliseconds after which a flight is over
 
 /** source: {known(), at(place), want(first, last)}. open(image, place): a tile was chosen.
@@ -32,6 +32,8 @@ export function grid(source, open, signal) {
     side = (width - GAP * (columns - 1)) / columns;
     height = side + CAPTION + GAP;
     node.style.setProperty("--side", `${side}px`);
+    node.style.setProperty("--across", `${side + GAP}px`);
+    node.style.setProperty("--down", `${height}px`);
     for (const [place, one] of tiles) stand(one, place);
     draw();
   }
@@ -56,24 +58,25 @@ export function grid(source, open, signal) {
     if (signal.aborted) return;
     const known = source.known();
     node.style.height = `${Math.ceil(known / columns) * height}px`;
-    const [first, end] = near();
     const flying = Math.abs(scrollY - seen) > FLIGHT;
     seen = scrollY;
     clearTimeout(landing);
-    if (flying) landing = setTimeout(draw, CALM);
-    else source.want(first, end);
+    node.classList.toggle("flying", flying);
+    if (flying) { landing = setTimeout(draw, CALM); return; }
+    const [first, end] = near();
+    source.want(first, end);
     for (const [place, one] of tiles) {
       if (place >= first && place < end) continue;
       one.free();
       one.node.remove();
       tiles.delete(place);
     }
-    for (let place = first; place < end; place += 1) put(place, flying);
+    for (let place = first; place < end; place += 1) put(place);
     const reached = tiles.get(active) ?? tiles.get(first);
     for (const one of tiles.values()) one.node.tabIndex = one === reached ? 0 : -1;
   }
 
-  function put(place, flying) {
+  function put(place) {
     let one = tiles.get(place);
     if (!one) {
       one = tile();
@@ -81,8 +84,7 @@ export function grid(source, open, signal) {
       stand(one, place);
       node.append(one.node);
     }
-    if (flying) one.pass(place);
-    else one.set(source.at(place), place, side);
+    one.set(source.at(place), place, side);
   }
 
   const soon = () => { frame ??= requestAnimationFrame(draw); };
@@ -94,6 +96,7 @@ export function grid(source, open, signal) {
     const head = parseFloat(getComputedStyle(node).scrollMarginTop) || 0;
     if (top < head) window.scrollBy(0, top - head);
     else if (top + height > innerHeight) window.scrollBy(0, top + height - innerHeight);
+    seen = scrollY; // where it leads is looked at
     draw();
     if (focus) tiles.get(active)?.node.focus({ preventScroll: true });
   }

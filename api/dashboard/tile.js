@@ -3,8 +3,8 @@
 import { el, fill } from "./dom.js";
 import { drop, show, thumbnail } from "./pictures.js";
 
-/** Returns {node, set(image, place, pixels), pass(place), free()}. `set` without an image shows
- *  that it is not known yet; `pass` costs nothing: it leaves what is there. */
+/** Returns {node, set(image, place, pixels), free()}. `set` without an image shows that it is
+ *  not known yet. */
 export function tile() {
   const caption = el("span.caption");
   const node = el("button.tile", { type: "button", tabIndex: -1 });
@@ -36,12 +36,6 @@ export function tile() {
       this.free();
       shown = now;
       draw(image, pixels);
-    },
-    pass(place) {
-      node.dataset.place = place;
-      if (shown !== null) return;
-      shown = "";
-      draw(undefined, 0);
     },
     free() {
       if (frame) drop(frame);
