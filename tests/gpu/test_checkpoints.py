@@ -28,6 +28,9 @@ pytestmark = [
 ]
 
 
+OPTIONS = {"sizes": ["64x64"], "batch_shapes": [1, 2, 4, 8]}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("checkpoints")
@@ -37,7 +40,7 @@ def loaded(folder: Path, name: str, quantization: str) -> Generator:
     place, options = folder / name, folder / "options.json"
     if not place.exists():
         checkpoints.make(name, place)
-    options.write_text(json.dumps({"sizes": ["64x64"], "batch_shapes": [1, 2, 4, 8]}))
+    options.write_text(json.dumps(OPTIONS))
     generator = registry.create(str(place), str(options))
     generator.load(device="cuda", quantization=quantization)
     generator.warmup(generator.caps.batch_shapes)
@@ -108,18 +111,23 @@ def test_smaller_numbers_load_render_and_stay_the_same(
 def test_workers_make_the_same_bytes_whatever_they_rendered_first(
     folder: Path, tmp_path: Path, name: str, quantization: str
 ) -> None:
-    loaded(folder, name, quantization).close()  # makes the checkpoint
+    checkpoints.make(name, folder / name)
+    (folder / "options.json").write_text(json.dumps(OPTIONS))
+    code = "from tests.gpu.test_checkpoints import main; import sys; main(*sys.argv[1:])"
+    place = [str(folder / name), str(folder / "options.json"), quantization]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *place, order],
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / order)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for order in ("1,2", "2,1")
+    ]  # fmt: skip
     told = []
-    for number, order in enumerate(("1,4,2", "2,1,4")):
-        code = "from tests.gpu.test_checkpoints import main; import sys; main(*sys.argv[1:])"
-        cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(number))}
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(folder / name), str(folder / "options.json"),
-             quantization, order],
-            env={**os.environ, **cache}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-4000:]
-        told.append(json.loads(done.stdout.splitlines()[-1]))
+    for worker in workers:
+        out, problems = worker.communicate()
+        assert worker.returncode == 0, problems[-4000:]
+        told.append(json.loads(out.splitlines()[-1]))
     assert told[0] == told[1]
 
 
