@@ -3,12 +3,15 @@ more images at once bring nothing or memory is short. Knows no queue and no data
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from promptmill.jobs import Item
 from worker.generators.base import Generator, Input, OutOfMemory, Roomy
+
+log = logging.getLogger(__name__)
 
 RISE = 1.03  # a larger batch must bring so many times the images per second
 SPARE = 0.1  # of the device's memory stays free
@@ -32,14 +35,21 @@ def find(
     progress: Callable[[], None] = lambda: None,
 ) -> Found:
     """Runs copies of `item` at the shapes up to `most`. Each runs once unmeasured, which is
-    where a compiled generator compiles it. Raises what the item makes the generator raise."""
+    where a compiled generator compiles it. A shape in which the copies come out otherwise is
+    left out: there an image would depend on its place. Raises what the item makes the
+    generator raise."""
     rates: dict[int, float] = {}
     best = 0
     for shape in (shape for shape in generator.caps.batch_shapes if shape <= most):
         try:
-            rate = _rate(generator, [item] * shape, [given] * shape if given else [], progress)
+            rate, alike = _run(
+                generator, [item] * shape, [given] * shape if given else [], progress
+            )
         except OutOfMemory:
             break
+        if not alike:
+            log.warning("%s: copies of a picture differ in batches of %d", generator.name, shape)
+            continue
         if best and isinstance(generator, Roomy) and generator.room() < SPARE:
             break
         rates[shape] = round(rate, 3)
@@ -49,18 +59,20 @@ def find(
     return Found(best, rates)
 
 
-def _rate(
+def _run(
     generator: Generator,
     items: Sequence[Item],
     inputs: Sequence[Input],
     progress: Callable[[], None],
-) -> float:
+) -> tuple[float, bool]:
+    """(images per second, whether all pictures are the same) of copies of one item."""
     if isinstance(generator, Roomy):
         generator.room()  # from here on
-    seconds = 0.0
+    seconds, alike = 0.0, True
     for _ in range(2):
         begun = time.perf_counter()
-        generator.generate(items, inputs) if inputs else generator.generate(items)
+        made = generator.generate(items, inputs) if inputs else generator.generate(items)
         seconds = time.perf_counter() - begun
+        alike = alike and bool((made == made[:1]).all())
         progress()
-    return len(items) / seconds
+    return len(items) / seconds, alike

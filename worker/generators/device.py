@@ -39,7 +39,7 @@ def choose(device: str) -> str:
 @contextmanager
 def inference(device: str) -> Iterator[None]:
     """Computes without gradients, and on the CPU so that the place of an image in its batch
-    decides no bit of it; on a GPU each element is computed by itself."""
+    decides no bit of it; on a GPU `steady` sees to that."""
     import torch
 
     with torch.inference_mode():

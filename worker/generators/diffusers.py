@@ -14,7 +14,14 @@ from typing import Any
 from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
-from worker.generators import compiled, diffusers_offers, diffusers_pixels, hub, quantization
+from worker.generators import (
+    compiled,
+    diffusers_offers,
+    diffusers_pixels,
+    hub,
+    quantization,
+    steady,
+)
 from worker.generators import device as devices
 from worker.generators import diffusers_loading as loading
 from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch
@@ -56,6 +63,9 @@ class Diffusers:
         pipe.set_progress_bar_config(disable=True)
         self._pipes = loading.tasks(pipe)
         loras = loading.load_loras(pipe, self.options.loras)
+        if self._device != "cpu":
+            for part in loading.networks(pipe):
+                steady.settle(part)
         if plan.compiled:
             compiled.compile(loading.large(pipe))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())

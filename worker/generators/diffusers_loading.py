@@ -129,6 +129,13 @@ def large(pipe: Any) -> Any:
     return next(getattr(pipe, name) for name in COMPONENTS if getattr(pipe, name, None))
 
 
+def networks(pipe: Any) -> list[Any]:
+    """All networks of a pipeline that was read."""
+    import torch
+
+    return [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+
 def versions(plan: quantization.Plan) -> list[str]:
     """Of the libraries that decide the bytes."""
     import diffusers

@@ -11,10 +11,14 @@ from importlib import metadata
 from typing import Any
 
 from promptmill import errors
+from worker.generators.checkpoint import TRANSFORMERS
 
 NAMES = ("none", "bf16", "int8", "fp8", "nf4", "gguf")
 BYTES = {"none": 4.0, "bf16": 2.0, "int8": 1.1, "fp8": 1.1, "nf4": 0.6, "gguf": 1.1}
 LINEAR_LEAST = 0.5  # share of matrices below which quantizing linear layers does not pay
+# Layers that see a row an image, where GPUs multiply 8-bit integers from 17 rows on
+FEW_ROWS = r"re:.*(norm|time|temb|embed|adaln|modulation).*"
+REST = "re:.*"
 FP8_SINCE, INT8_SINCE, BF16_SINCE = (8, 9), (7, 5), (8, 0)  # compute capability
 
 
@@ -118,7 +122,15 @@ def _bf16(device: Device, model: Model) -> str:
     return ""
 
 
+_FEW = (
+    "drawing token by token multiplies too few rows at once for 8-bit products to pay: use "
+    "bf16, or nf4 to save memory"
+)
+
+
 def _int8(device: Device, model: Model) -> str:
+    if device.kind == "cuda" and model.kind == TRANSFORMERS:
+        return _FEW
     if device.kind == "cuda" and device.capability < INT8_SINCE:
         return "this GPU has no int8 units"
     return ""
@@ -129,6 +141,8 @@ def _fp8(device: Device, model: Model) -> str:
         return "a CPU has no 8-bit floats: it runs at a fifth of the speed; use bf16"
     if device.capability < FP8_SINCE:
         return "this GPU has no 8-bit floats (compute capability 8.9 has): use int8"
+    if model.kind == TRANSFORMERS:
+        return _FEW
     return ""
 
 
@@ -171,13 +185,7 @@ def _config(plan: Plan, kind: str, kept: list[str] | None) -> Any:
     if plan.backend == "torchao":
         from torchao import quantization as torchao
 
-        kinds = {
-            ("int8", False): torchao.Int8WeightOnlyConfig,
-            ("int8", True): torchao.Int8DynamicActivationInt8WeightConfig,
-            ("fp8", True): torchao.Float8DynamicActivationFloat8WeightConfig,
-        }
-        made = kinds[plan.name, plan.compiled]()
-        return _class(kind, "TorchAoConfig")(made, modules_to_not_convert=kept)
+        return _class(kind, "TorchAoConfig")(_torchao(torchao, plan), modules_to_not_convert=kept)
     if plan.backend == "bitsandbytes":
         import bitsandbytes  # noqa: F401  # the config checks for it only later
 
@@ -192,6 +200,21 @@ def _config(plan: Plan, kind: str, kept: list[str] | None) -> Any:
 
         return _class(kind, "GGUFQuantizationConfig")(compute_dtype=dtype)
     return None
+
+
+def _torchao(torchao: Any, plan: Plan) -> Any:
+    """Rows of their own scales, so that no image of a batch changes another's; none of the
+    compiler's settings that try what is faster, since they change bits."""
+    weights = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
+    if not plan.compiled:
+        return weights
+    row = torchao.PerRow()
+    if plan.name == "fp8":
+        return torchao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=row, set_inductor_config=False
+        )
+    both = torchao.Int8DynamicActivationInt8WeightConfig(granularity=row, set_inductor_config=False)
+    return torchao.FqnToConfig({FEW_ROWS: weights, REST: both})
 
 
 def _class(kind: str, name: str) -> Any:

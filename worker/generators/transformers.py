@@ -13,7 +13,7 @@ from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import device as devices
-from worker.generators import hub, quantization
+from worker.generators import hub, quantization, steady
 from worker.generators.base import Input, Pixels, Resolved, Watch
 from worker.generators.checkpoint import TRANSFORMERS, Checkpoint
 from worker.generators.emu3 import Emu3
@@ -77,6 +77,8 @@ class Autoregressive:
         needed = int(self.checkpoint.parameters() * plan.bytes)
         devices.require_room(self.name, needed, self._device)
         model, tokenizer = devices.run(lambda: _read(self.checkpoint, plan, self._device))
+        if self._device != "cpu":
+            steady.settle(model)
         self._family = FAMILIES[model.config.model_type](model, tokenizer, self.options)
         self._prompts = Prompts(tokenizer, self.options.prompt_tokens, self._device)
         self.caps = self._caps(self._family)
