@@ -50,7 +50,7 @@ def up(port: int | None, data: Path | None, *, workers: int, model: str | None) 
 @click.pass_context
 def models(context: click.Context, json_: bool) -> None:
     """List the models that the farm knows; `probe` and `pull` work on this machine, `add`
-    registers one before a worker has served it."""
+    registers one before a worker has served it, `remove` forgets one."""
     if context.invoked_subcommand is not None:
         return
     with connection.farm() as client:
@@ -164,6 +164,29 @@ def add(name: str | None) -> None:
         db.close()
     state = "registered: jobs for it wait for a worker" if new else "registered already"
     click.echo(f"{model.name} is {state}")
+
+
+@models.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a model that no worker serves any more and that has no unfinished jobs. Its
+    finished jobs and their pictures stay; new requests for it are refused. A worker that
+    serves it again registers it again, and `migrate` emoji-gan."""
+    chosen = serve.chosen()
+    db = serve.database()
+    queue = serve.part("promptmill.queue:RedisQueue", extra="core")(chosen.redis, name)
+    try:
+        if live := len(queue.workers()):
+            raise errors.Conflict(
+                f"{live} worker(s) serve {name}: stop them first (`promptmill workers` lists them)"
+            )
+        serve.part("promptmill.store.models:remove", extra="core")(
+            db, name, quiet=chosen.lease_seconds
+        )
+    finally:
+        queue.close()
+        db.close()
+    click.echo(f"{name} is no longer registered")
 
 
 def _loading(chosen: settings.Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sqlalchemy import delete as sql_delete
 from promptmill import errors
 from promptmill.jobs import FINAL, LIVE, JobState
 from promptmill.records import Job, Lane, QueueLane
-from promptmill.store import batch_ends, erasing, outbox, rows
+from promptmill.store import batch_ends, erasing, models, outbox, rows
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters
 from promptmill.tables import jobs as table
@@ -160,13 +160,15 @@ def retry(
 ) -> tuple[Job, int]:
     """Puts failed images (of these error codes) back: their rows go, the generation rises,
     the job is queued (a paused one stays paused). (job, number of images); with none to
-    retry nothing changes. Raises `errors.IllegalTransition`. Deletes in chunks, each a
+    retry nothing changes. Raises `errors.IllegalTransition`, and `errors.ModelNotFound` when
+    the model was removed. Deletes in chunks, each a
     transaction in which counters equal rows."""
 
     def first(conn: Connection) -> tuple[Job, int]:
         job = rows.find_locked(conn, tenant_id, public_id)
         if job.state not in _RETRYABLE:
             raise errors.IllegalTransition(f"a job that is {job.state} cannot be retried")
+        models.hold(conn, job.model)
         rows.lock_counters(conn, job.id)
         count = _drop_failed(conn, job, codes)
         return (_reopen(conn, job, db.now()), count) if count else (job, 0)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, delete, func, literal_column, select, update
 
 from promptmill import errors
 from promptmill.models import Caps, Model
 from promptmill.store import insert_ignore
 from promptmill.store.database import Database
+from promptmill.tables import LIVE
+from promptmill.tables import jobs as job_table
 from promptmill.tables import models as table
 
 
@@ -51,6 +53,37 @@ def add(db: Database, model: Model) -> bool:
     told of it. Whether it is new."""
     values = _values(db, model)
     return db.write(lambda conn: _insert(conn, model.name, values))
+
+
+def remove(db: Database, name: str, *, quiet: float) -> None:
+    """Forgets a model, with what was measured of it. Its finished jobs stay. Raises
+    `errors.ModelNotFound`, and `errors.Conflict` while jobs of it are unfinished or when a
+    worker registered it less than `quiet` seconds ago: that one may not have reported yet."""
+
+    def work(conn: Connection) -> None:
+        row = _row(conn, name, lock=True)
+        if row.fingerprint and db.now() - row.updated_at < quiet:
+            raise errors.Conflict(f"a worker registered {name} a moment ago: stop it first")
+        unfinished = conn.scalar(
+            select(func.count())
+            .select_from(job_table)
+            .where(literal_column(f"jobs.{LIVE}"), job_table.c.model == name)
+        )
+        if unfinished:
+            raise errors.Conflict(
+                f"{unfinished} job(s) of {name} are unfinished: cancel them or let them end"
+            )
+        conn.execute(delete(table).where(table.c.name == name))
+
+    db.write(work)
+
+
+def hold(conn: Connection, name: str) -> None:
+    """The model stays until this transaction ends: for whoever begins a job of it. Raises
+    `errors.ModelNotFound`."""
+    kept = select(table.c.name).where(table.c.name == name)
+    if conn.scalar(kept.with_for_update(read=True, key_share=True)) is None:
+        _row(conn, name)
 
 
 def _row(conn: Connection, name: str, *, lock: bool = False) -> Row[Any]:

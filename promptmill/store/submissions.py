@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from promptmill import errors, jobs
 from promptmill.records import Job, LaneSpec, MapBlock, NewJob, Output, Replay, Segment, Upload
-from promptmill.store import erasing, insert_ignore, parts, rows, tenants
+from promptmill.store import erasing, insert_ignore, models, parts, rows, tenants
 from promptmill.store.database import Database
 from promptmill.tables import jobs as table
 from promptmill.tables import tenants as tenant_table
@@ -62,11 +62,12 @@ def begin(
 ) -> Upload | Replay:
     """Reserves the key and makes a job in state receiving. A key whose job was received
     answers `Replay`; one whose upload has been silent for `silent_after` seconds is taken
-    over, its segments deleted. Raises `errors.InProgress` while that upload lives, and
-    `errors.NotFound` when the job that it verifies is deleted."""
+    over, its segments deleted. Raises `errors.InProgress` while that upload lives,
+    `errors.ModelNotFound`, and `errors.NotFound` when the job that it verifies is deleted."""
 
     def work(conn: Connection) -> Upload | Replay:
         now = db.now()
+        models.hold(conn, job.model)
         made = _begin(conn, job, idempotency_key, now)
         return made or _known(conn, job, idempotency_key, now, silent_after)
 
@@ -207,6 +208,7 @@ def submit(
 
     def work(conn: Connection) -> Job:
         now = db.now()
+        models.hold(conn, job.model)
         end = {"state": jobs.JobState.QUEUED.value, "version": 1}
         begun = _begin(conn, job, None, now, total=total, request_hash=request_hash, **end)
         upload = cast(Upload, begun)  # without a key none is there

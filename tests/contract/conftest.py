@@ -41,12 +41,18 @@ def _empty(conn: Connection) -> None:
             conn.execute(text(f"DELETE FROM {name}"))
         conn.execute(text("DELETE FROM sqlite_sequence WHERE name = 'tenants'"))
     conn.execute(
+        tables.models.insert().values(
+            name="stub", caps={"sizes": [[64, 64]]}, fingerprint="", description="", limits={},
+            costs={}, updated_at=0.0,
+        )
+    )  # fmt: skip
+    conn.execute(
         text("INSERT INTO tenants (name, weight, created_at) VALUES ('default', 1.0, 0.0)")
     )
 
 
 @pytest.fixture
 def db(migrated: Database) -> Database:
-    """Empty but for the tenant `default`, id 1. On SQLite, then on Postgres."""
+    """Empty but for the tenant `default`, id 1, and the model `stub`. On SQLite, then on Postgres."""
     migrated.write(_empty)
     return migrated

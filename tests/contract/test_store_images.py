@@ -177,6 +177,7 @@ def test_relocate_points_a_done_image_at_another_copy(db: Database) -> None:
 
 def test_models_are_registered_and_remember(db: Database) -> None:
     model = models.Model("stub", models.Caps(sizes=((64, 64),), cost=0.5), "f1", "a stub")
+    stored_models.remove(db, "stub", quiet=0.0)
     with pytest.raises(errors.ModelNotFound, match="none"):
         stored_models.get(db, "stub")
     stored_models.register(db, model)
@@ -205,6 +206,32 @@ def test_a_model_is_added_ahead_of_its_first_worker(db: Database) -> None:
     stored_models.register(db, replace(model, fingerprint="f1"))
     assert stored_models.get(db, "early").fingerprint == "f1"
     assert stored_models.caps(db, "early", "cpu") == {"b": 4}
+
+
+def test_a_model_goes_when_nothing_of_it_is_open(db: Database) -> None:
+    job = kit.submit(db, 2)
+    with pytest.raises(errors.Conflict, match="1 job"):
+        stored_models.remove(db, "stub", quiet=30.0)
+    first, second = kit.fetch(db, job)
+    kit.commit(db, [kit.done(first), kit.failed(second)])
+    control.finish_ready(db)
+    stored_models.register(db, models.Model("stub", models.Caps(sizes=((64, 64),)), "f1"))
+    with pytest.raises(errors.Conflict, match="a moment ago"):
+        stored_models.remove(db, "stub", quiet=30.0)
+    stored_models.remember_cap(db, "stub", "cpu", "b", 4)
+    stored_models.remove(db, "stub", quiet=0.0)
+    assert kit.now(db, job).state is JobState.COMPLETED
+    for refused in (
+        lambda: stored_models.remove(db, "stub", quiet=0.0),
+        lambda: kit.begin(db),
+        lambda: kit.submit(db, 1),
+        lambda: jobs.retry(db, 1, job.public_id, codes=None),
+    ):
+        with pytest.raises(errors.ModelNotFound, match="no model 'stub'"):
+            refused()
+    assert stored_models.add(db, models.Model("stub", models.Caps(sizes=((64, 64),)), ""))
+    assert stored_models.caps(db, "stub", "cpu") == {}
+    assert jobs.retry(db, 1, job.public_id, codes=None)[1] == 1
 
 
 def test_an_expired_jobs_rest_is_cancelled(db: Database) -> None:

@@ -87,6 +87,8 @@ def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
         ({}, "is no checkpoint"),
         ({"config_dot_json": "{}"}, "no .safetensors"),
         ({"config_dot_json": "{}", "pytorch_model_dot_bin": b"x"}, "can run code"),
+        ({"flux_dot_gguf": b"GGUF"}, "beside its model_index.json.*QUANTIZATION=gguf"),
+        ({"model_index_dot_json": "{}", "flux_dot_gguf": b"GGUF"}, "and no .safetensors"),
         ({"config_dot_json": '{"auto_map": {"AutoModel": "x.Y"}}'}, "auto_map"),
         ({"config_dot_json": "{"}, "is damaged"),
         (

@@ -19,6 +19,11 @@ from promptmill import errors, models
 DIFFUSERS, TRANSFORMERS = "diffusers", "transformers"
 WEIGHTS = (".safetensors", ".gguf")
 TEXTS = (".json", ".txt", ".model", ".jinja")  # configuration and vocabularies
+ALONE = (
+    "a .gguf file and no .safetensors: such a file is the transformer of a pipeline alone. Put it "
+    "into the folder of that pipeline, beside its model_index.json, text encoders, VAE, tokenizers "
+    "and scheduler, and set PROMPTMILL_QUANTIZATION=gguf"
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("diffusers", "transformers")
 
@@ -82,6 +87,8 @@ def kind_of(folder: Path) -> str:
         return DIFFUSERS
     if (folder / "config.json").is_file():
         return TRANSFORMERS
+    if any(folder.rglob("*.gguf")):
+        raise errors.Error(f"{folder} has {ALONE}")
     raise errors.Error(
         f"{folder} is no checkpoint: it has neither model_index.json (diffusers) nor "
         "config.json (transformers)"
@@ -101,7 +108,10 @@ def check(found: Checkpoint) -> Checkpoint:
                 f"{component} of {found.name} needs {entry[0]}.py of the checkpoint's own: "
                 "promptmill never runs it"
             )
-    if not any(path.suffix == ".safetensors" for path in found.files()):
+    kinds = {path.suffix for path in found.files()}
+    if ".safetensors" not in kinds:
+        if ".gguf" in kinds:
+            raise errors.Error(f"{found.folder} has {ALONE}")
         raise errors.Error(
             f"{found.folder} has no .safetensors file: other formats can run code and are refused"
         )

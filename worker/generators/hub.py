@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmill import errors, models
+from worker.generators import checkpoint
 
 _WANTED = (".json", ".txt", ".model", ".jinja")
 LISTS = "promptmill"  # beside the cache's own folders: what each pull wanted
@@ -75,6 +76,8 @@ def pull(model: str) -> Path:
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     wanted = wanted_of(list(sizes))
     if not any(file.endswith(".safetensors") for file in wanted):
+        if any(file.endswith(".gguf") for file in sizes):
+            raise errors.Error(f"{model} has {checkpoint.ALONE}")
         raise errors.Error(f"{model} has no .safetensors files: other formats are refused")
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
