@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from api.readiness import Probe
-from promptmill import errors
+from promptmill import cli, errors, models
 from promptmill.blobs.folder import DirBlobs
-from tests.integration.api_farm import FINGERPRINT, ApiFarm
+from promptmill.store import control
+from promptmill.store import models as stored_models
+from tests.integration.api_farm import CAPS, FINGERPRINT, ApiFarm
 from tests.servers import ValkeyServer
 
 pytestmark = pytest.mark.servers
@@ -111,6 +113,46 @@ def test_models_say_what_they_can_do(farm: ApiFarm) -> None:
     assert model["sizes"] == ["64x64", "32x32"]
     assert model["cold"] is True
     assert farm.http.get(f"/v1/models/{farm.model}").json() == model
+
+
+def test_a_model_is_removed_once_nothing_of_it_is_open(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("DATABASE", farm.settings.database), ("REDIS", farm.settings.redis)):
+        monkeypatch.setenv(f"PROMPTMILL_{name}_URL", value)
+
+    def refusal(name: str = farm.model) -> str:
+        assert cli.run(["models", "remove", name]) == 1
+        return capsys.readouterr().err
+
+    farm.worker.report()
+    assert f"1 worker(s) serve {farm.model}" in refusal()
+    farm.queue.forget(farm.worker.name)
+    assert "a worker registered" in refusal()
+    stored_models.remove(farm.db, farm.model, quiet=0.0)
+    for model in (farm.model, "other"):
+        stored_models.add(farm.db, models.Model(model, CAPS, ""))
+    job = farm.submit(["a heart", "fail"])["id"]
+    assert "1 job(s)" in refusal()
+    farm.worker.drain()
+    control.finish_ready(farm.db)
+    assert cli.run(["models", "remove", farm.model]) == 0
+    assert "no longer registered" in capsys.readouterr().out
+    assert "(registered: other)" in refusal()
+    asked = (
+        farm.http.get(f"/v1/models/{farm.model}"),
+        farm.post_rows(["a heart"]),
+        farm.http.post(f"/v1/jobs/{job}/retry"),
+        farm.http.post(f"/v1/jobs/{job}/verify", json={"all": True}),
+        farm.http.post("/v1/images/generations", json={"prompt": "a", "model": farm.model}),
+    )
+    for answer in asked:
+        assert answer.status_code == 404, answer.text
+        assert answer.json()["error"]["code"] == "model_not_found"
+        assert "(registered: other)" in answer.json()["error"]["message"]
+    assert [m["id"] for m in farm.http.get("/v1/models").json()["data"]] == ["other"]
+    assert farm.job(job)["counts"]["done"] == 1
+    assert farm.http.get(f"/v1/jobs/{job}/images/0/content").status_code == 200
 
 
 def test_workers_are_those_that_report(farm: ApiFarm) -> None:
