@@ -21,8 +21,10 @@ from promptmill import blobs, exports
 from promptmill.client import Client
 from promptmill.client.exports import Export
 from promptmill.local import Farm
-from promptmill.store import control, tenants
+from promptmill.models import Model
+from promptmill.store import control, models, tenants
 from promptmill.store.database import Database
+from worker.generators.stub import Stub
 
 IMAGES, QUICK = 400_000, 20_000
 PART = 4  # the small job is this part of the large one
@@ -63,6 +65,7 @@ def prepare(db: Database, farm: Farm, sizes: Sequence[int]) -> list[str]:
     try:
         db.migrate()
         tenants.ensure_default(db)
+        models.add(db, Model("stub", Stub.caps, fingerprint=""))
         made = [big.rendered(db, store, "stub", total=total) for total in sizes]
         control.finish_ready(db)
         big.aged(db, made, seconds=3600.0)

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from promptmill import jobs, segments, tables
 from promptmill.jobs import ImageState, Item, Priority
+from promptmill.models import Caps, Model
 from promptmill.records import (
     Job,
     LaneSpec,
@@ -24,7 +25,7 @@ from promptmill.records import (
     Upload,
     Work,
 )
-from promptmill.store import images, submissions
+from promptmill.store import images, models, submissions
 from promptmill.store import jobs as stored
 from promptmill.store.database import Database
 
@@ -33,6 +34,11 @@ HEAD = NewJob(1, "stub", "a job", Priority.NORMAL, 7, {"steps": 1}, Output())
 
 def items(count: int, prompt: str = "prompt") -> list[Item]:
     return [Item(i, i, 0, f"{prompt} {i}", jobs.derive_seed(7, i), 64, 64) for i in range(count)]
+
+
+def register(db: Database) -> None:
+    """The model of `HEAD`, in a database that the fixture did not make."""
+    models.add(db, Model(HEAD.model, Caps(sizes=((64, 64),)), fingerprint=""))
 
 
 def begin(db: Database, *, key: str | None = None, **head: Any) -> Upload:

@@ -130,6 +130,7 @@ def test_retention_deletes_what_ended_long_ago(
 def test_a_reader_that_holds_deleted_bytes_delays_the_purge(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'farm.db'}")
     db.migrate()
+    kit.register(db)
     job = kit.submit(db, 3)
     jobs.delete(db, 1, job.public_id)
     reader = sqlite3.connect(tmp_path / "farm.db", isolation_level=None)

@@ -203,6 +203,7 @@ def test_a_restarted_postgres_is_found_again(
 ) -> None:
     db = Database(new_postgres_db())
     db.migrate()
+    kit.register(db)
     job = kit.submit(db, 3)
     lock = db.leadership(tmp_path / "lock")
     assert lock.acquire()
@@ -234,6 +235,7 @@ def test_what_is_asked_often_is_found_by_an_index(sqlite_db: Database) -> None:
             if re.fullmatch(r"SCAN (jobs|images|segments|outbox|job_counters|incidents)", row[3])
         )
 
+    kit.register(sqlite_db)
     job = kit.submit(sqlite_db, 30, lanes=2)
     kit.commit(sqlite_db, [kit.failed(work) for work in kit.fetch(sqlite_db, job)[:9]])
     job = kit.now(sqlite_db, job)
