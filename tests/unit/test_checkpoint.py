@@ -18,7 +18,7 @@ from typing import ClassVar
 import pytest
 
 from promptmill import errors, models
-from worker.generators import checkpoint, hub, offers, options, quantization
+from worker.generators import checkpoint, diffusers_loading, hub, offers, options, quantization
 from worker.generators.quantization import Device, Model
 
 COMMIT = "c" * 40
@@ -125,6 +125,24 @@ def test_one_variant_of_the_weights_and_no_copies_at_the_top() -> None:
     ]
     parts = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert hub.wanted_of(parts) == parts
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"),
+    [
+        (["a"], ""),
+        (["a", "a.fp16"], ""),
+        (["a.fp16"], "fp16"),
+        (["a.fp16-00001-of-00002", "a.fp16-00002-of-00002"], "fp16"),
+        (["a-00001-of-00002", "a-00002-of-00002"], ""),
+    ],
+)
+def test_a_variant_is_asked_for_where_nothing_else_is_here(
+    tmp_path: Path, names: list[str], variant: str
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.safetensors").touch()
+    assert diffusers_loading._variant(tmp_path) == variant
 
 
 GPU, ADA, OLD = Device("cuda", (9, 0)), Device("cuda", (8, 9)), Device("cuda", (7, 0))

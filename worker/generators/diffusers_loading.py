@@ -165,7 +165,9 @@ def _made_for_inpainting(found: Checkpoint) -> bool:
 
 
 def _variant(folder: Path) -> str:
-    """The variant of the weights where only that is here: model.fp16.safetensors."""
+    """The variant of the weights where only that is here: model.fp16.safetensors, or its parts
+    model.fp16-00001-of-00002.safetensors."""
     names = [path.name.split(".") for path in folder.glob("*.safetensors")]
     plain = any(len(parts) == 2 for parts in names)
-    return "" if plain else next((parts[-2] for parts in names if len(parts) == 3), "")
+    found = (parts[-2].partition("-")[0] for parts in names if len(parts) == 3)
+    return "" if plain else next(found, "")
