@@ -146,6 +146,7 @@ def test_a_variant_is_asked_for_where_nothing_else_is_here(
 
 
 GPU, ADA, OLD = Device("cuda", (9, 0)), Device("cuda", (8, 9)), Device("cuda", (7, 0))
+AMPERE = Device("cuda", (8, 6))
 CPU, DIT = Device("cpu"), Model("diffusers", 1.0)
 
 
@@ -153,8 +154,12 @@ CPU, DIT = Device("cpu"), Model("diffusers", 1.0)
     ("name", "device", "model", "reason"),
     [
         ("fp8", CPU, DIT, "no 8-bit floats"),
-        ("fp8", Device("cuda", (8, 6)), DIT, "8.9"),
-        ("int8", OLD, DIT, "no int8"),
+        ("fp8", AMPERE, DIT, "8.9 has.: use bf16, or nf4"),
+        ("int8", GPU, DIT, "other bytes .*NVIDIA H200.*: use fp8"),
+        ("int8", ADA, DIT, "use fp8"),
+        ("int8", AMPERE, DIT, "use bf16, or nf4"),
+        ("int8", OLD, DIT, "use none, or nf4"),
+        ("int8", GPU, Model("transformers"), "token by token.*use bf16, or nf4"),
         ("bf16", OLD, DIT, "in software"),
         ("nf4", CPU, DIT, "needs a GPU"),
         ("int8", GPU, Model("diffusers", 0.35), "35%"),
@@ -174,14 +179,15 @@ def test_what_the_setting_comes_to() -> None:
     assert quantization.plan("auto", GPU, DIT).dtype == "bfloat16"
     assert quantization.plan("auto", CPU, DIT).name == "none"
     assert quantization.plan("auto", OLD, DIT).name == "none"
-    assert quantization.plan("int8", GPU, DIT).compiled
+    assert quantization.plan("fp8", ADA, DIT).compiled
     assert not quantization.plan("int8", CPU, DIT).compiled
     assert quantization.plan("nf4", CPU, Model("transformers")).backend == "bitsandbytes"
     assert quantization.possible(CPU, DIT) == ("none", "bf16", "int8")
     assert quantization.possible(CPU, Model("diffusers", gguf=True))[-1] == "gguf"
     words = quantization.possible(CPU, Model("transformers"))
     assert words == ("none", "bf16", "int8", "nf4")
-    assert quantization.possible(ADA, DIT) == ("none", "bf16", "int8", "fp8", "nf4")
+    assert quantization.possible(ADA, DIT) == ("none", "bf16", "fp8", "nf4")
+    assert quantization.possible(AMPERE, DIT) == ("none", "bf16", "nf4")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -16,10 +16,7 @@ from worker.generators.checkpoint import TRANSFORMERS
 NAMES = ("none", "bf16", "int8", "fp8", "nf4", "gguf")
 BYTES = {"none": 4.0, "bf16": 2.0, "int8": 1.1, "fp8": 1.1, "nf4": 0.6, "gguf": 1.1}
 LINEAR_LEAST = 0.5  # share of matrices below which quantizing linear layers does not pay
-# Layers that see a row an image, where GPUs multiply 8-bit integers from 17 rows on
-FEW_ROWS = r"re:.*(norm|time|temb|embed|adaln|modulation).*"
-REST = "re:.*"
-FP8_SINCE, INT8_SINCE, BF16_SINCE = (8, 9), (7, 5), (8, 0)  # compute capability
+FP8_SINCE, BF16_SINCE = (8, 9), (8, 0)  # compute capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +67,7 @@ def plan(name: str, device: Device, model: Model) -> Plan:
     reason = _refusal(name, device, model)
     if reason:
         raise errors.UnsupportedParameter(f"PROMPTMILL_QUANTIZATION={name} is refused: {reason}")
-    found = _PLANS[name]
-    return replace(found, compiled=found.compiled and device.kind == "cuda")
+    return _PLANS[name]
 
 
 def why(name: str, device: Device) -> str:
@@ -88,7 +84,7 @@ def why(name: str, device: Device) -> str:
 _PLANS = {
     "none": Plan("none", "float32"),
     "bf16": Plan("bf16", "bfloat16"),
-    "int8": Plan("int8", "bfloat16", "torchao", compiled=True),
+    "int8": Plan("int8", "bfloat16", "torchao"),
     "fp8": Plan("fp8", "bfloat16", "torchao", compiled=True),
     "nf4": Plan("nf4", "bfloat16", "bitsandbytes"),
     "gguf": Plan("gguf", "bfloat16", "gguf"),
@@ -129,18 +125,29 @@ _FEW = (
 
 
 def _int8(device: Device, model: Model) -> str:
-    if device.kind == "cuda" and model.kind == TRANSFORMERS:
+    if device.kind == "cpu":
+        return ""
+    if model.kind == TRANSFORMERS:
         return _FEW
-    if device.kind == "cuda" and device.capability < INT8_SINCE:
-        return "this GPU has no int8 units"
-    return ""
+    return (
+        "on a GPU a second process drew a batch of 1 in other bytes (FLUX on an NVIDIA H200, "
+        f"torch 2.11, torchao 0.18): {_instead(device)}"
+    )
+
+
+def _instead(device: Device) -> str:
+    """What a GPU has in place of a format in eight bits."""
+    if device.capability >= FP8_SINCE:
+        return "use fp8"
+    plain = "bf16" if device.capability >= BF16_SINCE else "none"
+    return f"use {plain}, or nf4 to save memory"
 
 
 def _fp8(device: Device, model: Model) -> str:
     if device.kind == "cpu":
         return "a CPU has no 8-bit floats: it runs at a fifth of the speed; use bf16"
     if device.capability < FP8_SINCE:
-        return "this GPU has no 8-bit floats (compute capability 8.9 has): use int8"
+        return f"this GPU has no 8-bit floats (compute capability 8.9 has): {_instead(device)}"
     if model.kind == TRANSFORMERS:
         return _FEW
     return ""
@@ -205,16 +212,11 @@ def _config(plan: Plan, kind: str, kept: list[str] | None) -> Any:
 def _torchao(torchao: Any, plan: Plan) -> Any:
     """Rows of their own scales, so that no image of a batch changes another's; none of the
     compiler's settings that try what is faster, since they change bits."""
-    weights = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
-    if not plan.compiled:
-        return weights
-    row = torchao.PerRow()
     if plan.name == "fp8":
         return torchao.Float8DynamicActivationFloat8WeightConfig(
-            granularity=row, set_inductor_config=False
+            granularity=torchao.PerRow(), set_inductor_config=False
         )
-    both = torchao.Int8DynamicActivationInt8WeightConfig(granularity=row, set_inductor_config=False)
-    return torchao.FqnToConfig({FEW_ROWS: weights, REST: both})
+    return torchao.Int8WeightOnlyConfig(set_inductor_config=False)
 
 
 def _class(kind: str, name: str) -> Any:
