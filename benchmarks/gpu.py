@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--formats", type=lambda t: t.split(","), default=list(quantization.NAMES))
     parser.add_argument("--no-farm", action="store_true")
     given = parser.parse_args()
-    rounds = 2 if given.quick else 5
+    named = given.model or given.made or "tiny"
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if given.made and shm.is_dir() else None) as place:
         folder, options = Path(place) / "model", Path(place) / "options.json"
@@ -56,25 +56,30 @@ def main() -> None:
             checkpoints.make("sdxl_turbo", folder)
             shape["sizes"] = ["64x64"]
         options.write_text(json.dumps(shape))
-        path = given.model or str(folder)
-        figures = list(_generators(path, str(options), given.formats, given.batch, rounds))
-        if not given.no_farm:
-            rate = max(f.value for f in figures if f.unit == "images/s")
-            count = max(2 * given.batch, int(rate * (5 if given.quick else 15)))
-            figures += _farm(path, options, Path(place) / "farm", count)
-    named = given.model or given.made or "tiny"
-    show("gpu", figures, model=named, device=_device(), batch=given.batch)
+        figures = _figures(given, given.model or str(folder), options, Path(place) / "farm")
+        show("gpu", figures, model=named, device=_device(), batch=given.batch)
 
 
 def _device() -> str:
     return device.name(device.choose("auto"))
 
 
+def _figures(given: argparse.Namespace, model: str, options: Path, data: Path) -> Iterator[Figure]:
+    """Each as soon as it is measured; the farm's run is as long as the best rate asks for."""
+    rate, rounds = 0.0, 2 if given.quick else 5
+    for figure in _generators(model, str(options), given.formats, given.batch, rounds):
+        yield figure
+        if figure.unit == "images/s":
+            rate = max(rate, figure.value)
+    if not given.no_farm:
+        count = max(2 * given.batch, int(rate * (5 if given.quick else 15)))
+        yield from _farm(model, options, data, count)
+
+
 def _generators(
     model: str, options: str, formats: Sequence[str], batch: int, rounds: int
-) -> Sequence[Figure]:
+) -> Iterator[Figure]:
     """The bare loop beside the adapter in the same process, then each other format."""
-    figures: list[Figure] = []
     for name in formats:
         generator = registry.create(model, options)
         begun = time.perf_counter()
@@ -91,18 +96,17 @@ def _generators(
             flush=True,
         )
         rate = _rate(lambda made=generator: made.generate(_items(made, batch)), batch, rounds)
-        figures.append(Figure(f"adapter, {name}", rate, "images/s"))
+        yield Figure(f"adapter, {name}", rate, "images/s")
         if memory := _memory():
-            figures.append(Figure(f"adapter, {name}, memory", memory, "GB"))
+            yield Figure(f"adapter, {name}, memory", memory, "GB")
         if name == "bf16" and isinstance(generator, Diffusers):
             bare = _rate(lambda made=generator: _bare(made, batch), batch, rounds)
-            figures.append(Figure("bare pipeline, bf16", bare, "images/s"))
-            figures.append(Figure("adapter / bare pipeline, bf16", rate / bare, "", 0.95))
+            yield Figure("bare pipeline, bf16", bare, "images/s")
+            yield Figure("adapter / bare pipeline, bf16", rate / bare, "", 0.95)
         generator.close()
         del generator
         gc.collect()
         device.free_cache()
-    return figures
 
 
 def _memory() -> float:

@@ -12,7 +12,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -82,7 +82,7 @@ def seconds(calls: dict[str, Call], rounds: int) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in spent.items()}
 
 
-def figures(where: str, rounds: int) -> list[Figure]:
+def figures(where: str, rounds: int) -> Iterator[Figure]:
     drawn = networks(where)  # also settles the kernels: float32 in full
     model, encoder = gan.EmojiGan(), TextEncoder(gan.WEIGHTS)
     model.load(device=where, quantization="auto")
@@ -95,18 +95,15 @@ def figures(where: str, rounds: int) -> list[Figure]:
         calls[f"network, {name}"] = lambda _, f=render, c=conditions: f(c)  # type: ignore[misc]
     calls[f"text to pixels, {cuda.ROWS}"] = lambda k: model.generate(items(k))
     calls[f"text alone, {cuda.ROWS}"] = lambda k: encoder.encode([i.prompt for i in items(k)])
-    found = [
-        Figure(name, int(name.split(", ")[-1]) / spent, "images/s")
-        for name, spent in seconds(calls, rounds).items()
-    ]
+    for name, spent in seconds(calls, rounds).items():
+        yield Figure(name, int(name.split(", ")[-1]) / spent, "images/s")
     one = seconds({"one": lambda k: model.generate(items(k)[:1])}, rounds)["one"]
-    found.append(Figure("text to pixels, one picture", one * 1e3, "ms", better="lower"))
+    yield Figure("text to pixels, one picture", one * 1e3, "ms", better="lower")
     truth = torch.from_numpy(drawn[f"{FORMS[0]}, {cuda.ROWS}"](own))
     for name in FORMS[1:]:
         made = torch.from_numpy(drawn[f"{name}, {cuda.ROWS}"](own))
-        found.append(Figure(f"{name}, PSNR to float32", measure.closeness(made, truth), "dB"))
+        yield Figure(f"{name}, PSNR to float32", measure.closeness(made, truth), "dB")
     model.close()
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,14 @@ def report(benchmark: str, figures: Sequence[Figure], **settings: Any) -> dict[s
     }
 
 
-def show(benchmark: str, figures: Sequence[Figure], **settings: Any) -> None:
-    """Prints the settings and the table, then the report as one JSON object."""
+def show(benchmark: str, figures: Iterable[Figure], **settings: Any) -> None:
+    """Prints the settings, each figure as soon as it is there, so that a run that is cut off
+    leaves what it found, and at last the report as one JSON object."""
     for name, value in settings.items():
-        print(f"{name}: {value}")
-    width = max(len(f.name) for f in figures)
+        print(f"{name}: {value}", flush=True)
+    found = []
     for f in figures:
+        found.append(f)
         aim = "" if f.aim is None else f"   (aim {f.aim:g}, {f.better} is better)"
-        print(f"{f.name:<{width}}  {f.value:>12.4g} {f.unit}{aim}")
-    print(json.dumps(report(benchmark, figures, **settings)))
+        print(f"{f.value:>12.4g} {f.unit:<10} {f.name}{aim}", flush=True)
+    print(json.dumps(report(benchmark, found, **settings)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,19 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         bench.main(["--only", "farn"])
     assert "there is no benchmark farn" in capsys.readouterr().err
+
+
+def test_a_figure_is_printed_when_it_is_there_and_the_report_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def figures() -> Iterator[report.Figure]:
+        yield report.Figure("first", 2.5, "images/s")
+        assert "2.5 images/s   first" in capsys.readouterr().out
+        yield report.Figure("second", 1.0, "GB", 2.0, "lower")
+
+    report.show("some", figures(), batch=8)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()) for line in lines] == ["1 GB second (aim 2, lower is better)"]
+    told = json.loads(last)
+    assert told["settings"] == {"batch": 8}
+    assert [each["name"] for each in told["results"]] == ["first", "second"]
