@@ -130,7 +130,7 @@ def _int8(device: Device, model: Model) -> str:
     if model.kind == TRANSFORMERS:
         return _FEW
     return (
-        "on a GPU a second process drew a batch of 1 in other bytes (FLUX on an NVIDIA H200, "
+        "on a GPU a second process drew a batch of 1 in other bytes (a tiny FLUX, NVIDIA H200, "
         f"torch 2.11, torchao 0.18): {_instead(device)}"
     )
 
