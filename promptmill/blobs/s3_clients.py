@@ -26,7 +26,7 @@ class Clients:
         if endpoint_url not in self._held:
             with self._lock:
                 if endpoint_url not in self._held:
-                    self._held[endpoint_url] = _connect(endpoint_url)
+                    self._held[endpoint_url] = connect(endpoint_url)
         return self._held[endpoint_url]
 
     def close(self) -> None:
@@ -35,9 +35,11 @@ class Clients:
                 self._held.popitem()[1].close()
 
 
-def _connect(endpoint_url: str | None) -> S3Client:
+def connect(endpoint_url: str | None) -> S3Client:
+    """A client of one endpoint. Raises `errors.SettingInvalid`."""
     import boto3
     from botocore.config import Config
+    from botocore.handlers import add_expect_header
 
     config = Config(
         signature_version="s3v4",  # presigned links would else be of version 2
@@ -50,6 +52,10 @@ def _connect(endpoint_url: str | None) -> S3Client:
     session = boto3.Session()  # of our own: the default one is not thread-safe
     region = session.region_name or ("us-east-1" if endpoint_url else None)
     try:
-        return session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
     except ValueError as error:
         raise errors.SettingInvalid(f"PROMPTMILL_S3_ENDPOINT_URL={endpoint_url}: {error}") from None
+    # Without `Expect: 100-continue` a put takes one round trip less, and botocore never reads
+    # the interim answer: its loop over those headers has no end once the connection has.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from promptmill import errors, settings
+from promptmill.blobs import s3_clients
 from promptmill.client.sources import CHUNK, Body, format_of, sniff
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 
 def body(url: str, *, format: str | None = None) -> Body:
@@ -29,15 +33,11 @@ def body(url: str, *, format: str | None = None) -> Body:
     return Body(opened, format or known or sniff(head), head.startswith(b"\x1f\x8b"), size)
 
 
-def _client() -> Any:
+def _client() -> S3Client:
     try:
-        import boto3
-        from botocore.config import Config
+        return s3_clients.connect(settings.read().s3_endpoint_url or None)
     except ImportError as exc:
         raise errors.BadRequest("s3:// needs boto3: pip install 'promptmill[core]'") from exc
-    config = Config(signature_version="s3v4", connect_timeout=5, read_timeout=60)
-    endpoint = settings.read().s3_endpoint_url or None
-    return boto3.client("s3", endpoint_url=endpoint, config=config)
 
 
 def _ask(url: str, call: Any) -> Any:
