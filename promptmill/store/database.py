@@ -32,6 +32,7 @@ _PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA cache_size = -16000",
 )
+_FAULTS: Final = (exc.DBAPIError, exc.TimeoutError, sqlite3.Error)
 _SESSION: Final = (
     "SET lock_timeout = '10s'",
     "SET statement_timeout = '120s'",
@@ -154,7 +155,7 @@ class Database:
             try:
                 with self._turn if engine is self._writer else nullcontext(), engine.begin() as c:
                     return work(c)
-            except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
+            except _FAULTS as error:
                 if faults.is_transient(error) and number < tries:
                     time.sleep(random.uniform(0.2, 1.0) * 0.01 * 2**number)
                     continue
@@ -184,13 +185,23 @@ class Database:
 
     def scrub(self) -> bool:
         """SQLite: empties the write-ahead log, which still holds what was just deleted.
-        False while a reader prevents it. Postgres has VACUUM for that."""
+        False while a reader or a full disk prevents it. Postgres has VACUUM for that."""
         if self.dialect != "sqlite":
             return True
-        with self._turn, self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            raw.execute("PRAGMA busy_timeout = 200")  # writers wait for a checkpoint, too
+        try:
+            with self._turn, self._engine.connect() as connection:
+                return self._checkpoint(connection.connection.driver_connection)
+        except _FAULTS as error:
+            if faults.translate(error, self.place) is None:
+                raise
+            return False
+
+    @staticmethod
+    def _checkpoint(raw: Any) -> bool:
+        raw.execute("PRAGMA busy_timeout = 200")  # writers wait for a checkpoint, too
+        try:
             busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
             raw.execute(_PRAGMAS[0])
         return not busy
 

@@ -4,6 +4,7 @@ and who leads."""
 from __future__ import annotations
 
 import re
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -162,6 +163,18 @@ def test_a_full_disk_names_the_remedy(sqlite_db: Database) -> None:
 
     with pytest.raises(errors.DatabaseDown, match="PROMPTMILL_DATA_DIR"):
         sqlite_db.write(work)
+
+
+def test_a_full_disk_leaves_the_log_for_later(sqlite_db: Database, tmp_path: Path) -> None:
+    sqlite_db.scrub()
+    sqlite_db.write(lambda conn: conn.exec_driver_sql("CREATE TABLE f AS SELECT zeroblob(200000)"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "farm.db").stat().st_size, hard))
+    try:
+        assert not sqlite_db.scrub()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sqlite_db.scrub()
 
 
 def test_sqlite_runs_durably(sqlite_db: Database) -> None:
