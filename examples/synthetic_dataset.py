@@ -25,23 +25,10 @@ from torch import Tensor, nn
 
 from promptmill import errors
 from promptmill.client import Client
-from worker.gan import common, data, judge, openmoji
+from worker.gan import common, data, jurors
+from worker.gan.disguise import disguise, half
 
 WIDTHS = (16, 32, 64, 128)
-
-
-def concepts(known: Sequence[data.Concept]) -> list[int]:
-    """Which concept each of the fifty prompts means: the one of that name, or of that caption."""
-    found = []
-    for prompt in common.FIFTY:
-        name = prompt.removeprefix("a ").lower()
-        fitting = [
-            (one.label.lower() != name, one.captions[0].lower() != name, number)
-            for number, one in enumerate(known)
-            if name in {caption.lower() for caption in (one.label, *one.captions)}
-        ]
-        found.append(min(fitting)[-1])
-    return found
 
 
 def render(folder: Path, each: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +72,7 @@ def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Mod
     chance = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         rows = torch.randint(len(pictures), (64,), generator=chance)
-        seen = judge.disguise(judge.half(pictures[rows].float() / 255), chance)
+        seen = disguise(half(pictures[rows].float() / 255), chance)
         seen = seen.to(memory_format=torch.channels_last)
         loss = F.cross_entropy(network(seen), classes[rows], label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
@@ -98,7 +85,7 @@ def learn(pictures: Tensor, classes: Tensor, *, steps: int, seed: int) -> nn.Mod
 @torch.inference_mode()
 def known(network: nn.Module, pictures: Tensor, classes: Tensor) -> dict[str, float]:
     """Share of pictures whose class comes first, and among the first five."""
-    ranked = network(judge.half(pictures.float() / 255)).argsort(1, descending=True)
+    ranked = network(half(pictures.float() / 255)).argsort(1, descending=True)
     hit = ranked == classes[:, None]
     return {n: hit[:, :most].any(1).float().mean().item() for n, most in (("top1", 1), ("top5", 5))}
 
@@ -125,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         real = data.load(given.data)
-        chosen = concepts(real.concepts)
-        unseen = of_classes(*openmoji.plain(given.data, real.concepts), chosen)
+        chosen = data.meant(common.FIFTY, real.concepts)
+        unseen = of_classes(*jurors.openmoji(given.data, real.concepts), chosen)
         rendered = render(given.out, given.each)
     except (errors.Error, OSError) as problem:
         print(f"promptmill: {problem}", file=sys.stderr)

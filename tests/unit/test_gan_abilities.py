@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from promptmill import errors
 from promptmill.jobs import Item
 from worker.gan import repair, scorer
-from worker.gan.judge import Judge
 from worker.gan.networks import NOISE, TEXT, condition
 from worker.generators import gan
 from worker.generators.base import Input
@@ -49,7 +48,7 @@ def test_the_area_under_the_curve() -> None:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    network = Judge(scorer.WIDTHS).eval()
+    network = scorer.Eye().eval()
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(state, tmp_path / scorer.FILE)
     return tmp_path

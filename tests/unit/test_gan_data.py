@@ -73,6 +73,22 @@ def test_captions_start_with_the_label_and_keep_common_tags_in_company() -> None
     assert len(found) == len(set(found))
 
 
+def test_a_prompt_means_the_concept_of_that_name_before_that_of_a_caption() -> None:
+    known = [
+        data.Concept(captions[0], "1F600", captions[1:] or captions, 1.0)
+        for captions in (
+            ("astronaut", "astronaut", "rocket"),
+            ("rocket",),
+            ("automobile", "automobile", "car"),
+            ("flag: France", "flag of France", "French flag"),
+            ("rainbow flag", "rainbow flag", "rainbow"),
+            ("Rainbow",),
+        )
+    ]
+    prompts = ("rocket", "a car", "flag of France", "rainbow")
+    assert data.meant(prompts, known) == [1, 2, 3, 5]
+
+
 def entry(label: str, hexcode: str, **more: object) -> dict[str, object]:
     return {"label": label, "hexcode": hexcode, "group": 1, "tags": ["x"], **more}
 

@@ -1,4 +1,4 @@
-"""The example that learns from rendered pictures alone: its classes, and that it learns."""
+"""The example that learns from rendered pictures alone: what it reads, and that it learns."""
 
 from __future__ import annotations
 
@@ -14,26 +14,6 @@ from PIL import Image
 from examples import synthetic_dataset
 from worker import tiny
 from worker.gan import common
-from worker.gan.data import Concept
-
-
-def concept(label: str, *captions: str) -> Concept:
-    return Concept(label, "1F600", captions or (label,), 1.0)
-
-
-def test_a_prompt_means_the_concept_of_that_name_before_that_of_a_caption(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = [
-        concept("astronaut", "astronaut", "rocket"),
-        concept("rocket"),
-        concept("automobile", "automobile", "car"),
-        concept("flag: France", "flag of France", "French flag"),
-        concept("rainbow flag", "rainbow flag", "rainbow"),
-        concept("Rainbow"),
-    ]
-    monkeypatch.setattr(common, "FIFTY", ("rocket", "a car", "flag of France", "rainbow"))
-    assert synthetic_dataset.concepts(known) == [1, 2, 3, 5]
 
 
 def test_pictures_are_picked_by_class() -> None:

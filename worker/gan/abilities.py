@@ -45,7 +45,7 @@ def scores(draw: Draw, seen: Judge, given: Lessons, scorer: Scorer) -> dict[str,
     liked = torch.tensor([scorer(each, named[asked]) for each in tries]).argmax(0)
     best = tries[liked, torch.arange(len(asked))]
     for name, pictures in (("first_rank1", tries[0]), ("best_rank1", best)):
-        rank = judge.ranks(judge.vectors(seen, pictures), named, asked)
+        rank = judge.ranks(judge.vectors(seen, pictures), seen.named, asked)
         told[name] = (rank < 1).float().mean().item()
     return told
 

@@ -27,25 +27,23 @@ def figures(
 ) -> dict[str, float]:
     """All figures by name. rank1, rank5: share of pictures whose right name is the nearest,
     or among the five nearest, of all names; `real_…` the same of the vendors' own pictures."""
-    shown, texts = given.pictures, given.texts
+    shown, texts, named = given.pictures, given.texts, seen.named
     held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
     taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
     made = drawn(draw, texts.named[taught])
-    told = _ranks("seen", judge.vectors(seen, made), texts.named, taught)
+    told = _ranks("seen", judge.vectors(seen, made), named, taught)
     real = torch.isin(shown.concept, taught)
-    told |= _ranks(
-        "real", judge.vectors(seen, shown.pictures[real]), texts.named, shown.concept[real]
-    )
-    told |= _ranks("held", _judged(draw, seen, texts.named[held]), texts.named, held)
+    told |= _ranks("real", judge.vectors(seen, shown.pictures[real]), named, shown.concept[real])
+    told |= _ranks("held", _judged(draw, seen, texts.named[held]), named, held)
     wording = {number: text for text, number in corpus.held(shown.concepts, random.Random(1))}
     asked = lexicon.embed(given.encoder, [wording[n] for n in taught.tolist()])
-    told |= _ranks("sentence", _judged(draw, seen, asked), texts.named, taught)
+    told |= _ranks("sentence", _judged(draw, seen, asked), named, taught)
     for language in LANGUAGES:
-        named = _names(shown.concepts, languages[language])
-        wanted = torch.tensor([n for n in taught.tolist() if n in named])
-        asked = lexicon.embed(given.encoder, [named[n] for n in wanted.tolist()])
-        told |= _ranks(language, _judged(draw, seen, asked), texts.named, wanted)
-    told |= fifty(draw, seen, given.encoder)
+        called = _names(shown.concepts, languages[language])
+        wanted = torch.tensor([n for n in taught.tolist() if n in called])
+        asked = lexicon.embed(given.encoder, [called[n] for n in wanted.tolist()])
+        told |= _ranks(language, _judged(draw, seen, asked), named, wanted)
+    told |= fifty(draw, seen, given)
     told["pairs_both_of_10"] = _both(draw, seen, given)
     told["frechet"] = frechet(
         judge.features(seen, made), judge.features(seen, shown.pictures[real])
@@ -55,13 +53,24 @@ def figures(
     return told
 
 
-def fifty(draw: Draw, seen: Judge, encoder: TextEncoder) -> dict[str, float]:
+def fifty(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
-    style that it picks: how many pictures are closest to their own of the fifty texts."""
-    text = lexicon.embed(encoder, common.FIFTY)
-    looked = judge.vectors(seen, pictures(draw, encoder, common.FIFTY))
-    rank = judge.ranks(looked, text, torch.arange(len(text)))
-    return {"fifty_right": (rank < 1).sum().item(), "fifty_of_five": (rank < 5).sum().item()}
+    style that it picks: how many pictures are closest to their own of the fifty; and the share
+    of the vendors' own pictures of these that are."""
+    shown = given.pictures
+    meant = torch.tensor(data.meant(common.FIFTY, shown.concepts))
+    named, own = seen.named[meant], torch.arange(len(meant))
+    looked = judge.vectors(seen, pictures(draw, given.encoder, common.FIFTY))
+    rank = judge.ranks(looked, named, own)
+    place = (shown.concept[:, None] == meant).int()
+    rows = place.any(1)
+    real = judge.vectors(seen, shown.pictures[rows])
+    real_rank = judge.ranks(real, named, place[rows].argmax(1))
+    return {
+        "fifty_right": (rank < 1).sum().item(),
+        "fifty_of_five": (rank < 5).sum().item(),
+        "fifty_real_rank1": (real_rank < 1).float().mean().item(),
+    }
 
 
 def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int = 0) -> Tensor:
@@ -112,7 +121,7 @@ def _both(draw: Draw, seen: Judge, given: Lessons) -> float:
     made = pictures(draw, given.encoder, [text for text, _, _ in asked])
     middle = made[:, :, SIDE // 4 : SIDE - SIDE // 4]
     halves = torch.cat(torch.split(middle, SIDE // 2, dim=3))
-    near = (judge.vectors(seen, halves) @ given.texts.named.T).topk(5, dim=1).indices
+    near = (judge.vectors(seen, halves) @ seen.named.T).topk(5, dim=1).indices
     near = torch.cat(near.chunk(2), dim=1)
     wanted = torch.tensor([[one, other] for _, one, other in asked])
     both = (near[:, :, None] == wanted[:, None]).any(1).all(1)

@@ -108,6 +108,20 @@ def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -
     return found
 
 
+def meant(prompts: Sequence[str], known: Sequence[Concept]) -> list[int]:
+    """Which concept each prompt means: the one of that name, or of that caption."""
+    found = []
+    for prompt in prompts:
+        name = prompt.removeprefix("a ").lower()
+        fitting = [
+            (one.label.lower() != name, one.captions[0].lower() != name, number)
+            for number, one in enumerate(known)
+            if name in {caption.lower() for caption in (one.label, *one.captions)}
+        ]
+        found.append(min(fitting)[-1])
+    return found
+
+
 def weight(entry: dict[str, Any]) -> float:
     """What people ask for most counts full, the rest half, and people, signs and flags that
     are not among it less: the capacity goes to what is asked for."""

@@ -5,6 +5,7 @@ enough to look at every picture that is rendered. Its weights do not ship yet.""
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,17 +13,46 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from promptmill import errors
 from worker.gan import data, judge, lexicon
+from worker.gan.disguise import half
 from worker.gan.encoder import TextEncoder
-from worker.gan.judge import Judge
+from worker.gan.jurors import Jury
+from worker.gan.networks import TEXT
 
 FILE = "scorer.safetensors"
 WIDTHS = (32, 64, 96)
 ROWS = 8  # the one batch shape that it runs
 DIGITS = 4
+
+
+class Eye(nn.Module):
+    """Pixels [B, 3, 64, 64] in [0, 1], seen at half size, to unit vectors [B, 384] in the text
+    encoder's space."""
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise((12, *widths)):
+            stages += [
+                _convolution(inputs, outputs),
+                _convolution(outputs, outputs),
+                nn.MaxPool2d(2),
+            ]
+        self.trunk = nn.Sequential(*stages)
+        self.out = nn.Linear(widths[-1], TEXT)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        seen = self.trunk(F.pixel_unshuffle(half(pictures) * 2 - 1, 2))
+        return F.normalize(self.out(seen.mean((2, 3)) + seen.amax((2, 3))), dim=1)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
 
 
 class Scorer:
@@ -33,7 +63,7 @@ class Scorer:
     def __init__(self, folder: Path) -> None:
         """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged."""
         path = folder / FILE
-        self.network = Judge(WIDTHS)
+        self.network = Eye()
         try:
             content = path.read_bytes()
             self.network.load_state_dict(load(content))
@@ -72,18 +102,22 @@ def auc(right: Tensor, wrong: Tensor) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     description = "Train the scorer on the vendors' pictures."
-    command = judge.parser(description, out=Path("data/scorer"), steps=2000)
+    command = judge.parser(description, out=Path("data/scorer"), steps=2000, batch=64)
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
     shown = given.pictures
     taught = shown.concept % data.HELD_EVERY != data.HELD_FIRST
-    network = judge.train(
-        shown.pictures[taught],
-        shown.concept[taught],
+    torch.manual_seed(0)
+    network = Eye()
+    judge.train(
+        network,
         given.texts.named,
+        Jury(shown.pictures, shown.concept, taught.float()),
         steps=options.steps,
-        widths=WIDTHS,
+        batch=options.batch,
+        smoothing=0.0,
+        device=options.device,
     )
     judge.save(network, options.out / FILE)
 
