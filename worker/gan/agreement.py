@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worker.gan import captions, common, corpus, data, judge, lexicon, pairs
@@ -44,7 +45,7 @@ def figures(
         asked = lexicon.embed(given.encoder, [called[n] for n in wanted.tolist()])
         told |= _ranks(language, _judged(draw, seen, asked), named, wanted)
     told |= fifty(draw, seen, given)
-    told["pairs_both_of_10"] = _both(draw, seen, given)
+    told |= _both(draw, seen, given)
     told["frechet"] = frechet(
         judge.features(seen, made), judge.features(seen, shown.pictures[real])
     )
@@ -114,16 +115,29 @@ def _names(chosen: Sequence[data.Concept], entries: list[dict[str, Any]]) -> dic
     return {numbers[e["hexcode"]]: e["label"] for e in entries if e["hexcode"] in numbers}
 
 
-def _both(draw: Draw, seen: Judge, given: Lessons) -> float:
+def _both(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     """Of prompts of two subjects, the share whose picture has both names among the ten
-    nearest: five of its left half and five of its right."""
-    asked = corpus.pairs(given.pictures.concepts, corpus.HELD_PAIRS, random.Random(1))
+    nearest: five of its left half and five of its right, each seen as large as a picture; and
+    the same of a vendor's own two pictures side by side."""
+    shown = given.pictures
+    asked = corpus.pairs(shown.concepts, corpus.HELD_PAIRS, random.Random(1))
+    wanted = torch.tensor([[one, other] for _, one, other in asked])
+    first = [int((shown.concept == number).nonzero()[0]) for number in wanted.flatten()]
+    two = shown.pictures[first].permute(0, 2, 3, 1).numpy()
+    real = torch.from_numpy(pairs.join(two, [2] * len(asked))).permute(0, 3, 1, 2) / 255
     made = pictures(draw, given.encoder, [text for text, _, _ in asked])
+    return {
+        f"{name}_both_of_10": _found(seen, of, wanted)
+        for name, of in (("pairs", made), ("real_pairs", real))
+    }
+
+
+def _found(seen: Judge, made: Tensor, wanted: Tensor) -> float:
     middle = made[:, :, SIDE // 4 : SIDE - SIDE // 4]
     halves = torch.cat(torch.split(middle, SIDE // 2, dim=3))
-    near = (judge.vectors(seen, halves) @ seen.named.T).topk(5, dim=1).indices
+    large = F.interpolate(halves, scale_factor=2.0, mode="bilinear")
+    near = (judge.vectors(seen, large) @ seen.named.T).topk(5, dim=1).indices
     near = torch.cat(near.chunk(2), dim=1)
-    wanted = torch.tensor([[one, other] for _, one, other in asked])
     both = (near[:, :, None] == wanted[:, None]).any(1).all(1)
     return both.float().mean().item()
 
@@ -155,7 +169,7 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 def near_copies(made: Tensor, real: Tensor) -> float:
     """Share of pictures whose mean squared error to some training picture is below `COPY`."""
-    small = torch.nn.functional.avg_pool2d
+    small = F.avg_pool2d
     own, shelf = small(made, 2).flatten(1), small(real.float() / 255, 2).flatten(1)
     error = torch.cat([torch.cdist(part, shelf).amin(1) for part in torch.split(own, 256)])
     return (error.square() / own.shape[1] < COPY).float().mean().item()
