@@ -20,7 +20,10 @@ from typing import Any
 
 from benchmarks import results
 
-ALWAYS = ("compress", "farm", "ingest", "interactive", "queue", "scale", "soak", "status")
+ALWAYS = (
+    *("compress", "farm", "ingest", "interactive", "queue"),
+    *("scale", "scroll", "soak", "status"),
+)
 ON_GPU = ("gpu", "gpu_gan")  # run where there is one
 # By `--only`: export for its length, peers for what it installs.
 ASKED_FOR = ("export", "peers", *ON_GPU)

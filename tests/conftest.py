@@ -4,7 +4,6 @@ session; a scrubbed environment; Chromium."""
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,26 +12,15 @@ import pytest
 
 from tests.servers import (
     Bucket,
-    MissingServerError,
     PostgresServer,
     RedisServer,
     S3Server,
     ValkeyServer,
 )
+from tests.servers.chromium import launched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-CHROMIUM_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,26 +115,9 @@ def s3(s3_server: S3Server) -> Bucket:
     return s3_server.new_bucket()
 
 
-def chromium_path() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise MissingServerError(
-        "Chromium is missing: apt-get install -y --no-install-recommends chromium"
-        " (infra/test-servers.sh)"
-    )
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A headless browser. Module-scoped: while playwright lives, its event loop counts as
     running in this thread and `asyncio.run` of other tests would fail."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium_path(), args=list(CHROMIUM_FLAGS)
-        )
+    with launched() as browser:
         yield browser
-        browser.close()
