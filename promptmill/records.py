@@ -188,6 +188,22 @@ class Lease:
     def count(self) -> int:
         return sum(span.count for span in self.spans)
 
+    def incidents(self, kind: str) -> list[Incident]:
+        """One for each span, with the attempt that it comes back with."""
+        return [
+            Incident(
+                lease_id=self.id,
+                job_id=span.job_id,
+                lane=span.lane,
+                start=span.start,
+                count=span.count,
+                attempt=span.attempt + 1,
+                kind=kind,
+                worker=self.worker,
+            )
+            for span in self.spans
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Expired:
@@ -301,7 +317,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A span that a dead worker held, recorded before Redis is touched."""
+    """What befell a leased span, recorded before Redis is touched."""
 
     lease_id: str
     job_id: int
@@ -309,5 +325,5 @@ class Incident:
     start: int
     count: int
     attempt: int
-    kind: str  # crash (alone and rendering) | lost
+    kind: str  # crash (alone and rendering) | lost | error (of ours, alone)
     worker: str

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
-from promptmill.jobs import COUNTER_SHARDS, Item
+from promptmill.jobs import COUNTER_SHARDS, SOLO_ATTEMPT, Item
 from promptmill.records import Lease, Work
-from promptmill.store import images, jobs
+from promptmill.store import control, images, jobs
 from worker import filing, priority
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
-ATTEMPTS = 5  # after so many unexplained errors of ours, a lone image fails
+ERRORS_ALLOWED = 3  # of ours, unexplained, that an image may meet alone
 
 
 LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
@@ -191,14 +191,20 @@ class Slot(threading.Thread):
 
     def isolate(self, lease: Lease, error: Exception) -> None:
         """An error of ours, not of the generator: the images come back in ever smaller
-        leases, and one that fails alone again and again is failed with the reason."""
-        alone = lease.count == 1 and lease.spans[0].attempt >= ATTEMPTS
+        leases, and one that meets such errors alone again and again is failed with the
+        reason. Leases that were lost count for nothing here."""
+        alone = lease.count == 1 and lease.spans[0].attempt >= SOLO_ATTEMPT
         if not (alone and self._fail_alone(lease, error)):
             self.give_back(lease, charge=True, reason=type(error).__name__)
 
     def _fail_alone(self, lease: Lease, error: Exception) -> bool:
         fault = Fault("internal_error", f"{type(error).__name__}: {error}")
+        span = lease.spans[0]
         try:
+            control.record_incidents(self.engine.db, lease.incidents("error"))
+            met = control.charged(self.engine.db, span.lane, span.start, "error")
+            if met < ERRORS_ALLOWED:
+                return False
             self.commit(lease, [], [Refused(work, fault) for work in self.fetch(lease)])
             self.acknowledge(lease)
         except errors.Error:

@@ -12,7 +12,7 @@ const MEANING = {
   worker_crashed: "three workers died while they rendered it alone",
   fingerprint_unavailable: "the job asks for weights that this farm does not run",
   rejected: "a filter of this farm refused the prompt",
-  internal_error: "an error of promptmill itself, five times",
+  internal_error: "an error of promptmill itself, three times alone",
 };
 
 /** take(job, true): it was retried. choose(code): these are to be seen. */

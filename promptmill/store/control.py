@@ -151,11 +151,11 @@ def _record(conn: Connection, given: Sequence[Incident], now: float) -> None:
     conn.execute(insert_ignore(conn, incidents), [{**asdict(one), "at": now} for one in given])
 
 
-def crashes(db: Database, lane: int, position: int) -> int:
-    """Deaths of workers that are charged to this image."""
+def charged(db: Database, lane: int, position: int, kind: str) -> int:
+    """Incidents of a kind that are charged to this image."""
     i = incidents.c
     query = select(func.count()).where(
-        i.lane == lane, i.start <= position, i.start + i.count > position, i.kind == "crash"
+        i.lane == lane, i.start <= position, i.start + i.count > position, i.kind == kind
     )
     return db.read(lambda conn: conn.scalar(query)) or 0
 

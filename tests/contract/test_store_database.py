@@ -259,7 +259,7 @@ def test_what_is_asked_often_is_found_by_an_index(sqlite_db: Database) -> None:
     outbox.due(sqlite_db, 3)
     control.tombstones(sqlite_db)
     control.sweepable(sqlite_db)
-    control.crashes(sqlite_db, 1, 1)
+    control.charged(sqlite_db, 1, 1, "crash")
     submissions.stale(sqlite_db, 30.0)
     tenants.queued_images(sqlite_db, 1)
     jobs.page(sqlite_db, 1, after=job.public_id, limit=3)

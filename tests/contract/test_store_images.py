@@ -145,7 +145,7 @@ def test_gaps_are_what_has_no_row_with_the_attempts_of_incidents(
         Span(1, 9), Span(10, 10, 1), Span(20, 5, 3), Span(25, 5, 1), Span(30, 18),
         Span(48, 2, 1), Span(52, 6, 1), Span(58, 41),
     ]  # fmt: skip
-    assert [control.crashes(db, lane.id, p) for p in (19, 20, 24, 25)] == [0, 1, 1, 0]
+    assert [control.charged(db, lane.id, p, "crash") for p in (19, 20, 24, 25)] == [0, 1, 1, 0]
     kit.commit(db, [kit.done(work) for work in kit.fetch(db, job)])
     assert images.gaps(db, lane.id) == []
     assert images.gaps(db, 12345) == []

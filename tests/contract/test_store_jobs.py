@@ -131,7 +131,7 @@ def test_retry_by_code(db: Database) -> None:
     again, count = jobs.retry(db, 1, job.public_id, codes=["worker_crashed"])
     assert (count, again.state, again.generation) == (3, JobState.QUEUED, 1)
     assert again.version == completed.version + 1 and again.finished_at is None
-    assert control.crashes(db, works[2].lane, works[2].position) == 0
+    assert control.charged(db, works[2].lane, works[2].position, "crash") == 0
     current = kit.check(db, job)
     assert (current.counts.done, current.counts.failed) == (1, 2)
     retried = kit.fetch(db, current)

@@ -171,7 +171,7 @@ def _die_and_recover(farm: Bench, site: str) -> None:
         soon(lambda: farm.queue.lane_ids() == [], 15)
         assert process.health()["counts"]["repairs"] == 0
     span = dead.spans[0]
-    assert control_store.crashes(farm.db, span.lane, span.start) <= 1
+    assert control_store.charged(farm.db, span.lane, span.start, "crash") <= 1
     assert farm.job(first).counts.failed == farm.job(second).counts.failed == 0
 
 

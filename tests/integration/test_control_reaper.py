@@ -61,7 +61,7 @@ def test_a_dead_workers_lease_comes_back_charged_and_halved(farm: Bench) -> None
     assert again.count == 8
     assert {span.attempt for span in again.spans} == {1}
     lane = jobs.lanes(farm.db, job.id)[0].id
-    assert all(control.crashes(farm.db, lane, position) == 0 for position in range(16))
+    assert all(control.charged(farm.db, lane, position, "crash") == 0 for position in range(16))
     farm.commit(farm.works(again))
     farm.queue.ack(again.id)
     assert farm.work_off("w2") == 8
@@ -114,7 +114,7 @@ def test_innocents_are_charged_with_no_crash(farm: Bench) -> None:
         assert reaper.step() == 1
     assert min(sizes[:3]) > 1, "rendering had begun in company only"
     lane = jobs.lanes(farm.db, job.id)[0].id
-    assert [control.crashes(farm.db, lane, position) for position in range(16)] == [0] * 16
+    assert [control.charged(farm.db, lane, position, "crash") for position in range(16)] == [0] * 16
     while farm.work_off("last", 16):
         pass
     counts = farm.job(job).counts
@@ -148,9 +148,9 @@ def test_a_control_that_dies_between_database_and_redis_charges_once(farm: Bench
 
     for _ in range(3):
         control.record_incidents(farm.db, incidents(expired[0]))
-    assert control.crashes(farm.db, dead.spans[0].lane, 0) == 1
+    assert control.charged(farm.db, dead.spans[0].lane, 0, "crash") == 1
     assert reaper.step() == 1
-    assert control.crashes(farm.db, dead.spans[0].lane, 0) == 1
+    assert control.charged(farm.db, dead.spans[0].lane, 0, "crash") == 1
 
 
 def test_a_new_leader_waits_one_lease_period(farm: Bench) -> None:
@@ -225,7 +225,7 @@ def test_an_outage_of_the_database_starts_the_wait_anew(farm: Bench) -> None:
     farm.queue.beat("w0", {lease.id: True}, ttl=60.0)
     clock.now += farm.settings.lease_seconds
     assert reaper.step() == 0
-    assert control.crashes(db, lease.spans[0].lane, 0) == 0
+    assert control.charged(db, lease.spans[0].lane, 0, "crash") == 0
     db.close()
 
 

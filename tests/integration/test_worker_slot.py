@@ -134,6 +134,33 @@ def test_an_error_of_ours_isolates_the_images(
     assert attempts(farm) == {1}
 
 
+@pytest.mark.parametrize(("lost", "failed"), [(0, 1), (5, 0)])
+def test_a_lone_image_fails_by_errors_and_not_by_lost_leases(
+    farm: Bench,
+    engine: Engine,
+    blobs: MemoryBlobs,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+    failed: int,
+) -> None:
+    """Six attempts: of errors alone, or of lost leases and one error."""
+    job = farm.submit(1)
+
+    def broken(objects: Sequence[New]) -> list[Stored]:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(blobs, "create_many", broken)
+    for attempt in range(6):
+        assert farm.job(job).counts.failed == 0
+        slot, lease = leased(engine)
+        if attempt < lost:
+            engine.release(lease)
+            assert farm.queue.nack(lease, lease.spans, charge=True)
+        else:
+            slot.carry(lease)
+    assert farm.job(job).counts.failed == failed
+
+
 def test_a_zombie_fails_nobody(
     farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

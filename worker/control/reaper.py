@@ -102,7 +102,7 @@ class Reaper:
         if not crashed(expired):
             return False
         span = expired.lease.spans[0]
-        if control.crashes(self._db, span.lane, span.start) < CRASHES_ALLOWED:
+        if control.charged(self._db, span.lane, span.start, "crash") < CRASHES_ALLOWED:
             return False
         works = images.fetch(self._db, expired.lease.spans, self._cache)
         if not works:
@@ -125,21 +125,8 @@ def crashed(expired: Expired) -> bool:
 
 
 def incidents(expired: Expired) -> Sequence[Incident]:
-    """One incident for each span of the lease, with the attempt that it comes back with."""
     kind = "crash" if crashed(expired) else "lost"
-    return [
-        Incident(
-            lease_id=expired.lease.id,
-            job_id=span.job_id,
-            lane=span.lane,
-            start=span.start,
-            count=span.count,
-            attempt=span.attempt + 1,
-            kind=kind,
-            worker=expired.lease.worker,
-        )
-        for span in expired.lease.spans
-    ]
+    return expired.lease.incidents(kind)
 
 
 def crash_result(work: Work, worker: str) -> Result:
