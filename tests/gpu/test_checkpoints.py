@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from promptmill.jobs import Item
+from promptmill.jobs import SOURCE_TASKS, Item
 from tests import checkpoints
 from worker import shapes
 from worker.generators import registry
-from worker.generators.base import Generator, Pixels
+from worker.generators.base import Generator, Input, Pixels
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -59,17 +60,32 @@ def main(place: str, options: str, quantization: str, shapes: str) -> None:
 
 def items(generator: Generator, count: int) -> list[Item]:
     steps = min(4, max(1, generator.caps.steps[1]))
-    guidance = generator.caps.guidance[1]
+    guidance, task = generator.caps.guidance[1], generator.caps.tasks[0]
     return [
-        Item(k, k, 0, f"a house {'and a cat ' * k}", k, 64, 64, steps=steps, guidance=guidance)
+        Item(
+            *(k, k, 0, f"a house {'and a cat ' * k}", k, 64, 64),
+            steps=steps, guidance=guidance, task=task,
+        )
         for k in range(count)
-    ]
+    ]  # fmt: skip
+
+
+def inputs(batch: Sequence[Item]) -> list[Input]:
+    """For a task that starts from a picture: one of noise by the item's seed, its left half
+    to be made anew."""
+    if batch[0].task not in SOURCE_TASKS:
+        return []
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 255
+    dice = [np.random.default_rng(item.seed) for item in batch]
+    return [Input(one.integers(0, 256, (64, 64, 3), np.uint8), mask) for one in dice]
 
 
 def differing(generator: Generator, batch: Sequence[Item]) -> tuple[Pixels, Pixels]:
     """The batch, and the batch with the first item in the last place beside others."""
     others = [replace(item, prompt="something else", seed=item.seed + 100) for item in batch[1:]]
-    return generator.generate(batch), generator.generate([*others, batch[0]])
+    other = [*others, batch[0]]
+    return generator.generate(batch, inputs(batch)), generator.generate(other, inputs(other))
 
 
 @pytest.mark.parametrize("name", list(checkpoints.MAKERS))
@@ -79,8 +95,6 @@ def test_a_picture_is_the_same_beside_any_neighbours(
 ) -> None:
     generator = loaded(folder, name, quantization)
     try:
-        if generator.caps.tasks[0] != "text2image":
-            return
         for shape in generator.caps.batch_shapes:
             one, other = differing(generator, items(generator, shape))
             assert (one[0] == other[-1]).all(), f"batches of {shape}"
@@ -105,7 +119,12 @@ def test_smaller_numbers_load_render_and_stay_the_same(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("name", "quantization"), [("flux_schnell", "fp8"), ("sd", "bf16")])
+@pytest.mark.parametrize(
+    ("name", "quantization"),
+    [
+        ("flux_schnell", "fp8"), ("flux_schnell", "nf4"), ("janus", "nf4"), ("sd", "bf16"),
+    ],
+)  # fmt: skip
 def test_workers_make_the_same_bytes_whatever_they_rendered_first(
     folder: Path, tmp_path: Path, name: str, quantization: str
 ) -> None:
