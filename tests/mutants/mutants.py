@@ -101,6 +101,13 @@ MUTANTS = (
         (f"{SLOT}::test_an_error_of_ours_isolates_the_images",),
     ),
     Mutant(
+        "one error of ours fails an image whose leases were lost",
+        "worker/slot.py",
+        "if met < ERRORS_ALLOWED:",
+        "if not met:",
+        (f"{SLOT}::test_a_lone_image_fails_by_errors_and_not_by_lost_leases",),
+    ),
+    Mutant(
         "a zombie may fail images",
         "worker/slot.py",
         "if refused and self.engine.owns(lease):",
