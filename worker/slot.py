@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ERRORS_ALLOWED = 3  # of ours, unexplained, that an image may meet alone
-
-
+PAUSE = 1.0  # seconds after an error that no step of a slot's own took
 LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
 
 
@@ -56,13 +55,15 @@ class Slot(threading.Thread):
             self._move()
             try:
                 lease = self.engine.lease(self)
+                if lease is None:
+                    seen = self.engine.rest(seen)
+                else:
+                    self.carry(lease)
             except errors.Unavailable as outage:
                 self.engine.outlast(outage)
-                continue
-            if lease is None:
-                seen = self.engine.rest(seen)
-            else:
-                self.carry(lease)
+            except Exception:  # what it held expires; its thread must not end
+                log.exception("%s goes on", self.name)
+                self.engine.stopping.wait(PAUSE)
 
     def carry(self, lease: Lease) -> None:
         """One micro-batch from lease to acknowledgement. Whatever goes wrong, its images

@@ -71,6 +71,10 @@ def leased(engine: Engine) -> tuple[Slot, Lease]:
     return slot, lease
 
 
+def broken(objects: Sequence[New]) -> list[Stored]:
+    raise KeyError("a mistake")
+
+
 def attempts(farm: Bench) -> set[int]:
     """What the next leases say of the images that wait."""
     found = set()
@@ -125,13 +129,43 @@ def test_an_error_of_ours_isolates_the_images(
 ) -> None:
     farm.submit(16)
 
-    def broken(objects: Sequence[New]) -> list[Stored]:
-        raise KeyError("a mistake")
-
     monkeypatch.setattr(blobs, "create_many", broken)
     slot, lease = leased(engine)
     slot.carry(lease)
     assert attempts(farm) == {1}
+
+
+@pytest.mark.parametrize("error", [KeyError("a mistake"), errors.RedisDown("away")])
+@pytest.mark.parametrize("step", ["lease", "nack"])
+def test_a_slot_outlives_whatever_goes_wrong(
+    farm: Bench,
+    engine: Engine,
+    blobs: MemoryBlobs,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: Exception,
+) -> None:
+    """When a lease is asked for, or while one is given back since a step failed."""
+    job = farm.submit(4)
+    slot = Slot(engine, name="slot-9", interactive=False)
+    called = threading.Event()
+
+    def once(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        called.set()
+        raise error
+
+    monkeypatch.setattr(farm.queue, step, once)
+    if step == "nack":
+        monkeypatch.setattr(blobs, "create_many", broken)
+    slot.start()
+    assert called.wait(20)
+    if step == "nack":  # its lease is another's once it has expired
+        wait_until(lambda: bool(farm.queue.expired(9)), seconds=20, what="its lease has expired")
+        farm.queue.reap([each.lease.id for each in farm.queue.expired(9)])
+    wait_until(lambda: farm.job(job).counts.done == 4, seconds=20, what="it renders on")
+    engine.stopping.set()
+    slot.join(20)
 
 
 @pytest.mark.parametrize(("lost", "failed"), [(0, 1), (5, 0)])
@@ -145,9 +179,6 @@ def test_a_lone_image_fails_by_errors_and_not_by_lost_leases(
 ) -> None:
     """Six attempts: of errors alone, or of lost leases and one error."""
     job = farm.submit(1)
-
-    def broken(objects: Sequence[New]) -> list[Stored]:
-        raise KeyError("a mistake")
 
     monkeypatch.setattr(blobs, "create_many", broken)
     for attempt in range(6):

@@ -108,6 +108,13 @@ MUTANTS = (
         (f"{SLOT}::test_a_lone_image_fails_by_errors_and_not_by_lost_leases",),
     ),
     Mutant(
+        "an error that no step took ends a slot",
+        "worker/slot.py",
+        "except Exception:  # what it held expires; its thread must not end",
+        "except ZeroDivisionError:",
+        (f"{SLOT}::test_a_slot_outlives_whatever_goes_wrong",),
+    ),
+    Mutant(
         "a zombie may fail images",
         "worker/slot.py",
         "if refused and self.engine.owns(lease):",
