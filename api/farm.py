@@ -17,7 +17,7 @@ from api.looks import Looks
 from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
-from promptmill import blobs, errors, failpoints, jobs, records, wakeups
+from promptmill import blobs, errors, failpoints, jobs, leases, records, wakeups
 from promptmill.queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images as stored_images
@@ -49,7 +49,7 @@ class Farm:
         self._link_key: bytes | None = None
         self._queues: dict[str, RedisQueue] = {}
         self._workers: dict[str, tuple[float, list[dict[str, Any]] | None]] = {}
-        self._silent: dict[str, tuple[float, list[tuple[records.Lease, float]]]] = {}
+        self._silent: dict[str, tuple[float, list[tuple[leases.Lease, float]]]] = {}
         self._lock = threading.Lock()
 
     def queue(self, model: str) -> RedisQueue:
@@ -95,7 +95,7 @@ class Farm:
         ]
         return (sum(n for n, _ in mine), max(left for _, left in mine)) if mine else None
 
-    def _silent_of(self, model: str) -> list[tuple[records.Lease, float]]:
+    def _silent_of(self, model: str) -> list[tuple[leases.Lease, float]]:
         """As seen a second ago at most."""
         now = time.monotonic()
         until, found = self._silent.get(model, (now, []))
@@ -143,7 +143,7 @@ class Farm:
         queue = self.queue(job.model)
         try:
             for lane in stored_jobs.queue_lanes(self.db, job):
-                whole = [records.Span(0, lane.count)]
+                whole = [leases.Span(0, lane.count)]
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             failpoints.reach("submit.enqueued")
             hurried = job.priority is jobs.Priority.INTERACTIVE

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from promptmill import errors
 from promptmill.jobs import Priority
-from promptmill.records import Expired, LaneCount, Lease, LeasedSpan, QueueLane, Span
+from promptmill.leases import Expired, LaneCount, Lease, LeasedSpan, QueueLane, Span
 from promptmill.redis_link import Link, translated
 
 QUANTUM = 8  # images that one lane gives before the next tenant's turn in a micro-batch

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from promptmill import errors, failpoints, jobs, records
+from promptmill import errors, failpoints, jobs, leases
 from promptmill.blobs import BlobStore
 from promptmill.queue import Cold, Queue
 from promptmill.settings import Settings
@@ -60,7 +60,7 @@ class NoEvents:
 class Held:
     """A lease that a slot of this process holds."""
 
-    lease: records.Lease
+    lease: leases.Lease
     slot: Slot
     rendering: bool = False
 
@@ -189,7 +189,7 @@ class Engine:
 
     # leases
 
-    def lease(self, slot: Slot) -> records.Lease | None:
+    def lease(self, slot: Slot) -> leases.Lease | None:
         """The next micro-batch for this slot, held and heartbeated from now on."""
         if self.draining.is_set():
             return None
@@ -253,7 +253,7 @@ class Engine:
         texts = iter(self.expander.expand(asking, progress=progress))
         return [replace(item, prompt=next(texts)) if item.expand else item for item in items]
 
-    def rendering(self, lease: records.Lease) -> None:
+    def rendering(self, lease: leases.Lease) -> None:
         """Stamps that rendering begins. A lone image that came back from a dead worker is
         stamped at once, so that a death which it causes is charged to it."""
         with self._changed:
@@ -261,12 +261,12 @@ class Engine:
         if lease.spans[0].attempt >= jobs.SOLO_ATTEMPT:
             self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
 
-    def owns(self, lease: records.Lease) -> bool:
+    def owns(self, lease: leases.Lease) -> bool:
         """Asks the queue whether this worker still holds the lease."""
         gone = self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
         return lease.id not in gone
 
-    def release(self, lease: records.Lease) -> None:
+    def release(self, lease: leases.Lease) -> None:
         with self._changed:
             self._held.pop(lease.id, None)
 

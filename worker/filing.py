@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from promptmill import keys
 from promptmill.blobs import New, Stored, tar
 from promptmill.jobs import ImageState
-from promptmill.records import Lease, Result, Work
+from promptmill.leases import Lease
+from promptmill.records import Result, Work
 from worker import encode
 from worker.outcomes import Fault, Outcome, Picture
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
 from promptmill.jobs import COUNTER_SHARDS, SOLO_ATTEMPT, Item
-from promptmill.records import Lease, Work
+from promptmill.leases import Lease
+from promptmill.records import Work
 from promptmill.store import control, images, jobs
 from worker import filing, priority
 from worker.filing import File, Kept, Refused

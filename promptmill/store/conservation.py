@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, exists, func, select, text
 
 from promptmill.jobs import JobState, Priority
-from promptmill.records import QueueLane
+from promptmill.leases import QueueLane
 from promptmill.store.database import Database
 from promptmill.tables import LIVE, incidents, job_counters, jobs, lanes, tenants
 

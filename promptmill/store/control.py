@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, upd
 
 from promptmill import jobs
 from promptmill.jobs import JobState
-from promptmill.records import Incident, Job
+from promptmill.leases import Incident
+from promptmill.records import Job
 from promptmill.store import batch_ends, erasing, insert_ignore, rows
 from promptmill.store import jobs as job_store
 from promptmill.store.database import Database

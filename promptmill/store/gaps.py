@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select
 
-from promptmill.records import Span
+from promptmill.leases import Span
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents
 from promptmill.tables import lanes as lane_table

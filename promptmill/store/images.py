@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 
 from promptmill import errors, jobs
 from promptmill.jobs import JobState
-from promptmill.records import Image, Job, LeasedSpan, Output, Work
+from promptmill.leases import LeasedSpan
+from promptmill.records import Image, Job, Output, Work
 from promptmill.store import caching, rows
 from promptmill.store.caching import SegmentCache, any_of, job_lanes, places, read_lanes
 from promptmill.store.caching import read_segments as _read_segments

@@ -10,7 +10,8 @@ from sqlalchemy import delete as sql_delete
 
 from promptmill import errors
 from promptmill.jobs import FINAL, LIVE, JobState
-from promptmill.records import Job, Lane, QueueLane
+from promptmill.leases import QueueLane
+from promptmill.records import Job, Lane
 from promptmill.store import batch_ends, erasing, models, outbox, rows
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters

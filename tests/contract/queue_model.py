@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from promptmill.records import LaneCount, Lease, LeasedSpan, QueueLane, Span
+from promptmill.leases import LaneCount, Lease, LeasedSpan, QueueLane, Span
 
 Images = dict[int, int]  # position -> attempt
 

@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 
 from promptmill import jobs, segments, tables
 from promptmill.jobs import ImageState, Item, Priority
+from promptmill.leases import LeasedSpan
 from promptmill.models import Caps, Model
 from promptmill.records import (
     Job,
     LaneSpec,
-    LeasedSpan,
     MapBlock,
     NewJob,
     Output,

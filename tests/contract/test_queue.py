@@ -16,8 +16,8 @@ import redis
 
 from promptmill import errors
 from promptmill.jobs import Priority
+from promptmill.leases import LaneCount, Lease, LeasedSpan, QueueLane, Span
 from promptmill.queue import Cold, RedisQueue
-from promptmill.records import LaneCount, Lease, LeasedSpan, QueueLane, Span
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 

@@ -8,7 +8,8 @@ import pytest
 
 from promptmill import errors, models
 from promptmill.jobs import ImageState, JobState
-from promptmill.records import Incident, Job, LeasedSpan, Span
+from promptmill.leases import Incident, LeasedSpan, Span
+from promptmill.records import Job
 from promptmill.store import control, images, jobs
 from promptmill.store import models as stored_models
 from promptmill.store.database import Database

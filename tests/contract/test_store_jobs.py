@@ -10,7 +10,8 @@ import pytest
 
 from promptmill import errors
 from promptmill.jobs import ImageState, JobState
-from promptmill.records import Incident, Job, Span
+from promptmill.leases import Incident, Span
+from promptmill.records import Job
 from promptmill.store import control, images, jobs, outbox, tenants
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit

@@ -15,9 +15,10 @@ import pytest
 
 from promptmill import keys, segments
 from promptmill.jobs import SEGMENT, ImageState, Item, Priority
+from promptmill.leases import Lease
 from promptmill.models import Caps, Model
 from promptmill.queue import RedisQueue
-from promptmill.records import Job, LaneSpec, Lease, NewJob, Output, Result, Segment, Upload, Work
+from promptmill.records import Job, LaneSpec, NewJob, Output, Result, Segment, Upload, Work
 from promptmill.settings import Settings
 from promptmill.store import images, jobs, models, submissions, tenants
 from promptmill.store.database import Database

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promptmill import records
+from promptmill import leases
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
 from tests.servers import wait_until
@@ -23,7 +23,7 @@ def farm(tmp_path: Path, valkey_url: str) -> Iterator[ApiFarm]:
         yield served
 
 
-def lanes_of(farm: ApiFarm, id: str) -> dict[int, records.LaneCount]:
+def lanes_of(farm: ApiFarm, id: str) -> dict[int, leases.LaneCount]:
     job = stored_jobs.get(farm.db, None, id)
     return farm.queue.snapshot([lane.id for lane in stored_jobs.lanes(farm.db, job.id)])
 

@@ -12,7 +12,7 @@ import pytest
 
 from promptmill import errors
 from promptmill.jobs import SOLO_ATTEMPT, ImageState
-from promptmill.records import Lease
+from promptmill.leases import Lease
 from promptmill.store import control, images, jobs
 from promptmill.store.database import Database
 from tests.integration.control_bench import Bench, Clock, bench, servers

@@ -19,7 +19,7 @@ from promptmill import errors
 from promptmill.blobs import New, Stored
 from promptmill.blobs.fake import MemoryBlobs
 from promptmill.jobs import Item
-from promptmill.records import Lease
+from promptmill.leases import Lease
 from promptmill.store import jobs
 from tests.integration.control_bench import Bench, bench
 from tests.servers import wait_until

@@ -9,7 +9,8 @@ import numpy as np
 
 from promptmill.blobs.fake import MemoryBlobs
 from promptmill.jobs import ImageState, Item
-from promptmill.records import Lease, LeasedSpan, Output, Work
+from promptmill.leases import Lease, LeasedSpan
+from promptmill.records import Output, Work
 from worker import filing
 from worker.outcomes import Fault, Picture
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from promptmill import errors, failpoints
 from promptmill.jobs import JobState
+from promptmill.leases import LaneCount
 from promptmill.queue import Queue
-from promptmill.records import Job, LaneCount
+from promptmill.records import Job
 from promptmill.store import conservation, control, jobs
 from promptmill.store.conservation import OpenJob
 from promptmill.store.database import Database

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from promptmill import errors, failpoints, jobs
 from promptmill.jobs import ImageState
+from promptmill.leases import Expired, Incident
 from promptmill.queue import Queue
-from promptmill.records import Expired, Incident, Result, Work
+from promptmill.records import Result, Work
 from promptmill.settings import Settings
 from promptmill.store import control, images
 from promptmill.store.database import Database

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from promptmill import failpoints
+from promptmill.leases import QueueLane, Span
 from promptmill.queue import Queue
-from promptmill.records import QueueLane, Span
 from promptmill.store import conservation, control, images
 from promptmill.store.conservation import OpenLane
 from promptmill.store.database import Database
