@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from promptmill.jobs import SOURCE_TASKS, Item
 from tests import checkpoints
@@ -21,7 +22,6 @@ from worker import shapes
 from worker.generators import registry
 from worker.generators.base import Generator, Input, Pixels
 
-torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),

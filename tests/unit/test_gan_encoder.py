@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from promptmill import errors
-from worker.gan import corpus, distil, encoder, words
+from worker.gan import corpus, distil, encoder, student_encoder, words
 from worker.generators.gan import WEIGHTS
 
 PROMPTS = [
@@ -71,12 +71,12 @@ def test_languages_land_where_the_english_name_lands(shipped: encoder.TextEncode
 
 def test_what_is_saved_is_what_was_trained(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    student = distil.Student()
-    texts = [distil.pieces(prompt) for prompt in PROMPTS]
+    student = student_encoder.Student()
+    texts = [student_encoder.pieces(prompt) for prompt in PROMPTS]
     with pytest.raises(ValueError, match="settled"):
-        distil.save(student, tmp_path)
+        student_encoder.save(student, tmp_path)
     student.settle(texts)
-    distil.save(student, tmp_path)
+    student_encoder.save(student, tmp_path)
     with torch.inference_mode():
         wanted = student(texts).numpy()
     assert np.allclose(encoder.TextEncoder(tmp_path).encode(PROMPTS), wanted, atol=1e-2)
@@ -84,9 +84,9 @@ def test_what_is_saved_is_what_was_trained(tmp_path: Path) -> None:
 
 def test_a_student_learns_its_lessons() -> None:
     torch.manual_seed(0)
-    student = distil.Student()
+    student = student_encoder.Student()
     targets = torch.nn.functional.normalize(torch.randn(len(PROMPTS), 384), dim=1)
-    texts = [distil.pieces(prompt) for prompt in PROMPTS]
+    texts = [student_encoder.pieces(prompt) for prompt in PROMPTS]
     given = distil.Lessons(texts, targets, torch.ones(len(PROMPTS)), len(PROMPTS), [[]])
     before = (student(texts) * targets).sum(1).mean().item()
     distil.teach(student, given, distil.Plan(batch=32), steps=60, rate=3e-3)
@@ -104,7 +104,9 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None) -> None:
 def test_a_student_goes_on_from_the_shipped_encoder(shipped: encoder.TextEncoder) -> None:
     usual = [prompt for prompt in PROMPTS if len(prompt) < 500]  # longer ones are clipped
     with torch.inference_mode():
-        made = distil.load(WEIGHTS)([distil.pieces(prompt) for prompt in usual]).numpy()
+        made = student_encoder.load(WEIGHTS)(
+            [student_encoder.pieces(prompt) for prompt in usual]
+        ).numpy()
     assert (made * shipped.encode(usual)).sum(1).min() > 0.99
 
 
