@@ -41,7 +41,7 @@ def used(server: redis.Redis) -> int:
 def memory(url: str, jobs_: int, total: int) -> tuple[float, float]:
     """Bytes of Redis for each of many small jobs, and for one of `total` images."""
     server, queue = redis.Redis.from_url(url), RedisQueue(url, "bench")
-    queue.set_epoch()
+    queue.set_epoch(queue.begin_rebuild())
     before = used(server)
     for number in range(jobs_):
         queue.replace(lane(number, tenant=number % TENANTS), [Span(0, 16)])
@@ -85,7 +85,7 @@ def rebuild(url: str, total: int, rounds: int) -> float:
             begun = time.perf_counter()
             for one in jobs.queue_lanes(db, job):
                 queue.replace(one, images.gaps(db, one.id))
-            queue.set_epoch()
+            queue.set_epoch(queue.begin_rebuild())
             times.append(time.perf_counter() - begun)
         db.close()
     queue.close()

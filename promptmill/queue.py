@@ -79,8 +79,12 @@ class Queue(Protocol):
     def epoch(self) -> str | None:
         """The token of the last rebuild; None: cold."""
 
-    def set_epoch(self) -> str:
-        """Says that the queue is rebuilt; leases are given from now on."""
+    def begin_rebuild(self) -> str:
+        """Returns the token by which `set_epoch` knows that nothing was emptied since."""
+
+    def set_epoch(self, token: str) -> bool:
+        """Says that the queue is rebuilt; leases are given from now on. False, and nothing is
+        said, where the server was emptied since that rebuild began, or another one began."""
 
     def set_cap(self, bucket: str, cap: int) -> None:
         """No lease of `bucket` holds more than `cap` images."""
@@ -223,11 +227,14 @@ class RedisQueue:
             token: str | None = client.get(self._prefix + "epoch")
             return token
 
-    def set_epoch(self) -> str:
+    def begin_rebuild(self) -> str:
         token = secrets.token_hex(8)
         with self._link.client() as client:
-            client.set(self._prefix + "epoch", token)
+            client.set(self._prefix + "rebuilding", token)
         return token
+
+    def set_epoch(self, token: str) -> bool:
+        return bool(self._link.run("epoch", token))
 
     def set_cap(self, bucket: str, cap: int) -> None:
         with self._link.client() as client:

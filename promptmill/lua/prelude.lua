@@ -2,6 +2,7 @@
 -- KEYS[1] is "{model}:". Every key carries that one hash tag, so a cluster keeps a model whole.
 --
 --   epoch            string  token of the last rebuild; absent = cold
+--   rebuilding       string  token of one that goes on
 --   lanes            hash    lane -> "job generation version tenant order cost_us charge bucket"
 --   q:LANE           list    fresh spans, "start count"
 --   ln:O:TENANT:B    zset    lane -> virtual seconds served; only lanes that have fresh spans

@@ -56,7 +56,7 @@ def server(queue_server_url: str, model: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def queue(queue_server_url: str, model: str, server: redis.Redis) -> Iterator[RedisQueue]:
     made = RedisQueue(queue_server_url, model)
-    made.set_epoch()
+    made.set_epoch(made.begin_rebuild())
     yield made
     made.close()
 
@@ -94,12 +94,27 @@ class TestLease:
         assert queue.epoch() is None
         with pytest.raises(Cold):
             queue.lease(W, 5, ttl=30)
-        token = queue.set_epoch()
+        token = queue.begin_rebuild()
+        assert queue.epoch() is None
+        assert queue.set_epoch(token)
+        assert queue.set_epoch(token), "its reply may be lost"
         assert queue.epoch() == token
         lease = queue.lease(W, 5, ttl=30)
         assert lease is not None
         assert lease.spans == (LeasedSpan(1, 10, 0, 0, 5, 0),)
         assert (lease.worker, lease.bucket, lease.count) == (W, SMALL, 5)
+
+    def test_cold_when_emptied_while_it_was_rebuilt(
+        self, queue: RedisQueue, server: redis.Redis, model: str
+    ) -> None:
+        server.delete(f"{{{model}}}:epoch")
+        token = queue.begin_rebuild()
+        server.delete(f"{{{model}}}:rebuilding")
+        assert not queue.set_epoch(token)
+        first, second = queue.begin_rebuild(), queue.begin_rebuild()
+        assert not queue.set_epoch(first)
+        assert queue.epoch() is None
+        assert queue.set_epoch(second)
 
     def test_nothing_to_do(self, queue: RedisQueue) -> None:
         assert queue.lease(W, 8, ttl=30) is None

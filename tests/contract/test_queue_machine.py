@@ -52,7 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize(totals=st.lists(st.integers(20, 300), min_size=2, max_size=3))
     def begin(self, totals: list[int]) -> None:
-        self.queue.set_epoch()
+        self.queue.set_epoch(self.queue.begin_rebuild())
         for i, total in enumerate(totals, 1):
             self.submit(
                 i, total, 0, tenant=i, weight=1.0, bucket=BUCKETS[i // 3], priority=Priority.NORMAL
@@ -234,7 +234,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.lease("a", 1, ttl=60)
         for id in sorted(self.open):
             self.rebuild(id)
-        self.queue.set_epoch()
+        self.queue.set_epoch(self.queue.begin_rebuild())
 
     @invariant()
     def agrees_with_the_model(self) -> None:

@@ -125,7 +125,7 @@ class ApiFarm:
         self.db.migrate()
         self.blobs = blobs.open_store(self.settings)
         self.queue = RedisQueue(redis_url, self.model)
-        self.queue.set_epoch()
+        self.queue.set_epoch(self.queue.begin_rebuild())
         self.tenant = tenants.ensure_default(self.db)
         stored_models.register(
             self.db, models.Model(self.model, CAPS, FINGERPRINT, "squares of one colour")

@@ -188,7 +188,7 @@ def bench(database_url: str, redis_url: str, folder: Path) -> Iterator[Bench]:
     queues = Queues(db, lambda name: RedisQueue(redis_url, name))
     queue = queues.of(model)
     assert isinstance(queue, RedisQueue)
-    queue.set_epoch()
+    queue.set_epoch(queue.begin_rebuild())
     try:
         yield Bench(settings, db, queue, queues, model)
     finally:

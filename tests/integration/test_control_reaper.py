@@ -169,7 +169,7 @@ def test_a_new_epoch_starts_the_wait_anew(farm: Bench) -> None:
     farm.submit(4)
     reaper, clock = trusted(farm)
     die(farm, "w0")
-    farm.queue.set_epoch()
+    farm.queue.set_epoch(farm.queue.begin_rebuild())
     assert reaper.step() == 0
     clock.now += farm.settings.lease_seconds
     assert reaper.step() == 1

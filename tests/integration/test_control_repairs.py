@@ -259,6 +259,26 @@ def test_a_queue_emptied_again_during_its_rebuild_is_rebuilt_again(
     assert farm.job(other).counts.done == 10
 
 
+def test_a_job_that_came_and_went_during_a_rebuild_starts_it_over(
+    farm: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was queued after its page was read, and Redis was emptied after that."""
+    flush(farm)
+    rebuild = Rebuild(farm.db, farm.queues, stop=farm.stop, settle=0.0)
+    lane_ids = farm.queue.lane_ids
+
+    def emptied() -> list[int]:
+        monkeypatch.undo()
+        farm.submit(10)
+        flush(farm)
+        return lane_ids()
+
+    monkeypatch.setattr(farm.queue, "lane_ids", emptied)
+    assert rebuild.step() == 0
+    assert rebuild.step() == 1
+    assert farm.work_off("w") == 10
+
+
 def test_a_job_paused_during_a_rebuild_does_not_start_it_over(
     farm: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

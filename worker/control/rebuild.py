@@ -63,6 +63,7 @@ class Rebuild:
     def _fill(self, queue: Queue) -> bool:
         """Lanes that nobody has begun need no look at their images and come first; of the
         others the small remainders, which are back soonest."""
+        token = queue.begin_rebuild()
         if next(self._pages(queue), None):
             self._stop.wait(self._settle)
         filled: set[int] = set()
@@ -78,13 +79,14 @@ class Rebuild:
         for one in sorted(begun, key=lambda one: one.left):
             if self._progress() and rebuild_lane(self._db, queue, one.lane):
                 filled.add(one.lane.id)
-        return not self._stop.is_set() and self._open(queue, filled)
+        return not self._stop.is_set() and self._open(queue, token, filled)
 
-    def _open(self, queue: Queue, filled: set[int]) -> bool:
+    def _open(self, queue: Queue, token: str, filled: set[int]) -> bool:
         for lost in pages(list(filled - set(queue.lane_ids()))):
             if len(control.closed_lanes(self._db, lost)) < len(lost):
-                return False  # emptied again meanwhile: the next round starts over
-        queue.set_epoch()
+                return False  # a crash of Redis lost its newest: the next round starts over
+        if not queue.set_epoch(token):
+            return False  # emptied meanwhile, also of what came after its page was read
         failpoints.reach("rebuild.opened")
         self.rebuilt += 1
         log.warning("rebuild.done", extra={"model": queue.model, "lanes": len(filled)})
