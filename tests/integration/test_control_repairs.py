@@ -259,6 +259,27 @@ def test_a_queue_emptied_again_during_its_rebuild_is_rebuilt_again(
     assert farm.job(other).counts.done == 10
 
 
+def test_a_rebuild_that_lost_its_newest_starts_over(
+    farm: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis crashed and came back with what it had written to its file until then."""
+    farm.submit(20)
+    flush(farm)
+    rebuild = Rebuild(farm.db, farm.queues, stop=farm.stop, settle=0.0)
+    lane_ids = farm.queue.lane_ids
+
+    def crashed() -> list[int]:
+        monkeypatch.undo()
+        with redis.Redis.from_url(farm.settings.redis) as client:
+            client.delete(*(key for key in client.keys() if not key.endswith(b":rebuilding")))
+        return lane_ids()
+
+    monkeypatch.setattr(farm.queue, "lane_ids", crashed)
+    assert rebuild.step() == 0
+    assert rebuild.step() == 1
+    assert farm.work_off("w") == 20
+
+
 def test_a_job_that_came_and_went_during_a_rebuild_starts_it_over(
     farm: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

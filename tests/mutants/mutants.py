@@ -298,11 +298,22 @@ MUTANTS = (
         (f"{REPAIRS}::test_a_lost_enqueue_is_repaired_once_per_lane",),
     ),
     Mutant(
-        "the queue opens before it is filled",
+        "the queue opens though lanes are missing",
         "worker/control/rebuild.py",
-        "                return False  # emptied again meanwhile: the next round starts over\n",
+        "                return False  # a crash of Redis lost its newest: the next round starts over\n",
         "                break\n",
-        (f"{REPAIRS}::test_a_queue_emptied_again_during_its_rebuild_is_rebuilt_again",),
+        (f"{REPAIRS}::test_a_rebuild_that_lost_its_newest_starts_over",),
+    ),
+    Mutant(
+        "the queue opens though it was emptied",
+        "promptmill/lua/epoch.lua",
+        "if call('GET', P .. 'rebuilding') ~= token then return 0 end\n"
+        "call('RENAME', P .. 'rebuilding', P .. 'epoch')\n",
+        "call('SET', P .. 'epoch', token)\n",
+        (
+            f"{QUEUE}::TestLease::test_cold_when_emptied_while_it_was_rebuilt",
+            f"{REPAIRS}::test_a_job_that_came_and_went_during_a_rebuild_starts_it_over",
+        ),
     ),
     Mutant(
         "attempt not persisted",
