@@ -271,7 +271,7 @@ def test_a_rebuild_that_lost_its_newest_starts_over(
     def crashed() -> list[int]:
         monkeypatch.undo()
         with redis.Redis.from_url(farm.settings.redis) as client:
-            client.delete(*(key for key in client.keys() if not key.endswith(b":rebuilding")))
+            client.delete(*(key for key in client.scan_iter() if not key.endswith(b":rebuilding")))
         return lane_ids()
 
     monkeypatch.setattr(farm.queue, "lane_ids", crashed)
