@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -109,7 +110,8 @@ def _write_rows(
 class Receiving:
     """The upload of one submission. It begins at once, or, where all of the body is here and
     reserves no key, when something has to be kept before the end: a source, a full batch of
-    rows. What is small enough never does: one transaction makes it a queued job."""
+    rows. What is small enough never does: one transaction makes it a queued job. A full batch
+    is written by a thread of its own while the next one is read, never two at a time."""
 
     def __init__(
         self, db: Database, submission: Submission, copies: Callable[[Upload], Copies]
@@ -120,6 +122,8 @@ class Receiving:
         self._upload: Upload | None = None
         self._copies: Copies | None = None
         self._heart: Heartbeat | None = None
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def begin(self) -> Upload | Replay:
         head = self._submission.head
@@ -137,14 +141,24 @@ class Receiving:
         self._copies.keep(sha256, data, content_type)
 
     def write_full(self, held: Held) -> None:
-        """Writes what is held once it is a full batch."""
+        """Writes what is held once it is a full batch. Raises what the batch before met."""
         if len(held) >= BATCH:
-            submissions.write(self._db, self._needed(), *_sorted(held))
+            upload, parts = self._needed(), _sorted(held)
             held.clear()
+            self._written()
+            self._writer = self._writer or ThreadPoolExecutor(1, "upload-writer")
+            self._writing = self._writer.submit(submissions.write, self._db, upload, *parts)
+
+    def _written(self) -> None:
+        """Waits for the batch that is being written; raises what it met, once."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def finish(self, specs: Sequence[LaneSpec], rest: Held, **end: Any) -> Job:
         """The queued job."""
         parts = _sorted(rest)
+        self._written()
         if self._upload is None:
             return submissions.submit(self._db, self._submission.head.job, specs, *parts, **end)
         return submissions.finish(self._db, self._upload, specs, *parts, **end)
@@ -154,6 +168,8 @@ class Receiving:
         removes either later."""
         if self._upload is None:
             return
+        if self._writer is not None:
+            self._writer.shutdown()
         copies = self._copies or self._open(self._upload)
         try:
             submissions.abandon(self._db, self._upload, clear=copies.discard)
@@ -161,6 +177,8 @@ class Receiving:
             log.warning("upload %s could not be removed: %s", self._upload.public_id, error)
 
     def close(self) -> None:
+        if self._writer is not None:
+            self._writer.shutdown()
         if self._heart is not None:
             self._heart.stop()
 

@@ -281,6 +281,26 @@ def test_the_upload_that_lost_its_key_stops_and_harms_nothing(db: Database) -> N
     submissions.beat(db, winners[0])  # type: ignore[arg-type]
 
 
+def test_a_last_batch_that_cannot_be_written_refuses_the_submission(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written while the end of the body is read, and its error must not be missed."""
+    before, real, calls = counts(db), submissions.write, []
+
+    def write(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise errors.DatabaseDown
+        real(*args)
+
+    monkeypatch.setattr(submissions, "write", write)
+    body = lines(*[{"prompt": str(number)} for number in range(16 * jobs.SEGMENT + 5)])
+    assert refusal(lambda: take(db, opened(body, key="k"))).code == errors.DatabaseDown.code
+    assert (len(calls), counts(db)) == (2, before)
+    monkeypatch.setattr(submissions, "write", real)
+    assert take(db, opened(body, key="k")).job.counts.total == 16 * jobs.SEGMENT + 5
+
+
 def test_the_request_hash_does_not_depend_on_the_cut() -> None:
     def digest(chunk: int) -> str:
         submission = opened(cut(many(600), chunk))
