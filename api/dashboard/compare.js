@@ -118,9 +118,11 @@ export function compareView([jobA, indexA, jobB, indexB], signal) {
     if (opened.length) prompt.value = opened[0].expanded_prompt;
     if (opened.length === 1) await b.like(opened[0]);
   }
-  begin().catch(complain);
+  // What is typed before the opened images fill the fields would be overwritten by them.
+  const asked = el("fieldset.stack", { disabled: Boolean(jobA || jobB) },
+    el("div.ask.card", {}, prompt, button), el("div.sides", {}, a.node, b.node));
+  begin().catch(complain).finally(() => { asked.disabled = false; });
   for (const each of [a, b]) each.ready.catch(complain);
-  const form = el("form.stack", { onsubmit: run }, el("div.ask.card", {}, prompt, button),
-    el("div.sides", {}, a.node, b.node), table);
+  const form = el("form.stack", { onsubmit: run }, asked, table);
   return { node: el("div.stack", {}, el("h1", {}, "Compare"), form), title: "Compare", prompt: () => prompt.focus() };
 }

@@ -38,7 +38,21 @@ def tab(
         yield page
     finally:
         context.close()
-    assert complaints == []
+    assert not complaints, complaints
+
+
+def delay_answers(page: Page, milliseconds: int) -> None:
+    """Each request of the page's own from here on is sent that much later."""
+    page.evaluate(
+        """(ms) => {
+            const now = window.fetch;
+            window.fetch = async (...asked) => {
+                await new Promise((wake) => setTimeout(wake, ms));
+                return now(...asked);
+            };
+        }""",
+        milliseconds,
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from promptmill.store import control, export_plans
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
-from tests.integration.browser import eventually, saved, sideways, tab, working
+from tests.integration.browser import delay_answers, eventually, saved, sideways, tab, working
 from tests.integration.export_kit import work_off
 
 if TYPE_CHECKING:
@@ -277,6 +277,7 @@ def test_pause_resume_cancel_and_delete(chromium: Browser, farm: ApiFarm) -> Non
 def test_two_seeds_stand_side_by_side(chromium: Browser, farm: ApiFarm) -> None:
     id = finished(farm, PROMPTS, "to compare")
     with tab(chromium, farm, start=f"/#/jobs/{id}/0") as page, working(farm):
+        delay_answers(page, 300)
         page.get_by_role("dialog").get_by_role("button", name="Compare").click()
         page.get_by_label("Seed B").fill("7")
         page.get_by_role("button", name="Render both").click()
