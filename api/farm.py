@@ -146,9 +146,8 @@ class Farm:
                 whole = [leases.Span(0, lane.count)]
                 queue.replace(lane, whole if fresh else stored_images.gaps(self.db, lane.id))
             failpoints.reach("submit.enqueued")
-            hurried = job.priority is jobs.Priority.INTERACTIVE
-            live = self.workers(job.model) if hurried else None
-            wakeups.wake(self.celery, queue, job.model, interactive=hurried, workers=live)
+            if job.priority is not jobs.Priority.INTERACTIVE or not queue.call():
+                wakeups.wake(self.celery, queue, job.model)
             queue.publish(job.public_id)
         except errors.Unavailable as exc:
             log.warning("job %s waits for control to queue it: %s", job.public_id, exc)

@@ -22,7 +22,7 @@ from promptmill.store import jobs as stored_jobs
 log = logging.getLogger("promptmill.api")
 
 LOOK_EVERY = 1.0  # seconds, when nobody calls
-FIRST_LOOK = 0.03  # seconds, unless somebody calls: whoever listens has just seen the job
+FIRST_LOOK = 0.1  # seconds, unless somebody calls: whoever listens has just seen the job
 LEAST_PAUSE = 0.1  # seconds between two looks, after the first few
 FIRST_LOOKS = 5  # whoever waits for a single picture should not wait for the pause
 BACKLOG = 32  # sights a listener may lag behind

@@ -117,6 +117,12 @@ class Queue(Protocol):
     def listen(self, stop: Event | None = None) -> Iterator[str]:
         """Public ids of jobs as they are published from now on, until `stop` is set."""
 
+    def call(self) -> int:
+        """Tells every worker that somebody waits for a single picture; how many heard it."""
+
+    def calls(self, stop: Event | None = None) -> Iterator[None]:
+        """One for each such call from now on, until `stop` is set."""
+
     def ping(self) -> None:
         """Raises `errors.RedisDown` unless the server answers."""
 
@@ -283,11 +289,23 @@ class RedisQueue:
     def listen(self, stop: Event | None = None) -> Iterator[str]:
         """Subscribed when it returns: what is committed later is heard. Raises
         `errors.RedisDown` when the connection breaks."""
+        return self._heard(self._subscribed("done"), stop or Event())
+
+    def call(self) -> int:
+        with self._link.client() as client:
+            return int(client.publish(self._prefix + "call", ""))
+
+    def calls(self, stop: Event | None = None) -> Iterator[None]:
+        """As `listen`."""
+        heard = self._heard(self._subscribed("call"), stop or Event())
+        return (None for _ in heard)
+
+    def _subscribed(self, channel: str) -> Any:
         with self._link.client() as client:
             subscription = client.pubsub()
-            subscription.subscribe(self._prefix + "done")
+            subscription.subscribe(self._prefix + channel)
             subscription.get_message(timeout=5.0)  # the confirmation
-        return self._heard(subscription, stop or Event())
+        return subscription
 
     def _heard(self, subscription: Any, stop: Event) -> Iterator[str]:
         try:

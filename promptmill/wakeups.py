@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -86,23 +85,11 @@ def celery_app(settings: Settings) -> Celery:
     return app
 
 
-def wake(
-    app: Celery,
-    queue: Queue,
-    model: str,
-    *,
-    interactive: bool = False,
-    workers: Sequence[Mapping[str, Any]] | None = None,
-) -> int:
+def wake(app: Celery, queue: Queue, model: str) -> int:
     """Sends a wake-up for each idle worker of `model`, less those that wait already; how
-    many. interactive: one at least, unless all are draining, since a busy worker keeps a
-    slot for such work. workers: as they were a moment ago, if that is good enough. Trouble with
-    Redis is logged and returns 0, within about two seconds."""
+    many. Trouble with Redis is logged and returns 0, within about two seconds."""
     try:
-        states = [worker.get("state") for worker in workers or queue.workers()]
-        idle = states.count("idle")
-        if interactive and "busy" in states:
-            idle = max(idle, 1)
+        idle = sum(worker.get("state") == "idle" for worker in queue.workers())
         if not idle:
             return 0
         begun = time.monotonic()

@@ -19,6 +19,7 @@ from promptmill.queue import Cold, Queue
 from promptmill.settings import Settings
 from promptmill.store import images
 from promptmill.store.database import Database
+from worker.calls import Calls
 from worker.capacity import Capacity
 from worker.checks import Checks
 from worker.expand.expander import Expander
@@ -117,6 +118,7 @@ class Engine:
             for number in range(settings.slots)
         ]
         self._heart = Heart(self)
+        self._calls = Calls(queue, self.poke, stop=self.stopping)
 
     # life
 
@@ -126,6 +128,7 @@ class Engine:
         self._heart.start()  # first: it tells the registry of this worker
         for slot in self.slots:
             slot.start()
+        self._calls.start()
 
     def drain(self) -> None:
         """Stop leasing; finish what is rendering, give back the rest."""
@@ -144,7 +147,8 @@ class Engine:
         self.poke()
         for slot in self.slots:
             slot.join(max(0.0, deadline - time.monotonic()))
-        self._heart.join(max(0.1, deadline - time.monotonic()))
+        for thread in (self._heart, self._calls):
+            thread.join(max(0.1, deadline - time.monotonic()))
         idle = not any(slot.is_alive() for slot in self.slots)
         self.pool.shutdown(wait=idle, cancel_futures=True)
         try:

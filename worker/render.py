@@ -24,13 +24,18 @@ class Abandoned(Exception):
     """Nobody wants what is being rendered any more."""
 
 
+PATIENCE = 0.1  # seconds for which others hold back for somebody who goes first
+
+
 class Turn:
-    """The generator's lock: one holder at a time, whoever waits with `first` goes first."""
+    """The generator's lock: one holder at a time, whoever waits with `first` goes first, and
+    others hold back for a moment while somebody is `ahead`."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = False
         self._waiting_first = 0
+        self._ahead = 0
         self._asked_first = -math.inf  # when somebody last did, by `time.monotonic`
 
     def asked_first(self, within: float) -> bool:
@@ -45,11 +50,27 @@ class Turn:
             return self._waiting_first > 0
 
     @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """From before a turn that will be taken first until after what follows it: meanwhile
+        the processor is left to whoever is inside, by everybody for at most `PATIENCE`."""
+        with self._changed:
+            self._ahead += 1
+            self._asked_first = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ahead -= 1
+                self._changed.notify_all()
+
+    @contextmanager
     def take(self, *, first: bool = False) -> Iterator[None]:
         with self._changed:
             if first:
                 self._waiting_first += 1
                 self._asked_first = time.monotonic()
+            elif self._ahead:
+                self._changed.wait_for(lambda: not self._ahead, PATIENCE)
             self._changed.wait_for(lambda: not self._taken and (first or not self._waiting_first))
             self._waiting_first -= first
             self._taken = True

@@ -58,6 +58,9 @@ class Slot(threading.Thread):
                 lease = self.engine.lease(self)
                 if lease is None:
                     seen = self.engine.rest(seen)
+                elif lease.interactive:
+                    with self.engine.turn.ahead():
+                        self.carry(lease)
                 else:
                     self.carry(lease)
             except errors.Unavailable as outage:

@@ -642,6 +642,16 @@ class TestWorkers:
         assert list(heard) == []
         other.close()
 
+    def test_each_worker_hears_a_call(self, queue: RedisQueue) -> None:
+        assert queue.call() == 0
+        stop = threading.Event()
+        ears = [queue.calls(stop), queue.calls(stop)]
+        queue.publish("job_a")  # is for others
+        assert queue.call() == 2
+        assert [next(ear) for ear in ears] == [None, None]
+        stop.set()
+        assert [list(ear) for ear in ears] == [[], []]
+
 
 class TestServer:
     def test_forgotten_scripts_are_sent_again(self, queue: RedisQueue, server: redis.Redis) -> None:
@@ -672,6 +682,8 @@ class TestServer:
             queue.lease(W, 1, ttl=30)
         with pytest.raises(errors.RedisDown):
             queue.listen()
+        with pytest.raises(errors.RedisDown):
+            queue.calls()
         assert "PROMPTMILL_REDIS_URL" in str(caught.value)
         assert "secret" not in str(caught.value)
         queue.close()

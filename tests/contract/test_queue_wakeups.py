@@ -66,20 +66,10 @@ def test_nobody_idle(app: Celery, queue: RedisQueue, sent: Callable[[], list[str
     assert len(sent()) == 0
 
 
-def test_interactive_work_reaches_a_busy_worker(
-    app: Celery, queue: RedisQueue, sent: Callable[[], list[str]]
-) -> None:
-    for worker in ("a", "b"):
-        queue.report(worker, {"state": "busy"}, ttl=60)
-    assert wakeups.wake(app, queue, queue.model, interactive=True) == 1
-    assert wakeups.wake(app, queue, queue.model, interactive=True) == 0
-    assert len(sent()) == 1
-
-
 def test_nobody_is_woken_who_drains(app: Celery, queue: RedisQueue) -> None:
     for worker in ("a", "b", "c"):
         queue.report(worker, {"state": "draining"}, ttl=60)
-    assert wakeups.wake(app, queue, queue.model, interactive=True) == 0
+    assert wakeups.wake(app, queue, queue.model) == 0
 
 
 def test_the_body_is_the_models_name(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
-from promptmill import leases
+from promptmill import leases, wakeups
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
 from tests.servers import wait_until
@@ -247,3 +249,24 @@ def test_a_webhook_that_says_it_leads_inside_is_refused_at_once(farm: ApiFarm, h
     assert answer.json()["error"]["param"] == "webhook"
     assert "PROMPTMILL_WEBHOOK_NETWORKS" in answer.json()["error"]["message"]
     assert farm.footprint() == before
+
+
+def test_whoever_waits_calls_the_workers_and_wakes_one_where_none_hears(
+    farm: ApiFarm, valkey_url: str
+) -> None:
+    client = redis.Redis.from_url(valkey_url)
+    messages = wakeups.PREFIX + wakeups.queue_name(farm.model)
+    farm.worker.report()  # idle
+    farm.submit(["a heart"], priority="interactive")
+    assert client.llen(messages) == 1
+    client.delete(messages)
+    stop = threading.Event()
+    worker = farm.queue.calls(stop)
+    farm.submit(["a star"], priority="interactive")
+    assert next(worker) is None
+    assert client.llen(messages) == 0
+    farm.submit(["a rocket"])
+    assert client.llen(messages) == 1
+    stop.set()
+    assert list(worker) == []
+    client.close()

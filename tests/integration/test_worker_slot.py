@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,27 @@ def test_a_slot_outlives_whatever_goes_wrong(
     wait_until(lambda: farm.job(job).counts.done == 4, seconds=20, what="it renders on")
     engine.stopping.set()
     slot.join(20)
+
+
+def test_a_call_is_heard_by_a_worker_at_rest(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = threading.Semaphore(0)
+    lease = farm.queue.lease
+
+    def looking(*args: Any, **options: Any) -> Any:
+        looks.release()
+        return lease(*args, **options)
+
+    monkeypatch.setattr(farm.queue, "lease", looking)
+    monkeypatch.setattr(engine, "rest", partial(engine.rest, seconds=60.0))
+    engine.start()
+    for _ in engine.slots:
+        assert looks.acquire(timeout=20)
+    job = farm.submit(1)
+    wait_until(lambda: farm.queue.call() == 1, seconds=20, what="the worker listens")
+    wait_until(lambda: farm.job(job).counts.done == 1, seconds=20, what="it renders")
+    assert engine.stop(20)
 
 
 @pytest.mark.parametrize(("lost", "failed"), [(0, 1), (5, 0)])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from promptmill.jobs import Item
+from worker import render
 from worker.generators.base import OutOfMemory, Pixels
 from worker.generators.stub import Stub
 from worker.outcomes import Fault, Picture
@@ -144,6 +145,32 @@ def test_whoever_asks_first_goes_before_those_who_wait_longer() -> None:
         thread.join(5)
     assert order[0] == "interactive"
     assert sorted(order[1:]) == ["bulk0", "bulk1", "bulk2"]
+
+
+def test_others_hold_back_while_somebody_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "PATIENCE", 30.0)
+    turn, order = Turn(), []
+
+    def bulk() -> None:
+        with turn.take():
+            order.append("bulk")
+
+    other = threading.Thread(target=bulk)
+    with turn.ahead():
+        other.start()
+        with turn.take(first=True):
+            order.append("first")
+        other.join(0.1)
+        order.append("committed")
+    other.join(5)
+    assert order == ["first", "committed", "bulk"]
+
+
+def test_nobody_holds_back_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "PATIENCE", 0.01)
+    turn = Turn()
+    with turn.ahead(), turn.take():
+        assert not turn.awaited
 
 
 def test_an_error_inside_a_turn_gives_it_back() -> None:

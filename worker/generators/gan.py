@@ -56,7 +56,7 @@ class EmojiGan:
         batch_shapes=(1, 2, 4, 8, 16, 32),
         quantizations=tuple(dict.fromkeys((*ON_CPU, *ON_GPU))),
         batch_invariant=True,
-        portion=8,
+        portion=4,
         cost=0.002,
     )
 
