@@ -195,7 +195,7 @@ class DirBlobs:
             folders = set()
             for key in keys:
                 path = self._path(check_key(key))
-                for note in self._notes(key):  # first: a note alone would never be found again
+                for note in self._notes(key):
                     note.unlink(missing_ok=True)
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     path.unlink()

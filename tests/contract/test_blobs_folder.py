@@ -138,6 +138,21 @@ def test_stopped_in_the_middle_of_a_deletion_it_is_found_again(
     assert files(root) == []
 
 
+def test_stopped_before_its_object_came_a_note_is_found_and_deleted(
+    store: DirBlobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        store.create("j/1.png", b"picture", content_type=PNG, metadata={"seed": "1"})
+    monkeypatch.undo()
+    assert [(stored.key, stored.size) for stored in store.list("j/")] == [("j/1.png", 0)]
+    store.delete(["j/1.png"])
+    assert files(root) == []
+
+
 def test_drafts_of_the_living_are_left_alone(store: DirBlobs, root: Path) -> None:
     with Drafts(root / ".tmp").of([b"being written"]) as draft:
         store.probe()

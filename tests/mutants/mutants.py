@@ -53,14 +53,12 @@ MUTANTS = (
         ("tests/unit/test_filing.py::test_an_object_that_was_there_is_adopted_with_its_own_facts",),
     ),
     Mutant(
-        "an object is deleted before what is noted of it",
+        "what is noted of an object that never came is not found",
         "promptmill/blobs/folder.py",
-        "                for note in self._notes(key):"
-        "  # first: a note alone would never be found again\n",
-        "                path.unlink(missing_ok=True)\n"
-        "                for note in self._notes(key):\n",
+        "                yield from self._unborn(Path(folder), set(files), prefix)\n",
+        "",
         (
-            "tests/contract/test_blobs_folder.py::test_stopped_in_the_middle_of_a_deletion_it_is_found_again",
+            "tests/contract/test_blobs_folder.py::test_stopped_before_its_object_came_a_note_is_found_and_deleted",
         ),
     ),
     Mutant(
