@@ -24,6 +24,7 @@ from worker.gan.data import Concept
 from worker.gan.encoder import FILE as ENCODER
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import SIDE, VENDORS, Generator, Widths
+from worker.gan.score import FILE as SCORER
 from worker.generators import gan, gan_engines
 
 COLOURS = {"red": (220, 40, 40), "green": (30, 160, 60), "blue": (40, 70, 220)}
@@ -100,7 +101,8 @@ def live(out: Path) -> dict[str, float]:
     torch.manual_seed(0)
     first = train.train(given, PLAN, out / "run", start=Generator(LARGE))
     teacher = export.export(out / "run", given, made, steps=10, coded=True)
-    shutil.copyfile(gan.WEIGHTS / ENCODER, made / ENCODER)
+    for file in (ENCODER, SCORER):
+        shutil.copyfile(gan.WEIGHTS / file, made / file)
     second = student.teach(given, teacher, TAUGHT, out / "student", widths=SMALL)
     export.export(out / "student", given, made / gan.STUDENT, steps=10, coded=True)
     told = {f"teacher_{k}": v for k, v in evaluate.report(first.average, given).items()}

@@ -12,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from promptmill import keys
+from promptmill import jobs, keys
 from promptmill.records import Output
 from tests import tiny_writer
 from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
+from worker.generators import gan
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
@@ -134,6 +135,32 @@ def test_the_best_of_several_is_kept_and_each_attempt_told(stack: Stack) -> None
     for name in ("sha256", "seed", "score", "rerolls"):
         assert [i[name] for i in packed] == [i[name] for i in asked]
     assert verdicts(farm, asked[0]["job_id"]) == ["ok"] * 70
+
+
+@pytest.mark.timeout(400)
+def test_emoji_gan_tries_again_until_a_picture_shows_what_is_asked(embedded: Stack) -> None:
+    farm = embedded.make(model="emoji-gan", OMP_NUM_THREADS="1").start(workers=1)
+    wait_until(lambda: farm.serving() == 1, seconds=200, what="the worker serves")
+    [known] = [m for m in farm.http.get("/v1/models").json()["data"] if m["id"] == "emoji-gan"]
+    assert known["scores"]
+    names = ("red heart", "pizza", "a cat and a dog", "flag of Japan", "a quiet thought")
+    rows = [{"prompt": name, "seed": seed} for seed in (1, 2) for name in names]
+    plain = rendered(farm, rows)
+    least = sorted(i["score"] for i in plain)[5]
+    asked = rendered(farm, rows, min_score=str(least), max_rerolls="3")
+    model = gan.EmojiGan()
+    model.load(device="cpu", quantization=gan.AUTO)
+    for before, after in zip(plain, asked, strict=True):
+        seeds = [before["seed"], *(jobs.reroll_seed(before["seed"], k) for k in (1, 2, 3))]
+        tries = [jobs.Item(0, 0, 0, before["prompt"], seed, 64, 64) for seed in seeds]
+        told = [model.score([one], model.generate([one]))[0] for one in tries]
+        tried = [(one["seed"], one["score"]) for one in after["rerolls"]]
+        assert tried == list(zip(seeds, told, strict=True))[: len(tried)]
+        assert after["score"] == max(score for _, score in tried)
+        assert after["below_min_score"] is (after["score"] < least)
+        assert len(tried) == 4 or (len(tried) == 1) == (before["score"] >= least)
+    assert sum(len(i["rerolls"]) > 1 for i in asked) == 5
+    assert verdicts(farm, asked[0]["job_id"]) == ["ok"] * 10
 
 
 @pytest.mark.timeout(400)

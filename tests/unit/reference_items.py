@@ -1,5 +1,5 @@
-"""Twenty items whose bytes are kept: `python -m tests.unit.reference_items` prints their
-sha256 in every form of the model, for the platform it runs on."""
+"""Twenty items whose bytes and scores are kept: `python -m tests.unit.reference_items` prints
+the sha256 and the score of each in every form of the model, for the platform it runs on."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ def items() -> list[Item]:
     return [Item(n, n, 0, text, 1000 + n, 64, 64) for n, text in enumerate(PROMPTS)]
 
 
-def rendered(form: str) -> list[str]:
-    """sha256 of each item's pixels, four to a batch."""
+def rendered(form: str) -> tuple[list[str], list[float]]:
+    """sha256 of each item's pixels, four to a batch, and its score."""
     model = gan.EmojiGan()
     model.load(device="cpu", quantization=form)
     asked = items()
-    batches = [model.generate(asked[at : at + 4]) for at in range(0, len(asked), 4)]
-    return [hashlib.sha256(picture.tobytes()).hexdigest() for made in batches for picture in made]
+    parts = [asked[at : at + 4] for at in range(0, len(asked), 4)]
+    made = [model.generate(part) for part in parts]
+    scores = [model.score(part, pixels) for part, pixels in zip(parts, made, strict=True)]
+    digests = [hashlib.sha256(one.tobytes()).hexdigest() for pixels in made for one in pixels]
+    return digests, [score for part in scores for score in part]
 
 
 def told() -> dict[str, Any]:
     forms = {form: rendered(form) for form in gan.ON_CPU}
-    return {"platform": {form: platform(form) for form in forms}, "sha256": forms}
+    return {
+        "platform": {form: platform(form) for form in forms},
+        "sha256": {form: digests for form, (digests, _) in forms.items()},
+        "scores": {form: scores for form, (_, scores) in forms.items()},
+    }
 
 
 def platform(form: str) -> list[str]:

@@ -1,17 +1,13 @@
-"""The score and the repair: blind to neighbours, holes filled and nothing else."""
+"""The repair: holes filled and nothing else."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from promptmill import errors
 from promptmill.jobs import Item
-from worker.gan import repair, scorer
+from worker.gan import repair
 from worker.gan.networks import NOISE, TEXT, condition
 from worker.generators import gan
 from worker.generators.base import Input
@@ -37,39 +33,6 @@ def model() -> gan.EmojiGan:
     made = gan.EmojiGan()
     made.load(device="cpu", quantization="int8")
     return made
-
-
-def test_the_area_under_the_curve() -> None:
-    assert scorer.auc(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == 1.0
-    assert scorer.auc(torch.tensor([0.0, 2.0]), torch.tensor([1.0])) == 0.5
-    assert scorer.auc(torch.tensor([1.0]), torch.tensor([1.0])) == 0.5
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    network = scorer.Eye().eval()
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, tmp_path / scorer.FILE)
-    return tmp_path
-
-
-def test_a_score_is_the_same_beside_any_neighbours(kept: Path) -> None:
-    score = scorer.Scorer(kept)
-    pictures = torch.randint(0, 256, (11, 3, 64, 64), dtype=torch.uint8)
-    text = torch.nn.functional.normalize(torch.randn(11, TEXT), dim=1)
-    together = score(pictures, text)
-    assert len(set(together)) > 5 and all(-1 <= value <= 1 for value in together)
-    assert [score(pictures[n : n + 1], text[n : n + 1])[0] for n in range(11)] == together
-    assert score(pictures.flip(0), text.flip(0)) == together[::-1]
-
-
-def test_a_damaged_scorer_is_named(kept: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.Error, match=r"scorer\.safetensors cannot be read"):
-        scorer.Scorer(tmp_path / "nowhere")
-    (kept / scorer.FILE).write_bytes((kept / scorer.FILE).read_bytes()[:-50])
-    with pytest.raises(errors.Error, match=r"scorer\.safetensors is damaged"):
-        scorer.Scorer(kept)
 
 
 def hole(pixels: np.ndarray) -> Input:

@@ -1,5 +1,5 @@
-"""emoji-gan by ONNX Runtime: the graph of `worker.compress.graph` and the text encoder's dense
-layers, each on one thread. Imports no torch."""
+"""emoji-gan by ONNX Runtime: the graphs of `worker.compress.graph` and `sight` and the text
+encoder's dense layers, each on one thread. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.compress import graph
+from worker.compress import sight as scoring
 from worker.gan.weightfile import Contents
 
 if TYPE_CHECKING:
     from worker.gan.encoder import Dense, Floats
+    from worker.gan.score import Sight, Tensors
 
 
 class OnnxGenerator:
@@ -52,6 +54,18 @@ def dense(weights: Floats) -> Dense:
         return found
 
     return product
+
+
+def sight(tensors: Tensors) -> Sight:
+    """The scorer's network."""
+    session = _session(scoring.build(tensors))
+
+    def logits(cells: Floats, texts: Floats) -> Floats:
+        (made,) = session.run([scoring.LOGITS], {scoring.CELLS: cells, scoring.TEXTS: texts})
+        found: Floats = made
+        return found
+
+    return logits
 
 
 def _session(model: bytes) -> Any:

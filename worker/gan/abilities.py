@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.gan import agreement, data, judge, repair
+from worker.gan import agreement, data, judge, repair, scorer
 from worker.gan.agreement import Draw
 from worker.gan.judge import Judge
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, SIDE, condition
-from worker.gan.scorer import Scorer, auc
+from worker.gan.score import Scorer
 
 TRIES = 4
-ASKED = 300  # concepts whose pictures are scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +28,60 @@ class Hole:
     mask: NDArray[np.uint8]
 
 
-def scores(draw: Draw, seen: Judge, given: Lessons, scorer: Scorer) -> dict[str, float]:
-    """score_auc: of drawn pictures under their own and under another's name; real_score_auc:
-    the same of the vendors' pictures of concepts that training never saw; first_rank1 and
-    best_rank1: the judge's agreement with the first of four seeds, and with the one that the
-    score likes best."""
+def scores(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str, float]:
+    """score_auc: how well the score tells pictures drawn of names under their own from those
+    under the name of another of these pictures; near_: under one of the ten nearest names;
+    kept_: of concepts that the scorer never learned; real_: of the vendors' pictures of these.
+    For k of 1 and 5, first_rank and best_rank: the judge's agreement with the first of four
+    seeds, and with the one that the score likes best."""
     shown, named = given.pictures, given.texts.named
     known = torch.arange(len(named))
     known = known[known % data.HELD_EVERY != data.HELD_FIRST]
-    asked = known[torch.linspace(0, len(known) - 1, min(ASKED, len(known))).long()]
-    tries = torch.stack([_bytes(agreement.drawn(draw, named[asked], n)) for n in range(TRIES)])
-    told = {"score_auc": _auc(scorer, tries[0], asked, named)}
-    fresh = shown.weight == 0
-    told["real_score_auc"] = _auc(scorer, shown.pictures[fresh], shown.concept[fresh], named)
-    liked = torch.tensor([scorer(each, named[asked]) for each in tries]).argmax(0)
-    best = tries[liked, torch.arange(len(asked))]
-    for name, pictures in (("first_rank1", tries[0]), ("best_rank1", best)):
-        rank = judge.ranks(judge.vectors(seen, pictures), seen.named, asked)
-        told[name] = (rank < 1).float().mean().item()
+    tries = torch.stack([_bytes(agreement.drawn(draw, named[known], n)) for n in range(TRIES)])
+    kept = ~torch.isin(known, scorer.taught(len(named)))
+    real = ~torch.isin(shown.concept, scorer.taught(len(named)))
+    pictures = {
+        "": (tries[0][~kept], known[~kept]),
+        "kept_": (tries[0][kept], known[kept]),
+        "real_": (shown.pictures[real], shown.concept[real]),
+    }
+    told: dict[str, float] = {}
+    for kind, (of, concept) in pictures.items():
+        told |= _areas(kind, score, of, concept, named)
+    liked = torch.tensor([_scored(score, each, named[known]) for each in tries]).argmax(0)
+    best = tries[liked, torch.arange(len(known))]
+    for name, chosen in (("first", tries[0]), ("best", best)):
+        rank = judge.ranks(judge.vectors(seen, chosen), seen.named, known)
+        told |= {f"{name}_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
     return told
 
 
-def _auc(scorer: Scorer, pictures: Tensor, concept: Tensor, named: Tensor) -> float:
-    right = torch.tensor(scorer(pictures, named[concept]))
-    wrong = torch.tensor(scorer(pictures, named[concept.roll(1)]))
-    return auc(right, wrong)
+def _areas(
+    kind: str, score: Scorer, pictures: Tensor, concept: Tensor, named: Tensor
+) -> dict[str, float]:
+    chance = torch.Generator().manual_seed(0)
+    asked, own = torch.unique(concept, return_inverse=True)
+    other = asked[(own + torch.randint(1, len(asked), own.shape, generator=chance)) % len(asked)]
+    near = scorer.nearest(named)
+    place = torch.randint(near.shape[1], concept.shape, generator=chance)
+    wrong = {"": other, "near_": near[concept, place]}
+    right = torch.tensor(_scored(score, pictures, named[concept]))
+    return {
+        f"{kind}{how}score_auc": auc(right, torch.tensor(_scored(score, pictures, named[one])))
+        for how, one in wrong.items()
+    }
+
+
+def auc(right: Tensor, wrong: Tensor) -> float:
+    """The chance that a right pair's score is above a wrong pair's, ties as half: the area
+    under the receiver operating characteristic (Hanley and McNeil 1982)."""
+    above = (right[:, None] > wrong).float() + 0.5 * (right[:, None] == wrong).float()
+    return above.mean().item()
+
+
+def _scored(score: Scorer, pictures: Tensor, texts: Tensor) -> list[float]:
+    pixels = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+    return score(pixels, texts.numpy(), [1] * len(pixels))
 
 
 def _bytes(pictures: Tensor) -> Tensor:

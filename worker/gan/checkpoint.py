@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,27 +60,11 @@ class Checkpoint:
         return Checkpoint(0, generator, average, critic, slow, fast)
 
     def save(self, folder: Path) -> None:
-        tensors = {STEP: torch.tensor(self.step)}
-        for part, module in self._modules().items():
-            tensors |= {f"{part}.{k}": v.contiguous() for k, v in module.state_dict().items()}
-        for part, optimizer in self._optimizers().items():
-            for number, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"{part}.{number}.{k}": v.contiguous() for k, v in slots.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / TENSORS, lambda path: save_file(tensors, path))
-        write(folder / FACTS, lambda path: path.write_text(json.dumps({"step": self.step})))
+        keep(folder, self.step, self._modules(), self._optimizers())
 
     def restore(self, folder: Path) -> None:
         """Fills this object from `folder`; raises `errors.Error` when it is unreadable."""
-        try:
-            tensors = load_file(folder / TENSORS)
-            self.step = int(tensors[STEP]) if STEP in tensors else step_of(folder)
-        except (OSError, ValueError, KeyError, SafetensorError) as problem:
-            raise errors.Error(f"cannot resume from {folder}: {problem}") from problem
-        for part, module in self._modules().items():
-            module.load_state_dict(_under(tensors, part))
-        for part, optimizer in self._optimizers().items():
-            _restore_optimizer(optimizer, _under(tensors, part))
+        self.step = recall(folder, self._modules(), self._optimizers())
 
     def follow(self, decay: float) -> None:
         """Moves the average towards the generator, batch-norm statistics included."""
@@ -101,6 +85,38 @@ class Checkpoint:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"slow": self.generator_optimizer, "fast": self.critic_optimizer}
+
+
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+def keep(folder: Path, step: int, modules: Modules, optimizers: Optimizers) -> None:
+    """Saves a run as it is after a step."""
+    tensors = {STEP: torch.tensor(step)}
+    for part, module in modules.items():
+        tensors |= {f"{part}.{k}": v.contiguous() for k, v in module.state_dict().items()}
+    for part, optimizer in optimizers.items():
+        for number, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{part}.{number}.{k}": v.contiguous() for k, v in slots.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / TENSORS, lambda path: save_file(tensors, path))
+    write(folder / FACTS, lambda path: path.write_text(json.dumps({"step": step})))
+
+
+def recall(folder: Path, modules: Modules, optimizers: Optimizers) -> int:
+    """Fills both with what `keep` saved, and returns its step; raises `errors.Error` when it
+    is unreadable."""
+    try:
+        tensors = load_file(folder / TENSORS)
+        step = int(tensors[STEP]) if STEP in tensors else step_of(folder)
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        raise errors.Error(f"cannot resume from {folder}: {problem}") from problem
+    for part, module in modules.items():
+        module.load_state_dict(_under(tensors, part))
+    for part, optimizer in optimizers.items():
+        _restore_optimizer(optimizer, _under(tensors, part))
+    return step
 
 
 def step_of(folder: Path) -> int:

@@ -34,7 +34,7 @@ from worker.gan import (
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, VENDORS, condition
-from worker.gan.scorer import Scorer
+from worker.gan.score import Scorer
 
 PROMPTS = (
     "red heart", "grinning face", "french flag", "soccer ball",
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--judge", type=Path, default=Path("data/judge"))
     parser.add_argument("--weights", type=Path, default=Path("worker/weights/emoji-gan"))
-    parser.add_argument("--scorer", type=Path, default=Path("data/scorer"))
+    parser.add_argument("--scorer", type=Path, help="folder of another scorer's weights")
     parser.add_argument("--network", type=Path, help="folder of another network's weights")
     parser.add_argument("--grid", type=Path, help="where to save the sheet of fixed prompts")
     parser.add_argument("--fifty", type=Path, help="where to save the fifty common things")
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     languages = data.languages_of(options.data)
     seen = judge.load(options.judge)
     told = agreement.figures(drawn, seen, given, languages)
-    told |= abilities.scores(drawn, seen, given, Scorer(options.scorer))
+    told |= abilities.scores(drawn, seen, given, Scorer(options.scorer or options.weights))
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
     if options.fifty:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)

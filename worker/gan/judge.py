@@ -97,7 +97,7 @@ def train(
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     chance = torch.Generator(device).manual_seed(seed)
     sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS), device=device))
-    optimizer = _optimizer([*network.parameters(), sharpness])
+    optimizer = descent([*network.parameters(), sharpness])
     pictures, concept, weight, named = (
         tensor if isinstance(tensor, nn.Parameter) else tensor.to(device)
         for tensor in (shown.pictures, shown.concept, shown.weight, named)
@@ -121,7 +121,7 @@ def train(
     network.cpu().eval().requires_grad_(False)
 
 
-def _optimizer(parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
+def descent(parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
     """Matrices decay; biases, norms and the sharpness do not."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
@@ -156,7 +156,8 @@ def _unit(pictures: Tensor) -> Tensor:
 
 def load(folder: Path) -> Judge:
     state = {name: value.float() for name, value in load_file(folder / FILE).items()}
-    judge = Judge(state["names"])
+    widths = [len(state[f"trunk.{place}.first.weight"]) for place in (3, 5, 7)]
+    judge = Judge(state["names"], widths)
     judge.load_state_dict(state)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return judge.eval().requires_grad_(False)
@@ -167,7 +168,9 @@ def save(network: nn.Module, path: Path) -> None:
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
 
 
-def parser(description: str, *, out: Path, steps: int, batch: int) -> argparse.ArgumentParser:
+def parser(
+    description: str, *, out: Path, steps: int, batch: int, widths: Sequence[int]
+) -> argparse.ArgumentParser:
     """What a training command takes."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -175,20 +178,21 @@ def parser(description: str, *, out: Path, steps: int, batch: int) -> argparse.A
     made.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     made.add_argument("--steps", type=int, default=steps)
     made.add_argument("--batch", type=int, default=batch)
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--widths", type=int, nargs=3, default=widths)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     described = "Train the judge on hands that the generator never saw."
-    command = parser(described, out=Path("data/judge"), steps=1200, batch=512)
+    command = parser(described, out=Path("data/judge"), steps=1200, batch=512, widths=WIDTHS)
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
     shown = given.pictures
     jury = jurors.jury(options.data, shown.concepts)
     torch.manual_seed(0)
-    judge = Judge(given.texts.named)
+    judge = Judge(given.texts.named, options.widths)
     train(judge, judge.names, jury, steps=options.steps, batch=options.batch, device=options.device)
     save(judge, options.out / FILE)
     told = {"chance": 1 / len(judge.named)}

@@ -51,8 +51,14 @@ def join(drawn: Pixels, counts: Sequence[int]) -> Pixels:
 def beside(two: Pixels) -> Pixels:
     """Two pictures [2, 64, 64, 3] as one [64, 64, 3]: half as large, side by side on white, in
     their order."""
-    sums = two.reshape(2, SIDE // 2, 2, SIDE // 2, 2, 3).sum((2, 4), dtype=np.int32)
-    halves = ((sums + 2) // 4).astype(np.uint8)
     canvas = np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
-    canvas[SIDE // 4 : SIDE - SIDE // 4] = np.concatenate(list(halves), axis=1)
+    canvas[SIDE // 4 : SIDE - SIDE // 4] = np.concatenate(list(half(two)), axis=1)
     return canvas
+
+
+def half(pictures: Pixels) -> Pixels:
+    """Pictures [N, 64, 64, 3] at [N, 32, 32, 3]: the mean of four pixels, rounded."""
+    rows = pictures[:, ::2].astype(np.uint16) + pictures[:, 1::2]
+    sums = rows[:, :, ::2] + rows[:, :, 1::2]
+    halves: Pixels = ((sums + 2) // 4).astype(np.uint8)
+    return halves

@@ -1,125 +1,218 @@
-"""The score: how well a picture shows what a text says, by an image encoder trained on the
-vendors' pictures under right and wrong captions (`python -m worker.gan.scorer`). It is small
-enough to look at every picture that is rendered. Its weights do not ship yet."""
+"""Trains the scorer (`python -m worker.gan.scorer`) on the vendors' pictures and on drawn ones,
+under right and wrong texts. It learns nine concepts of ten; the others say what it is worth.
+Stop it anywhere; the same command goes on."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
-from promptmill import errors
-from worker.gan import data, judge, lexicon
-from worker.gan.disguise import half
+from worker.gan import checkpoint, eye, judge, lexicon, pairs, quantize, score, train, weights
+from worker.gan.disguise import disguise
 from worker.gan.encoder import TextEncoder
-from worker.gan.jurors import Jury
-from worker.gan.networks import TEXT
+from worker.gan.eye import Eye
+from worker.gan.lexicon import Lessons
+from worker.gan.networks import NOISE, TEXT, VENDORS, condition
 
-FILE = "scorer.safetensors"
-WIDTHS = (32, 64, 96)
-ROWS = 8  # the one batch shape that it runs
-DIGITS = 4
+Draw = Callable[[Tensor], Tensor]  # conditions [N, 416] -> pixels uint8 [N, 3, 64, 64]
 
-
-class Eye(nn.Module):
-    """Pixels [B, 3, 64, 64] in [0, 1], seen at half size, to unit vectors [B, 384] in the text
-    encoder's space."""
-
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise((12, *widths)):
-            stages += [
-                _convolution(inputs, outputs),
-                _convolution(outputs, outputs),
-                nn.MaxPool2d(2),
-            ]
-        self.trunk = nn.Sequential(*stages)
-        self.out = nn.Linear(widths[-1], TEXT)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        seen = self.trunk(F.pixel_unshuffle(half(pictures) * 2 - 1, 2))
-        return F.normalize(self.out(seen.mean((2, 3)) + seen.amax((2, 3))), dim=1)
+KEPT_EVERY, KEPT_FIRST = 10, 5  # concepts that it never learns: 5, 15, 25, ...
+SEEDS = range(10_000, 10_002)  # of the pictures drawn for it, in each style
+NEAR = 10  # names that count as near one
+NEARBY = 0.25  # their share of the wrong texts
+DISGUISED = 0.5  # share of a batch
+JITTER = 0.7  # length of the noise on texts, so that it learns no text by heart
+RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
+SHARPNESS = 20.0  # of the comparison with all names, inverse temperature
+SAVE_EVERY = 500
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+@dataclass(frozen=True, slots=True)
+class Course:
+    """pictures uint8 [N, 3, 32, 32], those of vendors and those drawn; concept [N]: numbers of
+    the concepts that are learned; odds [N]: how often each is shown; near [C, 10]: of each
+    concept, those whose names are nearest; `given` has their texts."""
+
+    pictures: Tensor
+    concept: Tensor
+    odds: Tensor
+    taught: Tensor
+    near: Tensor
+    given: Lessons
+
+    @property
+    def named(self) -> Tensor:
+        """Unit vectors [C, 384] of the names of what is learned."""
+        return self.given.texts.named[self.taught]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """pictures [B, 3, 32, 32] in [0, 1]; text [B, 384]: a wording of each; concept [B]."""
+
+    pictures: Tensor
+    text: Tensor
+    concept: Tensor
+
+
+def taught(concepts: int) -> Tensor:
+    """The numbers of the concepts that the scorer learns."""
+    known = torch.arange(concepts)
+    return known[known % KEPT_EVERY != KEPT_FIRST]
+
+
+def course(given: Lessons, draws: Sequence[Draw], *, share: float) -> Course:
+    """What is learned from: `share` of what is shown is drawn by the networks."""
+    shown, learned = given.pictures, taught(len(given.pictures.concepts))
+    place = torch.full((len(shown.concepts),), -1)
+    place[learned] = torch.arange(len(learned))
+    own = place[shown.concept] >= 0
+    named = given.texts.named[learned]
+    drawn = [(small(made), number) for draw in draws for made, number in _drawn(draw, named)]
+    pictures = [small(shown.pictures[own]), *(made for made, _ in drawn)]
+    concept = [place[shown.concept[own]], *(number for _, number in drawn)]
+    real, made = len(pictures[0]), sum(map(len, pictures[1:]))
+    odds = torch.cat([torch.full((real,), (1 - share) / real), torch.full((made,), share / made)])
+    return Course(
+        torch.cat(pictures),
+        torch.cat(concept),
+        odds,
+        learned,
+        nearest(named),
+        given,
     )
 
 
-class Scorer:
-    """Cosine between a picture's vector and its text's, in [-1, 1]. Eight rows at a time,
-    the last repeated where some are missing: float kernels choose their order of summation
-    by shape, and so a score depends on its own picture and text alone."""
-
-    def __init__(self, folder: Path) -> None:
-        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged."""
-        path = folder / FILE
-        self.network = Eye()
-        try:
-            content = path.read_bytes()
-            self.network.load_state_dict(load(content))
-        except OSError as problem:
-            raise errors.Error(
-                f"{path} cannot be read ({problem.strerror}): make it "
-                "with python -m worker.gan.scorer"
-            ) from problem
-        except (SafetensorError, RuntimeError) as problem:
-            raise errors.Error(
-                f"{path} is damaged: make it with python -m worker.gan.scorer"
-            ) from problem
-        self.digest = hashlib.sha256(content).hexdigest()
-        self.network.float().eval().requires_grad_(False)
-
-    @torch.inference_mode()
-    def __call__(self, pictures: Tensor, text: Tensor) -> list[float]:
-        """Scores of pictures uint8 [N, 3, 64, 64] under unit texts [N, 384]."""
-        parts = zip(torch.split(pictures, ROWS), torch.split(text, ROWS), strict=True)
-        return [score for seen, said in parts for score in self._run(seen, said)]
-
-    def _run(self, seen: Tensor, said: Tensor) -> list[float]:
-        count = len(seen)
-        full = torch.cat([seen, seen[-1:].expand(ROWS - count, *seen.shape[1:])])
-        texts = torch.cat([said, said[-1:].expand(ROWS - count, said.shape[1])])
-        close = F.cosine_similarity(self.network(full.float() / 255), texts)
-        return [round(value, DIGITS) for value in close[:count].tolist()]
+def nearest(named: Tensor) -> Tensor:
+    """The numbers [C, 10] of the names that are nearest to each of [C, 384]."""
+    close = named @ named.T - 2 * torch.eye(len(named))
+    return close.topk(min(NEAR, len(named) - 1), dim=1).indices
 
 
-def auc(right: Tensor, wrong: Tensor) -> float:
-    """The chance that a right pair's score is above a wrong pair's, ties as half: the area
-    under the receiver operating characteristic (Hanley and McNeil 1982)."""
-    above = (right[:, None] > wrong).float() + 0.5 * (right[:, None] == wrong).float()
-    return above.mean().item()
+def _drawn(draw: Draw, named: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    numbers = torch.arange(len(named))
+    for seed in SEEDS:
+        for vendor in range(len(VENDORS)):
+            chance = torch.Generator().manual_seed(seed * len(VENDORS) + vendor)
+            noise = torch.randn(len(named), NOISE, generator=chance)
+            given = condition(named, torch.full_like(numbers, vendor), noise)
+            yield torch.cat([draw(part) for part in torch.split(given, 32)]), numbers
+
+
+def small(pictures: Tensor) -> Tensor:
+    """Pictures uint8 [N, 3, 64, 64] at [N, 3, 32, 32], as `score.subjects` makes them."""
+    halves = pairs.half(pictures.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(halves).permute(0, 3, 1, 2).contiguous()
+
+
+def lesson(shown: Course, size: int, step: int) -> Batch:
+    """The batch of a step: a function of its number alone."""
+    chance = torch.Generator().manual_seed(1_000_003 + step)
+    rows = torch.multinomial(shown.odds, size, replacement=True, generator=chance)
+    pictures = shown.pictures[rows].float() / 255
+    turned = torch.rand(size, 1, 1, 1, generator=chance) < DISGUISED
+    pictures = torch.where(turned, disguise(pictures, chance), pictures)
+    concept = shown.concept[rows]
+    texts = shown.given.texts
+    said = [train.wording(texts, number, chance) for number in shown.taught[concept].tolist()]
+    return Batch(pictures, shaken(torch.stack(said), chance), concept)
+
+
+def shaken(text: Tensor, chance: torch.Generator) -> Tensor:
+    noise = torch.randn(text.shape, generator=chance) * JITTER / TEXT**0.5
+    return F.normalize(text + noise, dim=1)
+
+
+def loss(network: Eye, batch: Batch, named: Tensor, near: Tensor) -> Tensor:
+    """Cross-entropy over all names, as the judge's, and the logistic loss of single pairs, half
+    of which are right: a name and a wording. Of the wrong ones a quarter is near, the names
+    [B, 10] closest to the right one; the others are the wordings of the batch's other
+    pictures."""
+    seen = network.seen(F.pixel_unshuffle(batch.pictures * 2 - 1, 2)).float()
+    close = seen @ network.said(named).T
+    across = seen @ network.said(batch.text).T
+    which = F.cross_entropy(SHARPNESS * close, batch.concept)
+    own = network.logit(close.gather(1, batch.concept[:, None]))
+    beside = network.logit(close.gather(1, near))
+    worded = network.logit(across.diagonal())
+    other = network.logit(across[batch.concept[:, None] != batch.concept])
+    right = F.softplus(-own).mean() + F.softplus(-worded).mean()
+    wrong = NEARBY * F.softplus(beside).mean() + (1 - NEARBY) * F.softplus(other).mean()
+    return which + right + 2 * wrong
+
+
+def teach(shown: Course, out: Path, *, steps: int, batch: int, widths: Sequence[int]) -> Eye:
+    """Runs to `steps`, from the checkpoint in `out` if one is there; the rate falls to
+    nothing over them."""
+    torch.manual_seed(0)
+    network = Eye(widths)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = judge.descent(list(network.parameters()))
+    modules, optimizers = {"eye": network}, {"optimizer": optimizer}
+    done = 0
+    if (out / checkpoint.TENSORS).exists():
+        done = checkpoint.recall(out, modules, optimizers)
+    began, first = time.monotonic(), done
+    for step in range(done, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 100) * (1 - step / steps) + 1e-6
+        given = lesson(shown, batch, step)
+        chance = torch.Generator().manual_seed(step)
+        named = shaken(shown.named, chance)
+        with torch.autocast("cpu", torch.bfloat16):
+            total = loss(network, given, named, shown.near[given.concept])
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), STEEPEST)
+        optimizer.step()
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            checkpoint.keep(out, step + 1, modules, optimizers)
+            pace = (time.monotonic() - began) / (step + 1 - first)
+            print(f"step {step + 1}: loss {total.item():.3f}, {pace:.3f} s a step", flush=True)
+    return network.eval().requires_grad_(False)
+
+
+def save(network: Eye, folder: Path) -> None:
+    """Writes the file that `score.Scorer` reads, in float16."""
+    state = eye.fold(network).state_dict()
+    tensors = {name: value.half().contiguous() for name, value in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(folder / score.FILE, lambda path: save_file(tensors, path))
+
+
+def _network(folder: Path) -> Draw:
+    shipped = weights.read(folder)
+    kind = quantize.Int8Generator if quantize.supported() else quantize.FloatGenerator
+    draw: Draw = kind(shipped.generator, shipped.ranges)
+    return draw
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    description = "Train the scorer on the vendors' pictures."
-    command = judge.parser(description, out=Path("data/scorer"), steps=2000, batch=64)
+    command = judge.parser(
+        "Train the scorer on the vendors' pictures and on drawn ones.",
+        out=Path("data/scorer"),
+        steps=4000,
+        batch=128,
+        widths=eye.WIDTHS,
+    )
+    command.add_argument("--share", type=float, default=0.5, help="of drawn pictures")
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
-    shown = given.pictures
-    taught = shown.concept % data.HELD_EVERY != data.HELD_FIRST
-    torch.manual_seed(0)
-    network = Eye()
-    judge.train(
-        network,
-        given.texts.named,
-        Jury(shown.pictures, shown.concept, taught.float()),
-        steps=options.steps,
-        batch=options.batch,
-        smoothing=0.0,
-        device=options.device,
+    draws = [_network(options.encoder), _network(options.encoder / "student")]
+    shown = course(given, draws, share=options.share)
+    print(f"{len(shown.pictures)} pictures of {len(shown.taught)} concepts", flush=True)
+    network = teach(
+        shown, options.out, steps=options.steps, batch=options.batch, widths=options.widths
     )
-    judge.save(network, options.out / FILE)
+    save(network, options.out)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def draw(given: Lessons, plan: Plan, step: int) -> Batch:
     shown, texts = given.pictures, given.texts
     rows = torch.multinomial(shown.weight, plan.batch, replacement=True, generator=chance)
     pictures = shown.pictures[rows].float() / 255
-    text = torch.stack([_wording(texts, c, chance) for c in shown.concept[rows].tolist()])
+    text = torch.stack([wording(texts, c, chance) for c in shown.concept[rows].tolist()])
     shake = torch.randn(plan.batch, TEXT, generator=chance) * plan.jitter / TEXT**0.5
     noise = torch.randn(plan.batch, NOISE, generator=chance)
     return Batch(
@@ -83,7 +83,7 @@ def draw(given: Lessons, plan: Plan, step: int) -> Batch:
     )
 
 
-def _wording(texts: Lexicon, concept: int, chance: torch.Generator) -> Tensor:
+def wording(texts: Lexicon, concept: int, chance: torch.Generator) -> Tensor:
     first, count = texts.spans[concept].tolist()
     odds = texts.odds[first : first + count]
     return texts.text[first + int(torch.multinomial(odds, 1, generator=chance))].float()

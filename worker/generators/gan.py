@@ -47,6 +47,7 @@ class EmojiGan:
     A prompt of two subjects is two drawings side by side.
     A repair is drawn in each style, without the seed's shift and tint, and the one that fits
     what the mask keeps fills the hole.
+    A score is the chance that a picture shows what its prompt says; of two subjects, the worse.
     """
 
     name = "emoji-gan"
@@ -56,6 +57,7 @@ class EmojiGan:
         batch_shapes=(1, 2, 4, 8, 16, 32),
         quantizations=tuple(dict.fromkeys((*ON_CPU, *ON_GPU))),
         batch_invariant=True,
+        scores=True,
         portion=4,
         cost=0.002,
     )
@@ -93,7 +95,8 @@ class EmojiGan:
             log.warning("%s: %s", self.name, chosen.why)
         self._engine = self._made(chosen)
         self._device = chosen.device
-        parts = [self.name, RULES, form, self._engine.digest, self._engine.encoder.digest]
+        engine = self._engine
+        parts = [self.name, RULES, form, engine.digest, engine.encoder.digest, engine.scorer.digest]
         platform = gan_engines.platform(onnx=form in ONNX, device=chosen.device)
         self._fingerprint = _hash(parts + platform)
 
@@ -109,16 +112,15 @@ class EmojiGan:
 
     def warmup(self, shapes: Sequence[int]) -> None:
         for shape in shapes:
-            self.generate([_sample(number) for number in range(shape)])
+            items = [_sample(number) for number in range(shape)]
+            self.score(items, self.generate(items))
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
-        if self._engine is None:
-            raise errors.Error(f"{self.name} is not loaded")
         from worker.gan import pairs, repair
 
-        network = self._engine.render
-        conditions, counts = _conditions(self._engine, items)
+        network = self._loaded.render
+        conditions, counts = _conditions(self._loaded, items)
 
         def render(conditions: Floats) -> Pixels:
             return pairs.join(network(conditions), counts)
@@ -131,6 +133,19 @@ class EmojiGan:
             if any(words in str(problem) for words in NO_MEMORY):
                 raise OutOfMemory(str(problem)) from problem
             raise
+
+    def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
+        """For each picture the chance, in [0, 1], that it shows what its item asks for. A style
+        that the prompt names does not count."""
+        subjects = [subjects for subjects, _ in map(_asked, items)]
+        texts = self._loaded.encoder.encode([one for each in subjects for one in each])
+        return self._loaded.scorer(pixels, texts, [len(each) for each in subjects])
+
+    @property
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise errors.Error(f"{self.name} is not loaded")
+        return self._engine
 
     def close(self) -> None:
         self._engine = None
@@ -176,16 +191,23 @@ def _conditions(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int
     seed; and how many subjects each item has."""
     import numpy as np
 
-    from worker.gan import captions, inputs, pairs
+    from worker.gan import inputs
 
-    plain, styles = zip(*(captions.parse(_clean(item.prompt)) for item in items), strict=True)
+    subjects, styles = zip(*map(_asked, items), strict=True)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
-    subjects = [pairs.subjects(text) for text in plain]
     counts = [len(each) for each in subjects]
     text = engine.encoder.encode([one for each in subjects for one in each])
     vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
     return inputs.condition(text, vendor, view), counts
+
+
+def _asked(item: Item) -> tuple[tuple[str, ...], int | None]:
+    """The subjects that a prompt asks for, and its style if it names one."""
+    from worker.gan import captions, pairs
+
+    plain, style = captions.parse(_clean(item.prompt))
+    return pairs.subjects(plain), style
 
 
 def _clean(prompt: str) -> str:

@@ -16,6 +16,7 @@ from worker.generators.base import Pixels
 
 if TYPE_CHECKING:
     from worker.gan.encoder import Floats, TextEncoder
+    from worker.gan.score import Scorer
 
 SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 2**64
 
@@ -23,20 +24,24 @@ SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """encoder: prompts → vectors. draws: seed → noise [16] and vendor. render: conditions
-    [B, 416] → pixels [B, 64, 64, 3]. digest: of the network's weights."""
+    [B, 416] → pixels [B, 64, 64, 3]. scorer: pixels and vectors → scores. digest: of the
+    network's weights."""
 
     encoder: TextEncoder
     draws: Callable[[int], tuple[Floats, int]]
     render: Callable[[Floats], Pixels]
+    scorer: Scorer
     digest: str
 
 
-def by_torch(network: Path, encoder: Path, *, int8: bool) -> Engine:
-    """On one thread, where small pictures are fastest."""
+def by_torch(network: Path, rest: Path, *, int8: bool) -> Engine:
+    """On one thread, where small pictures are fastest. network, rest: the folders of the
+    network's weights, and of the text encoder's and the scorer's."""
     import torch
 
     from worker.gan import quantize, weights
     from worker.gan.encoder import TextEncoder
+    from worker.gan.score import Scorer
 
     torch.set_num_threads(1)
     shipped = weights.read(network)
@@ -48,22 +53,23 @@ def by_torch(network: Path, encoder: Path, *, int8: bool) -> Engine:
         pixels: Pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
 
-    return Engine(TextEncoder(encoder), _draws, render, shipped.digest)
+    return Engine(TextEncoder(rest), _draws, render, Scorer(rest), shipped.digest)
 
 
-def by_cuda(network: Path, encoder: Path, *, device: str, bf16: bool) -> Engine:
-    """The network on a GPU, in bfloat16 or float32; text and random numbers on the CPU, on one
-    thread."""
+def by_cuda(network: Path, rest: Path, *, device: str, bf16: bool) -> Engine:
+    """The network on a GPU, in bfloat16 or float32; text, random numbers and scores on the CPU,
+    on one thread."""
     import torch
 
     from worker.gan import cuda, weights
     from worker.gan.encoder import TextEncoder
+    from worker.gan.score import Scorer
 
     torch.set_num_threads(1)
     shipped = weights.read(network)
     dtype = torch.bfloat16 if bf16 else torch.float32
     drawn = cuda.CudaGenerator(shipped.generator, shipped.ranges, dtype=dtype, device=device)
-    return Engine(TextEncoder(encoder), _draws, drawn, shipped.digest)
+    return Engine(TextEncoder(rest), _draws, drawn, Scorer(rest), shipped.digest)
 
 
 def _draws(seed: int) -> tuple[Floats, int]:
@@ -77,14 +83,16 @@ def _draws(seed: int) -> tuple[Floats, int]:
     return noise, int(torch.randint(len(VENDORS), (), generator=chance))
 
 
-def by_onnx(network: Path, encoder: Path) -> Engine:
+def by_onnx(network: Path, rest: Path) -> Engine:
     from worker.compress import runtime
     from worker.gan import inputs, weightfile
     from worker.gan.encoder import TextEncoder
+    from worker.gan.score import Scorer
 
     found = weightfile.read(network)
     drawn = runtime.OnnxGenerator(found)
-    return Engine(TextEncoder(encoder, dense=runtime.dense), inputs.draws, drawn, found.digest)
+    encoder, scorer = TextEncoder(rest, dense=runtime.dense), Scorer(rest, sight=runtime.sight)
+    return Engine(encoder, inputs.draws, drawn, scorer, found.digest)
 
 
 def onnx_missing() -> str:
