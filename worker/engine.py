@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from promptmill import errors, failpoints, jobs, leases
 from promptmill.blobs import BlobStore
 from promptmill.queue import Cold, Queue
+from promptmill.records import Work
 from promptmill.settings import Settings
 from promptmill.store import images
 from promptmill.store.database import Database
@@ -236,6 +237,11 @@ class Engine:
         outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
         self.measured.add(bucket, len(items), time.monotonic() - begun)
         return list(map(self._told, outcomes))
+
+    def scored(self, outcomes: Sequence[tuple[Work, Outcome]]) -> list[tuple[Work, Outcome]]:
+        """With a score for each picture, where the generator gives any. In nobody's turn."""
+        scored = self.renderer.scored([outcome for _, outcome in outcomes])
+        return [(work, one) for (work, _), one in zip(outcomes, scored, strict=True)]
 
     def _told(self, outcome: Outcome) -> Outcome:
         """A picture of a prompt that was written out also depends on who wrote it."""

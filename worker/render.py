@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeGuard, cast
+
+import numpy as np
 
 from promptmill.jobs import Item
 from worker import rerolls
@@ -16,7 +19,6 @@ from worker.generators.base import Generator, Input, OutOfMemory, Rejected, Scor
 from worker.outcomes import REJECTED, Fault, Outcome, Picture, Task
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -117,7 +119,8 @@ class Renderer:
         *,
         progress: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
-        """One outcome per item, in order, the best of those that it asks for. inputs: what
+        """One outcome per item, in order, the best of those that it asks for; only these have
+        a score yet (`scored`). inputs: what
         each item starts from. progress: told after every forward pass, and after every step
         of a generator that goes by steps; it may raise `Abandoned`."""
         self.tell(progress)
@@ -190,7 +193,10 @@ class Renderer:
             raise ValueError(
                 f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"
             )
-        scores = self._scores(items[: len(chunk)], pixels[: len(chunk)])
+        asking = any(item.min_score is not None for item, _ in chunk)
+        scores: Sequence[float | None] = [None] * len(chunk)
+        if asking and self.generator.caps.scores:
+            scores = self._scores(items[: len(chunk)], pixels[: len(chunk)])
         share = (time.monotonic() - begun) * 1000 / len(chunk)
         fingerprint = self.fingerprint(shape)
         return [
@@ -210,15 +216,38 @@ class Renderer:
         except Rejected as verdict:
             return verdict.pixels, verdict.reasons
 
-    def _scores(self, items: Sequence[Item], pixels: NDArray[np.uint8]) -> list[float | None]:
+    def scored(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The same, with a score for each picture of one bucket that has none yet: where nothing
+        hangs on it, it need not hold up the next batch. For any thread, in nobody's turn."""
         if not self.generator.caps.scores:
-            return [None] * len(items)
+            return list(outcomes)
+        made = iter(self._with_scores([one for one in outcomes if _lacks_score(one)]))
+        return [next(made) if _lacks_score(one) else one for one in outcomes]
+
+    def _with_scores(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        """Where a batch cannot be scored, each by itself."""
+        if not pictures:
+            return []
+        try:
+            pixels = np.stack([one.pixels for one in pictures])
+            scores = self._scores([one.item for one in pictures], pixels)
+        except Exception as error:
+            if len(pictures) > 1:
+                return [made for one in pictures for made in self._with_scores([one])]
+            return [Fault("render_failed", f"{type(error).__name__}: {error}")]
+        return [replace(one, score=score) for one, score in zip(pictures, scores, strict=True)]
+
+    def _scores(self, items: Sequence[Item], pixels: NDArray[np.uint8]) -> list[float]:
         scores = list(map(float, cast(Scorer, self.generator).score(items, pixels)))
         if len(scores) != len(items) or not all(map(math.isfinite, scores)):
             raise ValueError(f"the generator scored {len(items)} pictures with {scores}")
-        return list(scores)
+        return scores
 
     def fingerprint(self, shape: int) -> str:
         """What decides the bytes at this batch shape."""
         invariant = self.generator.caps.batch_invariant
         return self._base if invariant else f"{self._base}-b{shape}"
+
+
+def _lacks_score(outcome: Outcome) -> TypeGuard[Picture]:
+    return isinstance(outcome, Picture) and outcome.score is None

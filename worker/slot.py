@@ -146,7 +146,8 @@ class Slot(threading.Thread):
 
     def encode(self, outcomes: Sequence[tuple[Work, Outcome]]) -> tuple[list[File], list[Refused]]:
         """Pictures that may be given out become files; faults stay faults."""
-        pictures, refused = filing.sort_out(self.engine.checks.of_pictures(outcomes))
+        seen = self.engine.checks.of_pictures(self.engine.scored(outcomes))
+        pictures, refused = filing.sort_out(seen)
         large = bool(pictures) and pictures[0][1].pixels[..., 0].size > LARGE
         run = self.engine.pool.map if large else map
         files = list(run(filing.to_file, pictures))

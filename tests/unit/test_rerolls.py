@@ -41,7 +41,8 @@ def asking(seed: int, least: float, most: int) -> Item:
 
 
 def pictures(items: Sequence[Item], generator: Stub | None = None) -> list[Picture]:
-    outcomes = Renderer(generator or Noting()).render("b", items)
+    renderer = Renderer(generator or Noting())
+    outcomes = renderer.scored(renderer.render("b", items))
     assert all(isinstance(one, Picture) for one in outcomes)
     return [one for one in outcomes if isinstance(one, Picture)]
 
@@ -108,15 +109,38 @@ def test_an_attempt_that_cannot_be_rendered_is_one_of_the_tries() -> None:
     assert isinstance(outcome[0], Fault)
 
 
+def test_a_score_on_which_nothing_hangs_is_not_waited_for() -> None:
+    renderer = Renderer(Noting())
+    items = [PLAIN, asking(8, 0.1, 1), replace(PLAIN, index=1, seed=9)]
+    first, asked, last = renderer.render("b", items[:1]) + renderer.render("b", items[1:])
+    assert isinstance(first, Picture) and first.score is None
+    assert isinstance(asked, Picture) and asked.score is not None
+    fault = Fault("render_failed", "no picture")
+    scored = renderer.scored([first, fault, asked, last])
+    assert scored[1:3] == [fault, asked]
+    assert [one.score for one in (scored[0], scored[3]) if isinstance(one, Picture)] == [
+        score_of(7),
+        score_of(9),
+    ]
+    assert renderer.scored([fault]) == [fault]
+
+
+@pytest.mark.parametrize("least", [None, 0.1])
 @pytest.mark.parametrize("scores", [[float("nan")], [float("inf")], [], [0.5, 0.5]])
-def test_a_score_that_is_no_number_is_a_fault_of_its_image(scores: list[float]) -> None:
+def test_a_score_that_is_no_number_is_a_fault_of_its_image(
+    scores: list[float], least: float | None
+) -> None:
     class Odd(Noting):
         def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
             return scores
 
-    [outcome] = Renderer(Odd()).render("b", [PLAIN])
-    assert isinstance(outcome, Fault)
-    assert outcome.code == "render_failed"
+    renderer = Renderer(Odd())
+    items = [replace(PLAIN, seed=seed, min_score=least) for seed in (7, 8)]
+    for outcome in renderer.scored(renderer.render("b", items[:1])):
+        assert isinstance(outcome, Fault)
+        assert outcome.code == "render_failed"
+    if len(scores) != 2:
+        assert all(isinstance(one, Fault) for one in renderer.scored(renderer.render("b", items)))
 
 
 def test_memory_that_runs_out_changes_nothing() -> None:
