@@ -44,7 +44,7 @@ def told() -> dict[str, Any]:
 
 
 def platform(form: str) -> list[str]:
-    return gan_engines.platform(onnx=form in gan.ONNX)
+    return gan_engines.platform(onnx=form in gan.ONNX, exact=form in gan.INT8)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class EmojiGan:
         self._device = chosen.device
         engine = self._engine
         parts = [self.name, RULES, form, engine.digest, engine.encoder.digest, engine.scorer.digest]
-        platform = gan_engines.platform(onnx=form in ONNX, device=chosen.device)
+        platform = gan_engines.platform(onnx=form in ONNX, exact=form in INT8, device=chosen.device)
         self._fingerprint = _hash(parts + platform)
 
     def _made(self, chosen: Resolved) -> Engine:

@@ -104,9 +104,9 @@ def onnx_missing() -> str:
     return ""
 
 
-def platform(*, onnx: bool = False, device: str = "cpu") -> list[str]:
+def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> list[str]:
     """What beside the weights can change a bit: the kernels (processor, GPU, libraries, batch
-    shape of a GPU) and the tables that fold letters."""
+    shape of a GPU) and the tables that fold letters. exact: the network sums integers."""
     import numpy
 
     if onnx:
@@ -117,6 +117,7 @@ def platform(*, onnx: bool = False, device: str = "cpu") -> list[str]:
         import torch
 
         kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
+        kernels += [] if exact or device != "cpu" else [processor.make()]
     if device != "cpu":
         from worker.gan import cuda
 

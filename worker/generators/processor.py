@@ -21,6 +21,16 @@ def level() -> str:
     return f"{machine} {next((name for name in LEVELS if name in flags), 'sse')}"
 
 
+@functools.cache
+def make() -> str:
+    """Who made the processor, and which: libraries choose the order of their float sums by it
+    (Intel and AMD with the same instruction sets differ in a byte here and there)."""
+    found = (
+        _info(name) for name in ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
+    )
+    return " ".join(filter(None, found)) or platform.processor()
+
+
 def exact_int8() -> bool:
     """Whether sums of products of int8 are exact in the usual kernels: older x86 instructions
     saturate a sum of two products at 16 bits."""
@@ -28,9 +38,14 @@ def exact_int8() -> bool:
 
 
 def _flags() -> frozenset[str]:
+    return frozenset(_info("flags").split())
+
+
+def _info(name: str) -> str:
+    """What Linux says of the first core; empty elsewhere."""
     try:
         text = INFO.read_text()
     except OSError:
-        return frozenset()
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
+        return ""
+    found = re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
