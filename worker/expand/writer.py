@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.expand import lora, words
+from worker.generators import device as devices
 
 ROWS = 8  # prompts at a time; fewer are filled up
 PROMPT = 48  # tokens of a question; a prompt that takes more is long enough as it is
@@ -44,7 +45,7 @@ class Writer:
                 ANSWER,
                 torch.__version__,
                 transformers.__version__,
-                torch.backends.cpu.get_cpu_capability(),
+                devices.name("cpu"),
                 torch.get_num_threads(),
             ]
         )

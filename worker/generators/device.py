@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from promptmill import errors
+from worker.generators import processor
 from worker.generators.base import OutOfMemory
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def name(device: str) -> str:
 
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return f"cpu {processor.make()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def capability(device: str) -> tuple[int, int]:
