@@ -235,6 +235,8 @@ class Engine:
         begun = time.monotonic()
         items, inputs = [task.item for task in tasks], [task.input for task in tasks]
         outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
+        if self.turn.asked_first(within=ASKED):  # one thread at a time leaves them a core
+            outcomes = self.renderer.scored(outcomes)
         self.measured.add(bucket, len(items), time.monotonic() - begun)
         return list(map(self._told, outcomes))
 
