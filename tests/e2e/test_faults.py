@@ -48,7 +48,7 @@ def test_a_worker_stopped_for_longer_than_its_lease_comes_back_as_a_zombie(stack
     farm = stack.make().start(workers=2)
     job = farm.submit(prompts(400), steps=BATCH_MS)["id"]
     farm.wait_leasing(farm.workers[0])
-    farm.workers[0].signal(signal.SIGSTOP)
+    farm.freeze(farm.workers[0])
     wait_until(lambda: bool(farm.incidents()), seconds=20, what="its leases are reaped")
     farm.workers[0].signal(signal.SIGCONT)
     all_done(farm, job, 400)
