@@ -18,7 +18,7 @@ from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
 from promptmill import blobs, errors, failpoints, jobs, leases, records, wakeups
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs

@@ -16,7 +16,7 @@ from benchmarks import big
 from benchmarks.report import Figure, show
 from promptmill.jobs import Priority
 from promptmill.leases import QueueLane, Span
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.store import images, jobs, models, tenants
 from promptmill.store.database import Database
 from tests.servers import RedisServer, ValkeyServer

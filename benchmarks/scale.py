@@ -22,7 +22,7 @@ from benchmarks import big, processor, stacks
 from benchmarks.report import Figure, show
 from promptmill import settings
 from promptmill.client import Client
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 
 BATCH = 16
 TOGETHER = 16  # engines in a process

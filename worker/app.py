@@ -17,7 +17,7 @@ from celery.worker.control import control_command
 
 from promptmill import errors, failpoints, garbage, models, telemetry, wakeups
 from promptmill.blobs import open_store
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import models as store_models
 from promptmill.store.database import Database

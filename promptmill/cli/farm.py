@@ -174,7 +174,7 @@ def remove(name: str) -> None:
     serves it again registers it again, and `migrate` emoji-gan."""
     chosen = serve.chosen()
     db = serve.database()
-    queue = serve.part("promptmill.queue:RedisQueue", extra="core")(chosen.redis, name)
+    queue = serve.queue(chosen, name)
     try:
         if live := len(queue.workers()):
             raise errors.Conflict(
@@ -234,7 +234,7 @@ def drain(worker: Sequence[str], *, resume: bool, json_: bool) -> int:
     """Have workers (all, or those named) finish what renders and lease no more."""
     datafolder.require_farm(settings.read())
     given = serve.chosen()
-    serve.part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model_name).ping()
+    serve.queue(given).ping()
     app = serve.part("promptmill.wakeups:celery_app", extra="core")(given)
     names = [name if name.startswith("render@") else f"render@{name}" for name in worker]
     action = "resume" if resume else "drain"

@@ -71,8 +71,14 @@ def database() -> Any:
     return part("promptmill.store.database:Database", extra="core")(given.database)
 
 
+def queue(given: settings.Settings, model: str | None = None) -> Any:
+    """The scheduler of a model, else of the one that is set. Asks the server nothing."""
+    adapter = part("promptmill.redis_queue:RedisQueue", extra="core")
+    return adapter(given.redis, model or given.model_name)
+
+
 def _look_at_redis(given: settings.Settings) -> None:
-    part("promptmill.queue:RedisQueue", extra="core")(given.redis, given.model_name).ping()
+    queue(given).ping()
 
 
 def _look_at_storage(given: settings.Settings) -> None:

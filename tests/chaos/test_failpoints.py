@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from promptmill.failpoints import SITES
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from tests.chaos import client
 from tests.chaos.invariants import Invariants
 from tests.chaos.keeper import Keeper

@@ -16,7 +16,7 @@ import httpx
 import sqlalchemy as sa
 
 from promptmill import errors
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from tests.chaos.keeper import Keeper
 from tests.chaos.links import Link
 from tests.e2e.counted import CountedFarm

@@ -17,7 +17,8 @@ import redis
 from promptmill import errors
 from promptmill.jobs import Priority
 from promptmill.leases import LaneCount, Lease, LeasedSpan, QueueLane, Span
-from promptmill.queue import Cold, RedisQueue
+from promptmill.queue import Cold
+from promptmill.redis_queue import RedisQueue
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 
@@ -160,7 +161,7 @@ class TestLease:
     def test_lost_reply_gives_the_same_lease(
         self, queue: RedisQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("promptmill.queue.secrets.token_hex", lambda n: "same")
+        monkeypatch.setattr("promptmill.redis_queue.secrets.token_hex", lambda n: "same")
         queue.replace(lane(1), [Span(0, 10)])
         assert queue.lease(W, 4, ttl=30) == queue.lease(W, 4, ttl=30)
         assert queue.depth()["leased"] == 4

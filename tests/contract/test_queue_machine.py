@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 
 from promptmill.jobs import Priority
 from promptmill.leases import Lease, QueueLane
-from promptmill.queue import Cold, RedisQueue
+from promptmill.queue import Cold
+from promptmill.redis_queue import RedisQueue
 from tests.contract.queue_model import QueueModel
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]

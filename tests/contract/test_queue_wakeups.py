@@ -16,7 +16,7 @@ import redis
 from celery import Celery
 
 from promptmill import wakeups
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from promptmill import jobs
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from api import app as api_app
 from promptmill import blobs, jobs, keys, models, records
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images, tenants
 from promptmill.store import models as stored_models

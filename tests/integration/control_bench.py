@@ -17,8 +17,8 @@ from promptmill import keys, segments
 from promptmill.jobs import SEGMENT, ImageState, Item, Priority
 from promptmill.leases import Lease
 from promptmill.models import Caps, Model
-from promptmill.queue import RedisQueue
 from promptmill.records import Job, LaneSpec, NewJob, Output, Result, Segment, Upload, Work
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store import images, jobs, models, submissions, tenants
 from promptmill.store.database import Database

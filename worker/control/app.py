@@ -13,7 +13,7 @@ from celery import Celery
 
 from promptmill import errors, failpoints, telemetry, wakeups
 from promptmill.blobs import BlobStore, open_store
-from promptmill.queue import RedisQueue
+from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store.database import Database
 from promptmill.store.leadership import Leadership
