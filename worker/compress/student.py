@@ -42,11 +42,14 @@ STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: th
 CALIBRATION = 256
 
 
-def begin(teacher: Shipped, given: Lessons, widths: Widths = WIDTHS) -> Generator:
-    """The student before its training: pruned, with batch norms."""
+def begin(
+    teacher: Shipped, given: Lessons, widths: Widths = WIDTHS, *, student: Shipped | None = None
+) -> Generator:
+    """The student before its training, with batch norms: cut out of the teacher, or what
+    `student` learned before."""
     drawn = train.draw(given, Plan(batch=CALIBRATION), 0)
     conditions = condition(drawn.text, drawn.vendor, drawn.noise)
-    small = prune(teacher.generator, widths, conditions)
+    small = student.generator if student else prune(teacher.generator, widths, conditions)
     return folding.unfold(small, conditions)
 
 
@@ -91,11 +94,13 @@ def teach(
     out: Path,
     *,
     widths: Widths = WIDTHS,
+    student: Shipped | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """The whole of the student's training, as `train.train` runs it, and at its end the
     manifest."""
-    start, taught = begin(teacher, given, widths), lesson(teacher, free_texts(given))
+    start = begin(teacher, given, widths, student=student)
+    taught = lesson(teacher, free_texts(given))
     state = train.train(given, plan, out, start=start, lesson=taught, stop=stop)
     if state.step == plan.steps and parallel.first():
         found = evaluate.report(state.average, given)
@@ -104,8 +109,8 @@ def teach(
             out,
             "student",
             made=(checkpoint.TENSORS,),
-            source={"teacher": teacher.digest},
-            settings=asdict(plan) | {"widths": list(astuple(widths))},
+            source={"teacher": teacher.digest} | ({"student": student.digest} if student else {}),
+            settings=asdict(plan) | {"widths": list(astuple(start.widths))},
             figures={
                 k: Figure(round(v, 4), "dB" if k == "psnr" else "share", how)
                 for k, v in found.items()
@@ -119,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--teacher", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
+    parser.add_argument("--start", type=Path, help="folder of a student to go on from")
     parser.add_argument("--out", type=Path, default=Path("data/student"))
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--adversarial", type=int, default=10_500)
@@ -134,9 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_every=options.save_every,
     )
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)
-    teacher = weights.read(options.teacher)
     with parallel.joined():
-        teach(given, teacher, plan, options.out, stop=train.stopped_by_signal())
+        teach(
+            given,
+            weights.read(options.teacher),
+            plan,
+            options.out,
+            student=weights.read(options.start) if options.start else None,
+            stop=train.stopped_by_signal(),
+        )
 
 
 if __name__ == "__main__":

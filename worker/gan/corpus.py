@@ -48,15 +48,18 @@ def article(name: str, chance: random.Random) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def english(chosen: Sequence[Concept], chance: random.Random) -> Iterator[Text]:
-    """Captions, twelve sentences each, and attributes that a concept may or may not have."""
+def english(
+    chosen: Sequence[Concept], chance: random.Random, *, sentences: int = 12, share: float = 48.0
+) -> Iterator[Text]:
+    """Captions, `sentences` of them that weigh `share` together, and attributes that a
+    concept may or may not have."""
     for number, concept in enumerate(chosen):
         name = captions.names(concept.label, ())[0]
         for caption in concept.captions:
             yield Text(caption, number, 0.0, NAME if caption == name else 2.0)
-        for _ in range(12):
+        for _ in range(sentences):
             sentence = frames.around(article(name, chance), chance)
-            yield Text(sentence, number, 1.0, 4.0)
+            yield Text(sentence, number, 1.0, share / sentences)
         for attribute in chance.sample(ATTRIBUTES, 7):
             yield Text(f"{attribute} {name}", None, 0.0, 1.0)
 

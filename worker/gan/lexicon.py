@@ -17,6 +17,7 @@ from worker.gan import captions, checkpoint, corpus, data
 from worker.gan.encoder import TextEncoder
 
 CHUNK = 4096
+SENTENCES, SHARE = 40, 120.0  # of a concept, and their weight: three texts of ten that are drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def lessons(folder: Path, encoder: TextEncoder, *, seed: int) -> Lessons:
 def _kept(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:
     """`read`, or what it gave before for this data, encoder and seed: it takes a minute."""
     names = "\n".join(caption for one in dataset.concepts for caption in one.captions)
-    known = hashlib.sha256(f"{encoder.digest}\n{seed}\n{names}".encode()).hexdigest()
+    known = hashlib.sha256(
+        f"{encoder.digest}\n{seed}\n{SENTENCES} {SHARE}\n{names}".encode()
+    ).hexdigest()
     path = folder / f"lexicon-{known[:16]}.safetensors"
     if path.exists():
         return Lexicon(**load_file(path))
@@ -64,7 +67,7 @@ def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int
     chance = random.Random(seed)
     chosen = dataset.concepts
     given = [
-        *corpus.english(chosen, chance),
+        *corpus.english(chosen, chance, sentences=SENTENCES, share=SHARE),
         *corpus.foreign(chosen, data.languages_of(folder)),
         *corpus.pictographs(chosen),
     ]
