@@ -1,15 +1,18 @@
-"""Twenty items whose bytes and scores are kept: `python -m tests.unit.reference_items` prints
-the sha256 and the score of each in every form of the model, for the platform it runs on."""
+"""Twenty items whose bytes and scores are kept: `python -m tests.unit.reference_items` writes
+the sha256 and the score of each in every form of the model, for the platform it runs on, beside
+those of other platforms."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from promptmill.jobs import Item
 from worker.generators import gan, gan_engines
 
+FILE = Path(__file__).with_suffix(".json")
 PROMPTS = (
     "red heart", "rocket, twemoji style", "rocket, fluent style", "a cat and a dog", "火箭",
     "りんご", "ein rotes Auto", "perro", "gâteau d'anniversaire", "🐳", "🇫🇷", "", "grinning face",
@@ -34,18 +37,26 @@ def rendered(form: str) -> tuple[list[str], list[float]]:
     return digests, [score for part in scores for score in part]
 
 
-def told() -> dict[str, Any]:
-    forms = {form: rendered(form) for form in gan.ON_CPU}
-    return {
-        "platform": {form: platform(form) for form in forms},
-        "sha256": {form: digests for form, (digests, _) in forms.items()},
-        "scores": {form: scores for form, (_, scores) in forms.items()},
-    }
+def kept() -> dict[str, list[dict[str, Any]]]:
+    """Of each form, what platforms draw: {platform, sha256, scores}."""
+    made: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text())
+    return made
 
 
 def platform(form: str) -> list[str]:
     return gan_engines.platform(onnx=form in gan.ONNX, exact=form in gan.INT8)
 
 
+def write() -> None:
+    found = kept()
+    for form in gan.ON_CPU:
+        here = platform(form)
+        digests, scores = rendered(form)
+        others = [one for one in found.get(form, []) if one["platform"] != here]
+        own = {"platform": here, "sha256": digests, "scores": scores}
+        found[form] = sorted([own, *others], key=lambda one: one["platform"])
+    FILE.write_text(json.dumps(found, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    print(json.dumps(told(), indent=1))
+    write()

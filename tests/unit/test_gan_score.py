@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from promptmill import errors, jobs
 from promptmill.jobs import Item
 from tests.unit.many_bytes import company, items
 from worker.compress import runtime
-from worker.gan import abilities, common, pairs, score
-from worker.gan.encoder import TextEncoder
+from worker.gan import abilities, common, pairs, score, trunk, weightfile
+from worker.gan.encoder import TextEncoder, by_torch
 from worker.generators import gan
 from worker.outcomes import Picture
 from worker.render import Renderer
 
 NAMES = common.FIFTY
+TRUNKS = (trunk.int8, trunk.float32, runtime.trunk)
 
 
 def item(number: int, prompt: str, seed: int = 3) -> Item:
@@ -105,7 +107,8 @@ def test_of_two_subjects_the_worse_counts(model: gan.EmojiGan) -> None:
     assert np.array_equal(left, pairs.half(cat[None])[0])
     assert np.array_equal(right, pairs.half(model.generate([item(0, "dog")]))[0])
     assert dog.shape == (64, 64, 3)
-    scorer, encoder = score.Scorer(gan.WEIGHTS), TextEncoder(gan.WEIGHTS)
+    scorer = score.Scorer(gan.WEIGHTS, trunk=trunk.int8)
+    encoder = TextEncoder(gan.WEIGHTS)
     texts = encoder.encode(["a cat", "dog"])
     each = scorer(np.stack([cat, model.generate([item(0, "dog")])[0]]), texts, [1, 1])
     assert scorer(two[None], texts, [2]) == [min(each)]
@@ -117,17 +120,28 @@ def test_cells_are_the_pixels_as_the_network_was_taught_them() -> None:
     views = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     tensor = torch.from_numpy(views).permute(0, 3, 1, 2).float() / 255
     wanted = F.pixel_unshuffle(tensor * 2 - 1, 2)
-    assert torch.allclose(torch.from_numpy(score.cells(views)), wanted, atol=1e-6)
+    codes = torch.from_numpy(score.cells(views))
+    assert codes.dtype == torch.uint8
+    assert torch.allclose(codes.float() / 127.5 - 1, wanted, atol=1e-6)
 
 
-def test_without_torch_the_scores_are_nearly_the_same(
-    model: gan.EmojiGan, drawn: gan.Pixels
+@pytest.mark.parametrize("made", [trunk.float32, runtime.trunk])
+def test_without_int8_or_torch_the_scores_are_nearly_the_same(
+    model: gan.EmojiGan, drawn: gan.Pixels, made: Any
 ) -> None:
-    scorer = score.Scorer(gan.WEIGHTS, sight=runtime.sight)
+    dense = runtime.dense if made is runtime.trunk else by_torch
+    scorer = score.Scorer(gan.WEIGHTS, trunk=made, dense=dense)
     texts = TextEncoder(gan.WEIGHTS).encode(NAMES)
-    made = scorer(drawn, texts, [1] * len(NAMES))
-    assert np.allclose(made, scores(model, NAMES, drawn), atol=2e-3)
-    assert [scorer(drawn[n : n + 1], texts[n : n + 1], [1])[0] for n in range(50)] == made
+    told = scorer(drawn, texts, [1] * len(NAMES))
+    assert np.allclose(told, scores(model, NAMES, drawn), atol=1e-2)
+    assert [scorer(drawn[n : n + 1], texts[n : n + 1], [1])[0] for n in range(50)] == told
+
+
+def test_float32_refuses_what_it_could_not_hold() -> None:
+    tensors = weightfile.decoded((gan.WEIGHTS / score.FILE).read_bytes())
+    tensors["trunk.0.0.weight"] = np.ones((32, 2000, 3, 3), np.float32)
+    with pytest.raises(ValueError, match="exactly"):
+        trunk.float32(tensors)
 
 
 def test_it_is_part_of_the_fingerprint(model: gan.EmojiGan, tmp_path: Path) -> None:
@@ -143,16 +157,16 @@ def test_it_is_part_of_the_fingerprint(model: gan.EmojiGan, tmp_path: Path) -> N
 
 def test_a_damaged_scorer_is_named(tmp_path: Path) -> None:
     with pytest.raises(errors.Error, match=r"scorer\.safetensors cannot be read"):
-        score.Scorer(tmp_path)
+        score.Scorer(tmp_path, trunk=trunk.int8)
     for content in (b"", (gan.WEIGHTS / score.FILE).read_bytes()[:-50]):
         (tmp_path / score.FILE).write_bytes(content)
-        for sight in (score.by_torch, runtime.sight):
+        for made in TRUNKS:
             with pytest.raises(errors.Error, match=r"scorer\.safetensors is damaged"):
-                score.Scorer(tmp_path, sight=sight)
+                score.Scorer(tmp_path, trunk=made)
     shutil.copyfile(gan.WEIGHTS / "encoder.safetensors", tmp_path / score.FILE)
-    for sight in (score.by_torch, runtime.sight):
+    for made in TRUNKS:
         with pytest.raises(errors.Error, match=r"scorer\.safetensors is damaged"):
-            score.Scorer(tmp_path, sight=sight)
+            score.Scorer(tmp_path, trunk=made)
     with pytest.raises(errors.Error, match="not loaded"):
         gan.EmojiGan().score([item(0, "sun")], np.zeros((1, 64, 64, 3), np.uint8))
 

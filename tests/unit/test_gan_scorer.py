@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from worker import tiny
-from worker.gan import eye, lexicon, score, scorer
+from worker.gan import eye, lexicon, score, scorer, trunk
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.scorer import Course
@@ -80,14 +80,15 @@ def test_it_learns_to_tell_texts_apart_and_ships_the_same_function(
         .float(), shown.taught, shown.near, given,
     )  # fmt: skip
     network = scorer.teach(real, tmp_path, steps=80, batch=32, widths=eye.WIDTHS)
-    scorer.save(network, tmp_path)
-    shipped = score.Scorer(tmp_path)
+    scorer.save(network, tmp_path, shown)
+    shipped = score.Scorer(tmp_path, trunk=trunk.int8)
     pictures = given.pictures.pictures.permute(0, 2, 3, 1).contiguous().numpy()
     named = given.texts.named.numpy()
     right = shipped(pictures, named[given.pictures.concept], [1] * len(pictures))
     wrong = shipped(pictures, named[(given.pictures.concept + 4) % 12], [1] * len(pictures))
     assert np.mean(right) > np.mean(wrong) + 0.2
-    views = torch.from_numpy(score.cells(score.subjects(pictures, [1] * len(pictures))))
+    cells = torch.from_numpy(score.cells(score.subjects(pictures, [1] * len(pictures))))
+    views = cells.float() / 127.5 - 1
     with torch.inference_mode():
         plain = torch.sigmoid(network(views, given.texts.named[given.pictures.concept]))
     assert np.allclose(right, plain.numpy(), atol=0.02)

@@ -18,7 +18,7 @@ from worker.gan import common, inputs, manifest, weightfile
 from worker.gan.weightfile import Contents
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import NodeProto, ValueInfoProto
 
 OPSET, IR = 21, 10
 LEVELS = 255
@@ -60,8 +60,7 @@ class Graph:
         codes on the scale of `source`."""
         weight = self.found.tensors[f"{module}.weight"]
         bias = self.found.tensors[f"{module}.bias"]
-        scales = np.maximum(np.abs(weight).reshape(len(weight), -1).max(1), 1e-8) / 127
-        coded = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
+        coded, scales = weightfile.codes(weight)
         given = self.node(
             "DequantizeLinear", [codes, f"{source}.scale", f"{source}.zero"], f"{name}.given"
         )
@@ -109,7 +108,7 @@ class Graph:
 
 def build(found: Contents) -> bytes:
     """The model: float32 conditions [B, 416] to uint8 pixels [B, 64, 64, 3], any B."""
-    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     g, w = Graph(found), found.widths
     codes = g.quantized(INPUT, "input", "input")
@@ -128,15 +127,21 @@ def build(found: Contents) -> bytes:
     g.node("Transpose", [planes], OUTPUT, perm=[0, 2, 3, 1])
     width = inputs.TEXT + inputs.VENDOR_CODE + inputs.NOISE
     side = inputs.SIDE
-    graph = helper.make_graph(
-        g.nodes,
+    return serialized(
+        g,
         "emoji-gan",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", width])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.UINT8, ["batch", side, side, 3])],
-        [numpy_helper.from_array(value, name) for name, value in g.constants.items()],
+        helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", width]),
+        helper.make_tensor_value_info(OUTPUT, TensorProto.UINT8, ["batch", side, side, 3]),
     )
+
+
+def serialized(g: Graph, name: str, given: ValueInfoProto, made: ValueInfoProto) -> bytes:
+    """The checked model of a graph with one input and one output."""
+    from onnx import checker, helper, numpy_helper
+
+    constants = [numpy_helper.from_array(value, key) for key, value in g.constants.items()]
     model = helper.make_model(
-        graph,
+        helper.make_graph(g.nodes, name, [given], [made], constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="promptmill",

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.compress import graph
-from worker.compress import sight as scoring
+from worker.compress import graph, sight
 from worker.gan.weightfile import Contents
 
 if TYPE_CHECKING:
     from worker.gan.encoder import Dense, Floats
-    from worker.gan.score import Sight, Tensors
+    from worker.gan.score import Tensors, Trunk
 
 
 class OnnxGenerator:
@@ -56,16 +55,16 @@ def dense(weights: Floats) -> Dense:
     return product
 
 
-def sight(tensors: Tensors) -> Sight:
-    """The scorer's network."""
-    session = _session(scoring.build(tensors))
+def trunk(tensors: Tensors) -> Trunk:
+    """The scorer's convolutions."""
+    session = _session(sight.build(tensors))
 
-    def logits(cells: Floats, texts: Floats) -> Floats:
-        (made,) = session.run([scoring.LOGITS], {scoring.CELLS: cells, scoring.TEXTS: texts})
-        found: Floats = made
-        return found
+    def run(cells: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        (maps,) = session.run([sight.MAPS], {sight.CELLS: cells})
+        made: NDArray[np.uint8] = maps
+        return made
 
-    return logits
+    return run
 
 
 def _session(model: bytes) -> Any:

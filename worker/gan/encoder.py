@@ -4,19 +4,20 @@ float32 holds exactly, so a vector's bits depend on its prompt alone."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from promptmill import errors
-from worker.gan import words
+from worker.gan import weightfile, words
 
 FILE = "encoder.safetensors"
+REMEDY = "make it with python -m worker.gan.distil"
+RECENT = 1024  # prompts that are remembered: a score asks for what was drawn just before
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 
 Floats = NDArray[np.float32]
@@ -54,8 +55,8 @@ class TextEncoder:
         """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged. dense:
         makes a layer's product of its weights."""
         path = folder / FILE
-        try:
-            data = path.read_bytes()
+        data = weightfile.content(path, REMEDY)
+        with weightfile.sound(path, REMEDY):
             t = load(data)
             self._table, self._table_scale = t["table"], t["table_scale"]
             self._say = t["say"]
@@ -69,21 +70,12 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
-        except OSError as problem:
-            raise errors.Error(
-                f"{path} cannot be read ({problem.strerror}): reinstall promptmill, or make it "
-                "with python -m worker.gan.distil"
-            ) from problem
-        except (SafetensorError, KeyError, ValueError) as problem:
-            raise errors.Error(
-                f"{path} is damaged: reinstall promptmill, or make it with "
-                "python -m worker.gan.distil"
-            ) from problem
         self.digest = hashlib.sha256(data).hexdigest()
+        self._pooled = functools.lru_cache(RECENT)(self._pool)
 
     def encode(self, prompts: Sequence[str]) -> Floats:
         """Vectors float32 [N, 384] of the prompts, in order."""
-        pooled = np.stack([self._pool(prompt) for prompt in prompts])
+        pooled = np.stack([self._pooled(prompt) for prompt in prompts])
         (inner, inner_scale, inner_bias), (outer, outer_scale, outer_bias) = self._layers
         step, inner_step = self._steps
         codes = np.rint(pooled / step).clip(-127, 127)

@@ -28,6 +28,7 @@ from worker.gan import (
     judge,
     lexicon,
     quantize,
+    trunk,
     views,
     weights,
 )
@@ -142,8 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     languages = data.languages_of(options.data)
     seen = judge.load(options.judge)
+    convolve = trunk.int8 if quantize.supported() else trunk.float32
+    scorer = Scorer(options.scorer or options.weights, trunk=convolve)
     told = agreement.figures(drawn, seen, given, languages)
-    told |= abilities.scores(drawn, seen, given, Scorer(options.scorer or options.weights))
+    told |= abilities.scores(drawn, seen, given, scorer)
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
     if options.fifty:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)

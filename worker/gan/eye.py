@@ -21,7 +21,7 @@ SHARED = 192  # components of the space
 
 
 class Eye(nn.Module):
-    """Cells [B, 12, 16, 16] (`score.cells`) and unit texts [B, 384] to a logit [B]: `sharp`
+    """Cells [B, 12, 16, 16] in [-1, 1] and unit texts [B, 384] to a logit [B]: `sharp`
     times the cosine of what is seen and what is said, plus `offset`. The logistic of it is the
     chance that this text belongs to this picture, one that was right half the time before."""
 

@@ -111,10 +111,10 @@ class Int8Generator:
             low, high = ranges[stage]
             self.scale[stage] = max(high - low, 1e-8) / LEVELS
             self.zero[stage] = round(-low / self.scale[stage])
-        torch.backends.quantized.engine = "onednn"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the quantized dtypes are announced to leave
-            self._packed = {name: _pack(layer) for name, layer in layers(plain).items()}
+        self._packed = {
+            name: packed(layer.weight.detach(), layer.bias.detach())  # type: ignore[operator]
+            for name, layer in layers(plain).items()
+        }
 
     @torch.inference_mode()
     def __call__(self, conditions: Tensor) -> Tensor:
@@ -245,14 +245,16 @@ def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
     return render
 
 
-def _pack(layer: nn.Module) -> Any:
-    """The layer's int8 weights, one symmetric scale per output channel, in the engine's
-    own layout."""
-    weight, bias = layer.weight.detach(), layer.bias.detach()  # type: ignore[operator]
+def packed(weight: Tensor, bias: Tensor) -> Any:
+    """The weights of a dense layer or of a 3x3 convolution in int8, one symmetric scale per
+    output channel, in the engine's own layout."""
+    torch.backends.quantized.engine = "onednn"
     scales = weight.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
-    codes = torch.quantize_per_channel(
-        weight, scales, torch.zeros(len(scales), dtype=torch.int64), 0, torch.qint8
-    )
-    if isinstance(layer, nn.Linear):
-        return torch.ops.quantized.linear_prepack(codes, bias)
-    return torch.ops.quantized.conv2d_prepack(codes, bias, [1, 1], [1, 1], [1, 1], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the quantized dtypes are announced to leave
+        codes = torch.quantize_per_channel(
+            weight, scales, torch.zeros(len(scales), dtype=torch.int64), 0, torch.qint8
+        )
+        if weight.dim() == 2:
+            return torch.ops.quantized.linear_prepack(codes, bias)
+        return torch.ops.quantized.conv2d_prepack(codes, bias, [1, 1], [1, 1], [1, 1], 1)

@@ -1,116 +1,127 @@
-"""The score that ships: the chance, in [0, 1], that a picture shows what its text says. Reads
-the weights, cuts pictures for the network and keeps to its one shape; without torch, which is
-one of the two ways to run it."""
+"""The score that ships: the chance, in [0, 1], that a picture shows what its text says. Static
+int8: every sum is one of integers, so a score depends on its own picture and text alone. Reads
+the weights and cuts pictures for the network; the convolutions run by torch, or without it."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
-from promptmill import errors
-from worker.gan import pairs
-from worker.gan.inputs import SIDE, Floats
+from worker.gan import encoder, pairs, weightfile
+from worker.gan.encoder import Dense
+from worker.gan.inputs import SIDE, TEXT, Floats
 
 FILE = "scorer.safetensors"
-ROWS = 4  # the one batch shape that it runs: one picture waits for no more than three
+REMEDY = "make it with python -m worker.gan.scorer"
 DIGITS = 4
 CELLS = 12  # three colours of 2x2 pixels
+RANGES = "ranges"  # the greatest value of each convolution's output
+ZERO, LEVELS = 128, 255  # of cells: the code of 0, and how many steps there are from -1 to 1
+SPAN = 6.0  # components of a text, times the root of their number, are cut here
+PLACES = 16  # of the last map
 
-Tensors = Mapping[str, Floats]
-Sight = Callable[[Floats, Floats], Floats]  # cells [4, 12, 16, 16], texts [4, 384] -> logits [4]
-
-
-def by_torch(tensors: Tensors) -> Sight:
-    """The network by torch, on the threads that the worker gave it."""
-    import torch
-
-    from worker.gan.eye import Eye
-
-    network = Eye(normed=False).eval().requires_grad_(False)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @torch.inference_mode()
-    def logits(cells: Floats, texts: Floats) -> Floats:
-        seen = torch.from_numpy(cells).contiguous(memory_format=torch.channels_last)
-        made: Floats = network(seen, torch.from_numpy(texts)).numpy()
-        return made
-
-    return logits
+Codes = NDArray[np.uint8]
+Tensors = dict[str, Floats]
+Trunk = Callable[[Codes], Codes]  # cells [N, 12, 16, 16] -> the last map [N, 128, 4, 4]
 
 
 class Scorer:
-    """Four rows at a time, the last repeated where some are missing: float kernels choose
-    their order of summation by shape, and so a score depends on its own picture and text
-    alone."""
+    """The logistic of `sharp` times the cosine of what is seen and what is said, plus
+    `offset` (`worker.gan.eye`)."""
 
-    def __init__(self, folder: Path, *, sight: Callable[[Tensors], Sight] = by_torch) -> None:
-        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged. sight:
-        makes the network of its weights."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        trunk: Callable[[Tensors], Trunk],
+        dense: Callable[[Floats], Dense] = encoder.by_torch,
+    ) -> None:
+        """Reads `FILE`; raises `errors.Error` naming it when it is missing or damaged. trunk,
+        dense: make the convolutions and a layer's product of their weights."""
         path = folder / FILE
-        try:
-            content = path.read_bytes()
-            self._sight = sight({k: v.astype(np.float32) for k, v in load(content).items()})
-        except OSError as problem:
-            raise errors.Error(
-                f"{path} cannot be read ({problem.strerror}): reinstall promptmill, or make it "
-                "with python -m worker.gan.scorer"
-            ) from problem
-        except (SafetensorError, KeyError, RuntimeError) as problem:
-            raise errors.Error(
-                f"{path} is damaged: reinstall promptmill, or make it with "
-                "python -m worker.gan.scorer"
-            ) from problem
+        content = weightfile.content(path, REMEDY)
+        with weightfile.sound(path, REMEDY):
+            tensors = weightfile.decoded(content)
+            self._trunk = trunk(tensors)
+            steps = 2 * tensors[RANGES][-1] / LEVELS, SPAN / weightfile.CODES
+            self._out, self._say = (
+                _layer(tensors, name, step, dense)
+                for name, step in zip(("out", "say"), steps, strict=True)
+            )
+            self._sharp, self._offset = float(tensors["sharp"]), float(tensors["offset"])
         self.digest = hashlib.sha256(content).hexdigest()
 
-    def __call__(
-        self, pixels: NDArray[np.uint8], texts: Floats, counts: Sequence[int]
-    ) -> list[float]:
+    def __call__(self, pixels: Codes, texts: Floats, counts: Sequence[int]) -> list[float]:
         """Scores of pictures [N, 64, 64, 3]. counts [N]: how many subjects each has, two of
         which stand side by side; texts [M, 384]: of all of them, in order. A picture of two is
         as good as the worse one."""
-        views = subjects(pixels, counts)
-        starts = range(0, len(views), ROWS)
-        chances = [
-            chance
-            for at in starts
-            for chance in self._run(views[at : at + ROWS], texts[at : at + ROWS])
-        ]
+        seen, said = self._seen(cells(subjects(pixels, counts))), self._said(texts)
+        logits = self._sharp * (seen * said).sum(1) + self._offset
+        chances = [round(1 / (1 + math.exp(-value)), DIGITS) for value in logits.tolist()]
         ends = np.cumsum(counts)
         return [min(chances[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
-    def _run(self, views: NDArray[np.uint8], texts: Floats) -> list[float]:
-        missing = ROWS - len(views)
-        full = np.concatenate([views, np.repeat(views[-1:], missing, axis=0)])
-        said = np.concatenate([texts, np.repeat(texts[-1:], missing, axis=0)])
-        logits = self._sight(cells(full), said)[: len(views)]
-        return [round(1 / (1 + math.exp(-value)), DIGITS) for value in logits.tolist()]
+    def _seen(self, cells: Codes) -> NDArray[np.float64]:
+        """Unit vectors [N, 192] of pictures. Mean and greatest value of each channel, on a
+        scale of 8 bits again."""
+        maps = self._trunk(cells).reshape(len(cells), -1, PLACES).astype(np.int32)
+        both = maps.sum(2) + PLACES * maps.max(2)
+        return _unit(self._out(np.rint(both / np.float32(2 * PLACES)).astype(np.float32)))
+
+    def _said(self, texts: Floats) -> NDArray[np.float64]:
+        """Unit vectors [N, 192] of texts [N, 384]."""
+        step = np.float32(SPAN / weightfile.CODES / math.sqrt(TEXT))
+        return _unit(self._say(np.rint(texts / step).clip(-weightfile.CODES, weightfile.CODES)))
 
 
-def subjects(pixels: NDArray[np.uint8], counts: Sequence[int]) -> NDArray[np.uint8]:
+def convolutions(tensors: Tensors) -> list[tuple[str, bool, float]]:
+    """Of each convolution, in order: its name, whether the map is halved before it, and the
+    step of its output's codes."""
+    places = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("trunk.")})
+    halved = [place > before + 1 for before, place in zip((-1, *places), places, strict=False)]
+    steps = (tensors[RANGES] / LEVELS).tolist()
+    names = [f"trunk.{place}.0" for place in places]
+    return list(zip(names, halved, steps, strict=True))
+
+
+def _layer(
+    tensors: Tensors, name: str, step: float, dense: Callable[[Floats], Dense]
+) -> Callable[[Floats], Floats]:
+    """A dense layer of codes that are `step` apart. Products of 8-bit codes sum below 2**24,
+    where float32 is exact."""
+    codes, scales = weightfile.codes(tensors[f"{name}.weight"])
+    product, bias = dense(codes.T.copy()), tensors[f"{name}.bias"]
+    scale = (scales * np.float32(step)).astype(np.float32)
+    return lambda given: product(given) * scale + bias
+
+
+def _unit(vectors: Floats) -> NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    made: NDArray[np.float64] = wide / np.sqrt((wide * wide).sum(1, keepdims=True))
+    return made
+
+
+def subjects(pixels: Codes, counts: Sequence[int]) -> Codes:
     """Small pictures [M, 32, 32, 3], one for each subject: the whole picture at half its size,
     or both halves of one that `pairs.join` made of two, which have that size already."""
+    halves = pairs.half(pixels)
+    if max(counts) == 1:
+        return halves
     found = []
-    for picture, count in zip(pixels, counts, strict=True):
-        if count == 1:
-            found.append(pairs.half(picture[None])[0])
-        else:
-            middle = picture[SIDE // 4 : SIDE - SIDE // 4]
-            found += [middle[:, : SIDE // 2], middle[:, SIDE // 2 :]]
+    for picture, half, count in zip(pixels, halves, counts, strict=True):
+        middle = picture[SIDE // 4 : SIDE - SIDE // 4]
+        found += [half] if count == 1 else [middle[:, : SIDE // 2], middle[:, SIDE // 2 :]]
     return np.stack(found)
 
 
-def cells(views: NDArray[np.uint8]) -> Floats:
-    """Small pictures [B, 32, 32, 3] as the network takes them: [B, 12, 16, 16] in [-1, 1], the
-    four pixels of a cell behind one another for each colour."""
+def cells(views: Codes) -> Codes:
+    """Small pictures [B, 32, 32, 3] as the network takes them: codes [B, 12, 16, 16], the four
+    pixels of a cell behind one another for each colour."""
     count, side = len(views), views.shape[1] // 2
     parts = views.reshape(count, side, 2, side, 2, 3).transpose(0, 5, 2, 4, 1, 3)
-    whole = parts.reshape(count, CELLS, side, side)
-    return np.ascontiguousarray(whole, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(parts.reshape(count, CELLS, side, side))

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from worker.gan import checkpoint, eye, judge, lexicon, pairs, quantize, score, train, weights
 from worker.gan.disguise import disguise
@@ -32,6 +32,7 @@ JITTER = 0.7  # length of the noise on texts, so that it learns no text by heart
 RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
 SHARPNESS = 20.0  # of the comparison with all names, inverse temperature
 SAVE_EVERY = 500
+SAMPLE = 2048  # pictures that the ranges of int8 are taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +180,39 @@ def teach(shown: Course, out: Path, *, steps: int, batch: int, widths: Sequence[
     return network.eval().requires_grad_(False)
 
 
-def save(network: Eye, folder: Path) -> None:
-    """Writes the file that `score.Scorer` reads, in float16."""
-    state = eye.fold(network).state_dict()
-    tensors = {name: value.half().contiguous() for name, value in state.items()}
+def save(network: Eye, folder: Path, shown: Course) -> None:
+    """Writes the file that `score.Scorer` reads: batch norms folded away, 8-bit codes, and the
+    ranges that pictures of the course ask for."""
+    folded = eye.fold(network)
+    rows = torch.linspace(0, len(shown.pictures) - 1, min(SAMPLE, len(shown.pictures))).long()
+    views = F.pixel_unshuffle(shown.pictures[rows].float() / 127.5 - 1, 2)
+    state = folded.state_dict()
+    first = state["trunk.0.0.weight"]  # its codes count from 128, half a step above the middle
+    state["trunk.0.0.bias"] = state["trunk.0.0.bias"] + first.sum((1, 2, 3)) / score.LEVELS
+    tensors = weights.coded_tensors(state) | {score.RANGES: torch.tensor(ranges(folded, views))}
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(folder / score.FILE, lambda path: save_file(tensors, path))
+    kept = {name: value.contiguous() for name, value in tensors.items()}
+    checkpoint.write(folder / score.FILE, lambda path: save_file(kept, path))
+
+
+@torch.no_grad()
+def ranges(folded: Eye, cells: Tensor) -> list[float]:
+    """The greatest value of each convolution's output that has a code: of several cuts the one
+    that moves the output least."""
+    found, maps = [], cells
+    for part in folded.trunk:
+        maps = part(maps)
+        if isinstance(part, nn.Sequential):
+            peaks = maps.flatten(1).amax(1)
+            cuts = [max(peaks.quantile(cut).item(), 1e-6) for cut in quantize.CUTS]
+            errors = [(_rounded(maps, cut) - maps).square().mean().item() for cut in cuts]
+            found.append(cuts[errors.index(min(errors))])
+    return found
+
+
+def _rounded(maps: Tensor, greatest: float) -> Tensor:
+    step = greatest / score.LEVELS
+    return (maps / step).round().clamp(0, score.LEVELS) * step
 
 
 def _network(folder: Path) -> Draw:
@@ -212,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network = teach(
         shown, options.out, steps=options.steps, batch=options.batch, widths=options.widths
     )
-    save(network, options.out)
+    save(network, options.out, shown)
 
 
 if __name__ == "__main__":

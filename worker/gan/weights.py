@@ -16,10 +16,9 @@ from torch import Tensor
 
 from worker.gan import quantize, weightfile
 from worker.gan.networks import Generator, Widths
-from worker.gan.weightfile import FACTS, FORMAT, NETWORK, SCALE
+from worker.gan.weightfile import CODES, FACTS, FORMAT, NETWORK, SCALE
 
 FILES = (NETWORK, FACTS)
-CODES = 127  # greatest code of a weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,9 @@ def write(
     the 8-bit codes that int8 makes of them."""
     folder.mkdir(parents=True, exist_ok=True)
     state = generator.state_dict()
-    tensors = _coded(state) if coded else {name: value.half() for name, value in state.items()}
+    tensors = (
+        coded_tensors(state) if coded else {name: value.half() for name, value in state.items()}
+    )
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / NETWORK)
     facts = {
         "format": FORMAT,
@@ -66,7 +67,7 @@ def write(
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _coded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def coded_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One symmetric scale for each output channel of a weight; biases stay as they are."""
     found: dict[str, Tensor] = {}
     for name, value in state.items():

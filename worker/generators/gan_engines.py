@@ -39,12 +39,13 @@ def by_torch(network: Path, rest: Path, *, int8: bool) -> Engine:
     network's weights, and of the text encoder's and the scorer's."""
     import torch
 
-    from worker.gan import quantize, weights
+    from worker.gan import quantize, trunk, weights
     from worker.gan.encoder import TextEncoder
     from worker.gan.score import Scorer
 
     torch.set_num_threads(1)
     shipped = weights.read(network)
+    scorer = Scorer(rest, trunk=trunk.int8 if int8 else trunk.float32)
     kind = quantize.Int8Generator if int8 else quantize.FloatGenerator
     drawn = kind(shipped.generator, shipped.ranges)
 
@@ -53,7 +54,7 @@ def by_torch(network: Path, rest: Path, *, int8: bool) -> Engine:
         pixels: Pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
 
-    return Engine(TextEncoder(rest), _draws, render, Scorer(rest), shipped.digest)
+    return Engine(TextEncoder(rest), _draws, render, scorer, shipped.digest)
 
 
 def by_cuda(network: Path, rest: Path, *, device: str, bf16: bool) -> Engine:
@@ -61,7 +62,7 @@ def by_cuda(network: Path, rest: Path, *, device: str, bf16: bool) -> Engine:
     on one thread."""
     import torch
 
-    from worker.gan import cuda, weights
+    from worker.gan import cuda, trunk, weights
     from worker.gan.encoder import TextEncoder
     from worker.gan.score import Scorer
 
@@ -69,7 +70,8 @@ def by_cuda(network: Path, rest: Path, *, device: str, bf16: bool) -> Engine:
     shipped = weights.read(network)
     dtype = torch.bfloat16 if bf16 else torch.float32
     drawn = cuda.CudaGenerator(shipped.generator, shipped.ranges, dtype=dtype, device=device)
-    return Engine(TextEncoder(rest), _draws, drawn, Scorer(rest), shipped.digest)
+    scorer = Scorer(rest, trunk=trunk.float32)
+    return Engine(TextEncoder(rest), _draws, drawn, scorer, shipped.digest)
 
 
 def _draws(seed: int) -> tuple[Floats, int]:
@@ -91,7 +93,8 @@ def by_onnx(network: Path, rest: Path) -> Engine:
 
     found = weightfile.read(network)
     drawn = runtime.OnnxGenerator(found)
-    encoder, scorer = TextEncoder(rest, dense=runtime.dense), Scorer(rest, sight=runtime.sight)
+    encoder = TextEncoder(rest, dense=runtime.dense)
+    scorer = Scorer(rest, trunk=runtime.trunk, dense=runtime.dense)
     return Engine(encoder, inputs.draws, drawn, scorer, found.digest)
 
 
