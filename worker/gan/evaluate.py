@@ -107,7 +107,12 @@ def sheet(model: nn.Module, encoder: TextEncoder, path: Path, columns: int = 8) 
     noise = torch.randn(len(plain), NOISE, generator=torch.Generator().manual_seed(0))
     vendor = torch.tensor([number or 0 for number in vendors])
     tiles = to_pixels(draw(model, lexicon.embed(encoder, plain), vendor, noise=noise))
-    Image.fromarray(tile(tiles, columns)).save(path, optimize=True)
+    save(tiles, columns, path)
+
+
+def save(pictures: NDArray[np.uint8], columns: int, path: Path) -> None:
+    """Tiles as a small PNG of 256 colours."""
+    Image.fromarray(tile(pictures, columns)).quantize(256).save(path, optimize=True)
 
 
 def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
@@ -150,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
     if options.fifty:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)
-        Image.fromarray(tile(to_pixels(fifty), 10)).save(options.fifty, optimize=True)
+        save(to_pixels(fifty), 10, options.fifty)
     if options.grid:
         sheet(shipped.generator, given.encoder, options.grid)
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))

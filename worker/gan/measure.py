@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from worker.gan import captions, evaluate, lexicon, quantize, weights
@@ -72,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told |= evaluate.report(whole.network, lessons, sample=1000)
     if options.sheet:
         pictures = drawn.permute(0, 2, 3, 1).contiguous().numpy()
-        sheet = Image.fromarray(evaluate.tile(pictures, 8)).quantize(256)
-        sheet.save(options.sheet, optimize=True)
+        evaluate.save(pictures, 8, options.sheet)
     print(json.dumps({name: round(value, 3) for name, value in told.items()}, indent=1))
 
 
