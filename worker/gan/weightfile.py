@@ -25,6 +25,7 @@ CODES = 127  # greatest code of a weight
 REMEDY = "make the weights with python -m worker.gan.export"
 
 Floats = NDArray[np.float32]
+_UNSOUND = (SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,7 @@ def sound(path: Path, remedy: str = REMEDY) -> Iterator[None]:
     """Within it, what a file's contents lead to is the file's fault: raises `errors.Error`."""
     try:
         yield
-    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as problem:
-        raise damaged(path, remedy) from problem
-    except RuntimeError as problem:  # torch's word for shapes that do not fit
+    except _UNSOUND as problem:
         raise damaged(path, remedy) from problem
 
 

@@ -95,9 +95,9 @@ class Scorer(Protocol):
 
     def score(self, items: Sequence[Item], pixels: Pixels) -> Sequence[float]:
         """How well each picture of uint8 [N, H, W, 3] shows what its item asks for, higher
-        is better; any N. It runs one fixed shape, whatever N, so that a score depends on
-        its own item and picture alone; what decides it belongs to the fingerprint. May be
-        called from another thread while `generate` runs."""
+        is better; any N. It depends on its own item and picture alone, as their bytes do, and
+        what decides it belongs to the fingerprint. May be called from another thread while
+        `generate` runs."""
         ...
 
 
