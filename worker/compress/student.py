@@ -64,7 +64,7 @@ def free_texts(given: Lessons) -> Tensor:
 def lesson(teacher: Shipped, free: Tensor) -> Lesson:
     """Batches of which a share is the teacher's answer to a free text, in a view of its own
     (distillation as regression on the teacher's output: Hinton et al. 2015, section 2)."""
-    answer = quantize.Int8Generator(teacher.generator, teacher.ranges)
+    answer = quantize.drawing(teacher.generator, teacher.ranges)
 
     def taught(given: Lessons, plan: Plan, step: int) -> Batch:
         batch = train.draw(given, plan, step)

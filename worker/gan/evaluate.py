@@ -141,15 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     shipped = weights.read(options.network or options.weights)
     given = lexicon.lessons(options.data, TextEncoder(options.weights), seed=1)
-    small = quantize.Int8Generator(shipped.generator, shipped.ranges)
+    small = quantize.drawing(shipped.generator, shipped.ranges)
 
     def drawn(conditions: Tensor) -> Tensor:
         return torch.cat([small(part) for part in torch.split(conditions, 32)]).float() / 255
 
     languages = data.languages_of(options.data)
     seen = judge.load(options.judge)
-    convolve = trunk.int8 if quantize.supported() else trunk.float32
-    scorer = Scorer(options.scorer or options.weights, trunk=convolve)
+    scorer = Scorer(options.scorer or options.weights, trunk=trunk.usual)
     told = agreement.figures(drawn, seen, given, languages)
     told |= abilities.scores(drawn, seen, given, scorer)
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)

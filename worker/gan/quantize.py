@@ -234,6 +234,14 @@ class FloatGenerator:
         return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
 
 
+def drawing(plain: Generator, ranges: Ranges) -> Int8Generator | FloatGenerator:
+    """A folded generator in int8 where this processor can, else in float32 and clipped alike: for
+    work to which the last bit does not matter."""
+    if supported():
+        return Int8Generator(plain, ranges)
+    return FloatGenerator(plain, ranges, rows=32)
+
+
 def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
     """A generator's own pictures, as `FloatGenerator` gives them but without any clipping."""
 

@@ -217,9 +217,7 @@ def _rounded(maps: Tensor, greatest: float) -> Tensor:
 
 def _network(folder: Path) -> Draw:
     shipped = weights.read(folder)
-    kind = quantize.Int8Generator if quantize.supported() else quantize.FloatGenerator
-    draw: Draw = kind(shipped.generator, shipped.ranges)
-    return draw
+    return quantize.drawing(shipped.generator, shipped.ranges)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

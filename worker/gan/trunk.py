@@ -13,6 +13,11 @@ from worker.gan.score import Codes, Tensors, Trunk
 EXACT = 2**24  # below it float32 holds every integer
 
 
+def usual(tensors: Tensors) -> Trunk:
+    """In int8 where this processor can, else in float32."""
+    return (int8 if quantize.supported() else float32)(tensors)
+
+
 def int8(tensors: Tensors) -> Trunk:
     stages = [
         (
