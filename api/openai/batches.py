@@ -11,9 +11,9 @@ import orjson
 
 from api.farm import Farm
 from api.links import lasting
+from api.openai.batch_shapes import Batch as Shown
+from api.openai.batch_shapes import BatchProblem, BatchProblems, BatchRequest, RequestCounts
 from api.openai.results import Results
-from api.openai.shapes import Batch as Shown
-from api.openai.shapes import BatchProblem, BatchProblems, BatchRequest, RequestCounts
 from api.submissions import parameters
 from api.submissions.readers import refuse_nul
 from promptmill import addresses, errors, jobs, records

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from api.farm import Farm
 from api.forms import Form
-from api.openai.shapes import FileObject
+from api.openai.file_shapes import FileObject
 from promptmill import errors, keys, records
 from promptmill.store import files as stored
 from promptmill.store.files import File

@@ -11,8 +11,9 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from api.openai.batch_shapes import EDITS, BatchEdit
 from api.openai.seen import Seen
-from api.openai.shapes import EDITS, MOST_IMAGES, BatchEdit, ImageRequest
+from api.openai.shapes import MOST_IMAGES, ImageRequest
 from api.submissions import chunks, fields
 from api.submissions.readers import Row, refuse_nul
 from promptmill import errors

@@ -11,7 +11,7 @@ from typing import Final
 from api.farm import Farm
 from api.forms import Form
 from api.openai import files
-from api.openai.shapes import Upload, UploadPart, UploadRequest
+from api.openai.file_shapes import Upload, UploadPart, UploadRequest
 from promptmill import errors, keys, records
 from promptmill.store import files as stored_files
 from promptmill.store import uploads as stored

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Header, Query, Request
 from api import present, schemas
 from api.deps import FarmDep, TenantDep
 from api.openai import batches
+from api.openai.batch_shapes import Batch, BatchRequest
 from api.openai.desk import Desk
-from api.openai.shapes import Batch, BatchRequest
 from promptmill.store import batches as stored
 
 router = APIRouter(prefix="/v1/batches", tags=["openai"])

@@ -17,7 +17,7 @@ from api.bodies import Chunks
 from api.deps import FarmDep, TenantDep
 from api.links import LINK_SECONDS
 from api.openai import batches, files
-from api.openai.shapes import FileDeleted, FileObject
+from api.openai.file_shapes import FileDeleted, FileObject
 from promptmill import errors, keys
 from promptmill.store import files as stored
 

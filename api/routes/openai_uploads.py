@@ -13,7 +13,7 @@ from api import openapi
 from api.bodies import Chunks
 from api.deps import FarmDep, TenantDep
 from api.openai import uploads
-from api.openai.shapes import CompletionRequest, Upload, UploadPart, UploadRequest
+from api.openai.file_shapes import CompletionRequest, Upload, UploadPart, UploadRequest
 from promptmill.store import uploads as stored
 
 router = APIRouter(prefix="/v1/uploads", tags=["openai"])
