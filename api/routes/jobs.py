@@ -16,6 +16,7 @@ from api.deps import FarmDep, Limit, TenantDep
 from api.errors import Timeout
 from api.farm import Farm
 from promptmill import jobs, records
+from promptmill.store import deletion
 from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -198,7 +199,7 @@ def delete(job_id: str, farm: FarmDep, tenant: TenantDep, response: Response) ->
     live = before.state in jobs.LIVE
     if live:
         farm.withdraw(stored_jobs.cancel(farm.db, tenant.id, job_id))
-    job = stored_jobs.delete(farm.db, tenant.id, job_id)
+    job = deletion.delete(farm.db, tenant.id, job_id)
     farm.looks.forget(tenant.id, job_id)
     response.status_code = 202 if live else 200
     return schemas.Deleted(id=job_id, deleted=not live, state=present.state_of(job))

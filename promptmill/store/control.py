@@ -13,8 +13,7 @@ from promptmill import jobs
 from promptmill.jobs import JobState
 from promptmill.leases import Incident
 from promptmill.records import Job
-from promptmill.store import batch_ends, erasing, insert_ignore, rows
-from promptmill.store import jobs as job_store
+from promptmill.store import batch_ends, deletion, erasing, insert_ignore, rows
 from promptmill.store.database import Database
 from promptmill.tables import images, incidents, job_counters, lanes
 from promptmill.tables import jobs as table
@@ -112,7 +111,7 @@ def finish_cancelling(db: Database, job_id: int) -> Job | None:
         cancelled = rows.change(conn, job, JobState.CANCELLED, now)
         asked = conn.scalar(select(table.c.deleted_at).where(table.c.id == job_id)) is not None
         if asked:
-            job_store.entomb(conn, cancelled, now)
+            deletion.entomb(conn, cancelled, now)
         return cancelled, asked
 
     found = db.write(work)
@@ -240,4 +239,4 @@ def retention(db: Database, days: float) -> list[Job]:
         .limit(_AT_ONCE)
     )
     old = db.read(lambda conn: conn.execute(query).all())
-    return [job_store.delete(db, None, row.public_id) for row in old]
+    return [deletion.delete(db, None, row.public_id) for row in old]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from promptmill import errors
-from promptmill.store import batch_claims, batch_ends, batches, control, files, outbox
+from promptmill.store import batch_claims, batch_ends, batches, control, deletion, files, outbox
 from promptmill.store import jobs as stored_jobs
 from promptmill.store.batch_ends import Outcome
 from promptmill.store.batches import Batch, NewBatch
@@ -136,7 +136,7 @@ def test_a_deleted_job_takes_the_files_of_its_batch_along(
         control.finish_cancelling(db, jobs[batch.id].id)
     batch_ends.end(db, ended.id, Outcome("cancelled", completed=1, output_bytes=9, error_bytes=9))
     for batch in (ended, live):
-        stored_jobs.delete(db, 1, jobs[batch.id].public_id)
+        deletion.delete(db, 1, jobs[batch.id].public_id)
     for batch, completed in ((ended, 1), (live, 0)):
         husk = batches.get(db, 1, batch.public_id)
         assert (husk.status, husk.completed, husk.metadata) == ("cancelled", completed, None)

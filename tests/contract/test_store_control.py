@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptmill.jobs import JobState
-from promptmill.store import control, jobs
+from promptmill.store import control, deletion, jobs
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
@@ -79,7 +79,7 @@ def test_a_tombstone_is_swept_twice_and_then_gone(
 ) -> None:
     before = kit.everything(db)
     job = kit.submit(db, 3)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
     assert [j.public_id for j in control.tombstones(db)] == [job.public_id]
     assert control.sweepable(db) == []
@@ -102,12 +102,12 @@ def test_purge_spares_what_is_not_deleted(db: Database) -> None:
 def test_an_erasure_that_was_cut_short_is_finished_by_control(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_ERASE_SECONDS", -1.0)
+    monkeypatch.setattr(deletion, "_ERASE_SECONDS", -1.0)
     job = kit.submit(db, 3000, lanes=2)
     kit.commit(db, [kit.done(work) for work in kit.fetch(db, job, count=30)])
     jobs.cancel(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     control.purge(db, job.id)
     left = kit.everything(db)
     assert left["segments"] == left["row_map"] == left["images"] == left["job_counters"] == 0
@@ -132,7 +132,7 @@ def test_a_reader_that_holds_deleted_bytes_delays_the_purge(tmp_path: Path) -> N
     db.migrate()
     kit.register(db)
     job = kit.submit(db, 3)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     reader = sqlite3.connect(tmp_path / "farm.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM segments").fetchone()

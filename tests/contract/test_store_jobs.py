@@ -12,7 +12,7 @@ from promptmill import errors
 from promptmill.jobs import ImageState, JobState
 from promptmill.leases import Incident, Span
 from promptmill.records import Job
-from promptmill.store import control, images, jobs, outbox, tenants
+from promptmill.store import control, deletion, images, jobs, outbox, tenants
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
@@ -50,7 +50,7 @@ def test_a_tenant_sees_nothing_of_another(db: Database) -> None:
         lambda: jobs.resume(db, 1, theirs.public_id),
         lambda: jobs.cancel(db, 1, theirs.public_id),
         lambda: jobs.retry(db, 1, theirs.public_id, codes=None),
-        lambda: jobs.delete(db, 1, theirs.public_id),
+        lambda: deletion.delete(db, 1, theirs.public_id),
     ]
     for act in acts:
         with pytest.raises(errors.NotFound):
@@ -223,11 +223,11 @@ def test_a_deleted_job_leaves_no_byte_of_its_prompts(db: Database) -> None:
     job = secret_job(db)
     jobs.cancel(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     assert_no_trace(db, job)
     assert jobs.page(db, 1, after=None, limit=9) == ([], False)
     with pytest.raises(errors.NotFound):
-        jobs.delete(db, 1, job.public_id)
+        deletion.delete(db, 1, job.public_id)
     (tombstone,) = control.tombstones(db)
     assert (tombstone.public_id, tombstone.output) == (job.public_id, job.output)
     kit.submit(db, 1, key=SECRET)  # the key is free again
@@ -236,7 +236,7 @@ def test_a_deleted_job_leaves_no_byte_of_its_prompts(db: Database) -> None:
 def test_a_live_job_is_cancelled_first_and_deleted_by_control(db: Database) -> None:
     job = secret_job(db)
     works = kit.fetch(db, job)
-    assert jobs.delete(db, 1, job.public_id).state is JobState.CANCELLING
+    assert deletion.delete(db, 1, job.public_id).state is JobState.CANCELLING
     assert kit.now(db, job).state is JobState.CANCELLING
     assert kit.commit(db, [kit.done(works[0])]).dropped_jobs == {job.id}
     assert control.tombstones(db) == []
@@ -252,7 +252,7 @@ def test_those_that_verify_a_job_are_deleted_with_it(db: Database) -> None:
     receiving = kit.begin(db, verifies=live.id)
     jobs.cancel(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     assert kit.now(db, live).state is JobState.CANCELLING
     with pytest.raises(errors.Conflict):
         kit.fill(db, receiving, kit.items(3))
@@ -267,7 +267,7 @@ def test_those_that_verify_a_job_are_deleted_with_it(db: Database) -> None:
 def test_an_upload_can_be_deleted(db: Database) -> None:
     upload = kit.begin(db, key="k")
     kit.fill(db, upload, kit.items(2000))
-    jobs.delete(db, 1, upload.public_id)
+    deletion.delete(db, 1, upload.public_id)
     with pytest.raises(errors.Conflict):
         kit.fill(db, upload, kit.items(3))
     assert kit.everything(db)["segments"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from promptmill.store import control, jobs, outbox, secrets
+from promptmill.store import control, deletion, jobs, outbox, secrets
 from promptmill.store.database import Database
 from tests.contract import store_kit as kit
 
@@ -84,7 +84,7 @@ def test_a_deleted_job_leaves_no_log(db: Database) -> None:
     kit.commit(db, [kit.done(work) for work in kit.fetch(db, job)])
     jobs.cancel(db, 1, job.public_id)
     control.finish_cancelling(db, job.id)
-    jobs.delete(db, 1, job.public_id)
+    deletion.delete(db, 1, job.public_id)
     assert outbox.log(db, job.id, limit=10) == ([], False)
     outbox.sent(db, event.id, TAKEN)  # an attempt that was under way notes nothing
     count = db.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM webhook_attempts").scalar())

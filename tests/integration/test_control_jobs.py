@@ -11,7 +11,7 @@ import pytest
 
 from promptmill import errors
 from promptmill.jobs import JobState
-from promptmill.store import images, jobs
+from promptmill.store import deletion, images, jobs
 from tests.integration.control_bench import Bench, Clock, bench, failed
 from tests.servers import RedisServer, wait_until
 from worker.control.ears import Ears
@@ -152,7 +152,7 @@ def test_an_expired_job_keeps_what_is_done(farm: Bench) -> None:
 def test_a_live_job_that_is_deleted_goes_once_it_is_cancelled(farm: Bench) -> None:
     job = farm.submit(20)
     lanes = jobs.lanes(farm.db, job.id)
-    jobs.delete(farm.db, 1, job.public_id)
+    deletion.delete(farm.db, 1, job.public_id)
     assert Finaliser(farm.db, farm.queues, farm.settings).step() == 1
     with pytest.raises(errors.NotFound):
         farm.job(job)

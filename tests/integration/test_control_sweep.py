@@ -18,7 +18,7 @@ from promptmill.blobs.folder import DirBlobs
 from promptmill.blobs.s3 import S3Blobs
 from promptmill.jobs import Priority
 from promptmill.records import Counts, Job, NewJob, Output, Work
-from promptmill.store import images, jobs, submissions
+from promptmill.store import deletion, images, jobs, submissions
 from tests.integration.control_bench import Bench, bench, done, failed, servers
 from tests.servers import Bucket
 from worker.control.finaliser import Finaliser
@@ -184,7 +184,7 @@ def test_a_deleted_jobs_objects_go_at_once_and_a_day_later(
     job = farm.submit(5, output=Output(prefix="mine/"))
     work_off_with_objects(farm, blobs)
     Finaliser(farm.db, farm.queues, farm.settings).step()
-    jobs.delete(farm.db, 1, job.public_id)
+    deletion.delete(farm.db, 1, job.public_id)
     sweep = sweeper(farm, blobs)
     assert sweep.tombstones() == 1
     assert listed(blobs, job) == set()

@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai.types import Batch
 
-from promptmill.store import batch_claims, control, tenants
+from promptmill.store import batch_claims, control, deletion, tenants
 from promptmill.store import batches as stored_batches
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
@@ -358,7 +358,7 @@ def test_a_deleted_job_takes_its_results_along_and_not_the_input(
     control.finish_ready(farm.db)
     done = until(client, made, "completed")
     job_id: str = done.job_id  # type: ignore[attr-defined]
-    stored_jobs.delete(farm.db, None, job_id)
+    deletion.delete(farm.db, None, job_id)
     husk = client.batches.retrieve(made.id)
     assert husk.status == "completed" and husk.request_counts == done.request_counts
     assert husk.output_file_id is husk.error_file_id is husk.metadata is None
