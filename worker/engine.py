@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from promptmill import errors, failpoints, jobs, leases
@@ -24,11 +24,12 @@ from worker.calls import Calls
 from worker.capacity import Capacity
 from worker.checks import Checks
 from worker.expand.expander import Expander
+from worker.expansion import Expansion
 from worker.generators.base import Generator
 from worker.heart import Heart
 from worker.inputs import Inputs, Ready
 from worker.measured import Measured
-from worker.outcomes import Fault, Outcome
+from worker.outcomes import Outcome
 from worker.render import Renderer, Turn
 from worker.slot import Slot
 
@@ -95,7 +96,7 @@ class Engine:
         self.segments = images.SegmentCache(SEGMENTS)
         self.inputs = Inputs(blobs)
         self.checks = checks
-        self.expander = expander
+        self.expansion = Expansion(expander)
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
         self.measured = Measured()
         self.stopping = threading.Event()
@@ -238,32 +239,12 @@ class Engine:
         if self.turn.asked_first(within=ASKED):  # one thread at a time leaves them a core
             outcomes = self.renderer.scored(outcomes)
         self.measured.add(bucket, len(items), time.monotonic() - begun)
-        return list(map(self._told, outcomes))
+        return list(map(self.expansion.signed, outcomes))
 
     def scored(self, outcomes: Sequence[tuple[Work, Outcome]]) -> list[tuple[Work, Outcome]]:
         """With a score for each picture, where the generator gives any. In nobody's turn."""
         scored = self.renderer.scored([outcome for _, outcome in outcomes])
         return [(work, one) for (work, _), one in zip(outcomes, scored, strict=True)]
-
-    def _told(self, outcome: Outcome) -> Outcome:
-        """A picture of a prompt that was written out also depends on who wrote it."""
-        if self.expander is None or isinstance(outcome, Fault) or not outcome.item.expand:
-            return outcome
-        fingerprint = f"{outcome.fingerprint}-x{self.expander.fingerprint[:6]}"
-        return replace(outcome, fingerprint=fingerprint)
-
-    def expand(
-        self, items: Sequence[jobs.Item], *, progress: Callable[[], None]
-    ) -> list[jobs.Item | Fault]:
-        """The items, in order, those that ask for it with their prompts written out."""
-        asking = [item.prompt for item in items if item.expand]
-        if not asking:
-            return list(items)
-        if self.expander is None:
-            lacking = Fault("expander_missing", "this worker has no text expander")
-            return [lacking if item.expand else item for item in items]
-        texts = iter(self.expander.expand(asking, progress=progress))
-        return [replace(item, prompt=next(texts)) if item.expand else item for item in items]
 
     def rendering(self, lease: leases.Lease) -> None:
         """Stamps that rendering begins. A lone image that came back from a dead worker is

@@ -115,7 +115,7 @@ class Slot(threading.Thread):
     def gather(self, works: Sequence[Work]) -> tuple[list[Ready], list[Refused]]:
         """What items need beyond their rows: source pictures, prompts written out. One whose
         source is gone, or whose prompt may not be rendered, is refused by itself."""
-        items = self.engine.expand([work.item for work in works], progress=self._move)
+        items = self.engine.expansion.items([work.item for work in works], progress=self._move)
         found = [
             (work, self._gathered(work, item)) for work, item in zip(works, items, strict=True)
         ]
