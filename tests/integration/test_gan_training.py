@@ -115,7 +115,7 @@ def test_two_processes_have_the_objective_of_one(
 ) -> None:
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "tests.unit.test_gan_training", str(tmp_path),
+        "-m", "tests.integration.test_gan_training", str(tmp_path),
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
