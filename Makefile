@@ -54,7 +54,7 @@ check: .venv/tests
 	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
-	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/contract
+	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q -n 3 --dist loadfile tests/unit tests/contract
 
 test: .venv/tests
 	@echo "== servers for the tests" && bash infra/test-servers.sh
