@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from worker.gan import losses
 from worker.gan.folding import layers
+from worker.gan.inputs import CONDITION
 from worker.gan.networks import Generator, double
+from worker.gan.traced import traced
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
@@ -98,32 +100,35 @@ def supported() -> bool:
 
 
 class Int8Generator:
-    """A folded generator in static int8: activations per tensor, weights per channel.
-
-    Pixels are the last convolution's own codes: its output scale is 1/255 with zero point
-    0, so the code of a value in [0, 1] is its byte and clamping costs nothing.
-    """
+    """A folded generator in static int8: activations per tensor, weights per channel."""
 
     def __init__(self, plain: Generator, ranges: Ranges) -> None:
+        self.widths = plain.widths
+        self._drawn = traced(_Int8(plain, ranges), torch.zeros(2, CONDITION))
+
+    @torch.inference_mode()
+    def __call__(self, conditions: Tensor) -> Tensor:
+        """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
+        return self._drawn(conditions)
+
+
+class _Int8(nn.Module):
+    """Its steps. Pixels are the last convolution's own codes: its output scale is 1/255 with
+    zero point 0, so the code of a value in [0, 1] is its byte and clamping costs nothing."""
+
+    def __init__(self, plain: Generator, ranges: Ranges) -> None:
+        super().__init__()
         self.widths = plain.widths
         self.scale, self.zero = {"pixels": 1 / LEVELS}, {"pixels": 0}
         for stage in STAGES:
             low, high = ranges[stage]
             self.scale[stage] = max(high - low, 1e-8) / LEVELS
             self.zero[stage] = round(-low / self.scale[stage])
-        self._packed = {
-            name: packed(layer.weight.detach(), layer.bias.detach())  # type: ignore[operator]
-            for name, layer in layers(plain).items()
-        }
+        for name, layer in layers(plain).items():
+            weight, bias = layer.weight.detach(), layer.bias.detach()  # type: ignore[operator]
+            setattr(self, name, packed(weight, bias))
 
-    @torch.inference_mode()
-    def __call__(self, conditions: Tensor) -> Tensor:
-        """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._run(conditions)
-
-    def _run(self, conditions: Tensor) -> Tensor:
+    def forward(self, conditions: Tensor) -> Tensor:
         w = self.widths
         codes = torch.quantize_per_tensor(
             conditions, self.scale["input"], self.zero["input"], torch.quint8
@@ -137,7 +142,7 @@ class Int8Generator:
         for stage in ("at32", "at32b"):
             features = self._convolve(features, stage)
         last = torch.ops.quantized.conv2d(
-            features, self._packed["pixels"], self.scale["pixels"], self.zero["pixels"]
+            features, self.pixels, self.scale["pixels"], self.zero["pixels"]
         )
         return _shuffle(last.int_repr())
 
@@ -151,13 +156,13 @@ class Int8Generator:
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
-            codes, self._packed[layer], self.scale[stage or layer], self.zero[stage or layer]
+            codes, getattr(self, layer), self.scale[stage or layer], self.zero[stage or layer]
         )
         return out
 
     def _convolve(self, codes: Tensor, layer: str) -> Tensor:
         out: Tensor = torch.ops.quantized.conv2d_relu(
-            codes, self._packed[layer], self.scale[layer], self.zero[layer]
+            codes, getattr(self, layer), self.scale[layer], self.zero[layer]
         )
         return out
 

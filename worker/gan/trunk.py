@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from worker.gan import quantize, score, weightfile
 from worker.gan.score import Codes, Tensors, Trunk
+from worker.gan.traced import traced
 
+PARTS = ("weight", "bias")
 EXACT = 2**24  # below it float32 holds every integer
 
 
@@ -19,29 +21,34 @@ def usual(tensors: Tensors) -> Trunk:
 
 
 def int8(tensors: Tensors) -> Trunk:
-    stages = [
-        (
-            quantize.packed(
-                torch.from_numpy(tensors[f"{name}.weight"]),
-                torch.from_numpy(tensors[f"{name}.bias"]),
-            ),
-            halved,
-            step,
-        )
-        for name, halved, step in score.convolutions(tensors)
-    ]
+    drawn = traced(_Int8(tensors), torch.zeros(2, score.CELLS, 16, 16, dtype=torch.uint8))
 
     @torch.inference_mode()
     def run(cells: Codes) -> Codes:
-        given = torch.from_numpy(cells).contiguous(memory_format=torch.channels_last)
-        maps = torch._make_per_tensor_quantized_tensor(given, 2 / score.LEVELS, score.ZERO)
-        for layer, halved, step in stages:
-            maps = F.max_pool2d(maps, 2) if halved else maps
-            maps = torch.ops.quantized.conv2d_relu(maps, layer, step, 0)
-        made: Codes = maps.int_repr().contiguous().numpy()
+        made: Codes = drawn(torch.from_numpy(cells)).numpy()
         return made
 
     return run
+
+
+class _Int8(nn.Module):
+    """Cells [N, 12, 16, 16] to the last map, both uint8."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__()
+        self.stages = []
+        for number, (name, halved, step) in enumerate(score.convolutions(tensors)):
+            weight, bias = (torch.from_numpy(tensors[f"{name}.{part}"]) for part in PARTS)
+            setattr(self, f"layer{number}", quantize.packed(weight, bias))
+            self.stages.append((f"layer{number}", halved, step))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        given = cells.contiguous(memory_format=torch.channels_last)
+        maps = torch._make_per_tensor_quantized_tensor(given, 2 / score.LEVELS, score.ZERO)
+        for layer, halved, step in self.stages:
+            maps = F.max_pool2d(maps, 2) if halved else maps
+            maps = torch.ops.quantized.conv2d_relu(maps, getattr(self, layer), step, 0)
+        return maps.int_repr().contiguous()
 
 
 def float32(tensors: Tensors) -> Trunk:
