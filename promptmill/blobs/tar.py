@@ -66,15 +66,15 @@ def members(sample: Sample) -> Iterator[tuple[str, bytes]]:
 
 def pack(samples: Sequence[Sample]) -> tuple[bytes, list[tuple[int, int]]]:
     """The part, and each picture's (offset, length) in it, in order."""
-    part = bytearray()
-    places = []
+    pieces: list[bytes] = []
+    places, at = [], 0
     for sample in samples:
         for name, data in members(sample):
             if name.endswith(f".{sample.extension}"):
-                places.append((len(part) + BLOCK, len(data)))
-            part += member(name, data)
-    part += END
-    return bytes(part), places
+                places.append((at + BLOCK, len(data)))
+            pieces += (head(name, len(data)), data, bytes(-len(data) % BLOCK))
+            at += BLOCK + -(-len(data) // BLOCK) * BLOCK
+    return b"".join([*pieces, END]), places
 
 
 def member(name: str, data: bytes) -> bytes:
@@ -85,7 +85,27 @@ def member(name: str, data: bytes) -> bytes:
 def head(name: str, size: int) -> bytes:
     """What stands before a file of `size` bytes: no time and no owner. Names of up to 100
     bytes."""
+    named = name.encode()
+    if len(named) > NAME or size >= LARGE:
+        return _usual(name, size)
+    digits = b"%011o" % size
+    made = bytearray(_PLAIN)
+    made[: len(named)] = named
+    made[SIZE : SIZE + len(digits)] = digits
+    made[SUM : SUM + 6] = b"%06o" % (_PLAIN_SUM + sum(named) + sum(digits))
+    return bytes(made)
+
+
+def _usual(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o444
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+
+
+# A head is the one of an empty file without a name but for three fields: to fill them in takes a
+# tenth of the time.
+NAME, LARGE = 100, 8**11  # bytes of a name, and of a file, that the fields hold
+SIZE, SUM = 124, 148  # where these fields begin
+_PLAIN = _usual("", 0)
+_PLAIN_SUM = int(_PLAIN[SUM : SUM + 6], 8) - sum(_PLAIN[SIZE : SIZE + 11])
