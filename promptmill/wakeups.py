@@ -63,7 +63,7 @@ def broker_url(redis_url: str) -> str:
 
 def celery_app(settings: Settings) -> Celery:
     """The app that API, control and workers share; no connection is made yet. JSON only, no
-    results; task events on, so that monitors see what runs."""
+    results; workers send events once a monitor asks for them (Flower does by itself)."""
     app = Celery("promptmill", broker=broker_url(settings.redis))
     app.conf.update(
         accept_content=["json"],
@@ -74,7 +74,7 @@ def celery_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_create_missing_queues=True,
         worker_prefetch_multiplier=1,
-        worker_send_task_events=True,
+        worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,

@@ -60,7 +60,7 @@ def engine_step(engine: Engine) -> type[bootsteps.StartStopStep]:
         def start(self, parent: Any) -> None:
             def watched() -> bool:
                 dispatcher = getattr(parent.consumer, "event_dispatcher", None)
-                return bool(dispatcher and dispatcher.enabled)
+                return bool(dispatcher and "task" in (dispatcher.groups or ("task",)))
 
             parent.engine = engine
             engine.events = TaskEvents(parent.app, parent.hostname, watched)
@@ -186,7 +186,6 @@ def run(settings: Settings) -> int:
         prefetch_multiplier=1,
         without_gossip=True,
         without_mingle=True,
-        without_heartbeat=True,
         loglevel=settings.log_level,
     )
     try:
