@@ -1,4 +1,4 @@
-"""The repair: holes filled and nothing else."""
+"""The repair: holes filled and nothing else. The style: the same thing in another hand."""
 
 from __future__ import annotations
 
@@ -75,3 +75,28 @@ def test_a_repair_takes_the_style_that_fits() -> None:
     with pytest.raises(ValueError, match="needs a mask"):
         repair.fill(lambda _: np.zeros((1, 64, 64, 3), dtype=np.uint8), conditions,
                     [Input(source.pixels)])  # fmt: skip
+
+
+def test_a_style_draws_what_the_source_shows(model: gan.EmojiGan) -> None:
+    """The source and the cue decide; the seed's shift and tint are those of the item."""
+    drawn = model.generate([item(f"{name}, noto style", seed=11) for name in NAMES])
+    asked = [item("fluent style", "style") for _ in NAMES]
+    made = model.generate(asked, [Input(picture) for picture in drawn])
+    named = model.generate([item(f"{name}, fluent style") for name in NAMES])
+    gap = np.abs(made.astype(float) - named).mean((1, 2, 3))
+    other = np.abs(made.astype(float) - np.roll(named, 1, axis=0)).mean((1, 2, 3))
+    assert (gap < other / 5).sum() >= len(NAMES) - 1
+    alone = [model.generate(asked[:1], [Input(picture)])[0] for picture in drawn]
+    assert np.array_equal(made, np.stack(alone))
+    words = model.generate([item("a rocket in fluent style", "style")], [Input(drawn[0])])
+    assert np.array_equal(words[0], made[0])
+    other = model.generate([item("twemoji style", "style")], [Input(drawn[0])])
+    assert not np.array_equal(other[0], made[0])
+
+
+def test_a_style_is_scored_by_what_it_shows(model: gan.EmojiGan) -> None:
+    drawn = model.generate([item(name) for name in NAMES])
+    asked = [item("twemoji style", "style") for _ in NAMES]
+    made = model.generate(asked, [Input(picture) for picture in drawn])
+    scores = model.score(asked, made)
+    assert sorted(scores)[len(scores) // 2] > 0.8

@@ -122,7 +122,7 @@ def _conditions(count: int) -> Floats:
     model.load(device="cpu", quantization="none")
     assert model._engine is not None
     items = [_item(n, text) for n, text in enumerate(("red heart", "sun", "pizza", "dog"))]
-    return gan._conditions(model._engine, items[:count])[0]
+    return gan._conditions(model._engine, items[:count], ())[0]
 
 
 def _item(number: int, prompt: str, task: str = "text2image") -> Item:

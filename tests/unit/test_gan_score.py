@@ -58,7 +58,7 @@ def test_the_area_under_the_curve() -> None:
 def test_it_is_small_and_tells_right_names_from_wrong_ones(
     model: gan.EmojiGan, drawn: gan.Pixels
 ) -> None:
-    assert (gan.WEIGHTS / score.FILE).stat().st_size < 1_000_000
+    assert (gan.WEIGHTS / score.FILE).stat().st_size < 1_200_000  # names, too
     right = scores(model, NAMES, drawn)
     wrong = scores(model, [*NAMES[7:], *NAMES[:7]], drawn)
     assert all(0 <= value <= 1 for value in (*right, *wrong))

@@ -28,6 +28,7 @@ from worker.gan import (
     judge,
     lexicon,
     quantize,
+    styles,
     trunk,
     views,
     weights,
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = agreement.figures(drawn, seen, given, languages)
     told |= abilities.scores(drawn, seen, given, scorer)
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
+    told |= styles.figures(drawn, seen, given, scorer)
     if options.fifty:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)
         save(to_pixels(fifty), 10, options.fifty)

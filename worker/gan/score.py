@@ -20,6 +20,7 @@ FILE = "scorer.safetensors"
 REMEDY = "make it with python -m worker.gan.scorer"
 DIGITS = 4
 CELLS = 12  # three colours of 2x2 pixels
+NAMES = "names.weight"  # unit vectors [C, 384] of all names that pictures were taught under
 RANGES = "ranges"  # the greatest value of each convolution's output
 ZERO, LEVELS = 128, 255  # of cells: the code of 0, and how many steps there are from -1 to 1
 SPAN = 6.0  # components of a text, times the root of their number, are cut here
@@ -54,6 +55,8 @@ class Scorer:
                 for name, step in zip(("out", "say"), steps, strict=True)
             )
             self._sharp, self._offset = float(tensors["sharp"]), float(tensors["offset"])
+            self._names = _unit(tensors[NAMES]).astype(np.float32)
+            self._called = self._said(self._names)
         self.digest = hashlib.sha256(content).hexdigest()
 
     def __call__(self, pixels: Codes, texts: Floats, counts: Sequence[int]) -> list[float]:
@@ -65,6 +68,12 @@ class Scorer:
         chances = [round(1 / (1 + math.exp(-value)), DIGITS) for value in logits.tolist()]
         ends = np.cumsum(counts)
         return [min(chances[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+
+    def likeliest(self, pixels: Codes) -> Floats:
+        """What pictures [N, 64, 64, 3] show: of each the text [N, 384] that fits it best of the
+        names that are known."""
+        seen = self._seen(cells(subjects(pixels, [1] * len(pixels))))
+        return self._names[[int((self._called @ one).argmax()) for one in seen]]
 
     def _seen(self, cells: Codes) -> NDArray[np.float64]:
         """Unit vectors [N, 192] of pictures. Mean and greatest value of each channel, on a

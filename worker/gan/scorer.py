@@ -181,12 +181,13 @@ def teach(shown: Course, out: Path, *, steps: int, batch: int, widths: Sequence[
 
 
 def save(network: Eye, folder: Path, shown: Course) -> None:
-    """Writes the file that `score.Scorer` reads: batch norms folded away, 8-bit codes, and the
-    ranges that pictures of the course ask for."""
+    """Writes the file that `score.Scorer` reads: batch norms folded away, 8-bit codes, the
+    ranges that pictures of the course ask for, and the names."""
     folded = eye.fold(network)
     rows = torch.linspace(0, len(shown.pictures) - 1, min(SAMPLE, len(shown.pictures))).long()
     views = F.pixel_unshuffle(shown.pictures[rows].float() / 127.5 - 1, 2)
     state = folded.state_dict()
+    state[score.NAMES] = shown.given.texts.named.float()
     first = state["trunk.0.0.weight"]  # its codes count from 128, half a step above the middle
     state["trunk.0.0.bias"] = state["trunk.0.0.bias"] + first.sum((1, 2, 3)) / score.LEVELS
     tensors = weights.coded_tensors(state) | {score.RANGES: torch.tensor(ranges(folded, views))}

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
 AUTO = STUDENT  # on a CPU
+STYLE = "style"  # the task
 RULES = "3"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 INT8 = ("int8", STUDENT, *ONNX)
@@ -45,6 +46,8 @@ class EmojiGan:
     torch: nearly the same pictures. A prompt that names no style is drawn in one that its seed
     picks. A variation is the prompt with a seed of its own; it does not look at the source.
     A prompt of two subjects is two drawings side by side.
+    A style is what its source shows, as far as the scorer knows it, drawn in the style that the
+    prompt names; nothing else of the prompt counts.
     A repair is drawn in each style, without the seed's shift and tint, and the one that fits
     what the mask keeps fills the hole.
     A score is the chance that a picture shows what its prompt says; of two subjects, the worse.
@@ -53,7 +56,7 @@ class EmojiGan:
     name = "emoji-gan"
     caps = Caps(
         sizes=((64, 64),),
-        tasks=("text2image", "variation", "repair", "inpaint"),
+        tasks=("text2image", "variation", "style", "repair", "inpaint"),
         batch_shapes=(1, 2, 4, 8, 16, 32),
         quantizations=tuple(dict.fromkeys((*ON_CPU, *ON_GPU))),
         batch_invariant=True,
@@ -120,7 +123,7 @@ class EmojiGan:
         from worker.gan import pairs, repair
 
         network = self._loaded.render
-        conditions, counts = _conditions(self._loaded, items)
+        conditions, counts = _conditions(self._loaded, items, inputs)
 
         def render(conditions: Floats) -> Pixels:
             return pairs.join(network(conditions), counts)
@@ -136,10 +139,12 @@ class EmojiGan:
 
     def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
         """For each picture the chance, in [0, 1], that it shows what its item asks for. A style
-        that the prompt names does not count."""
-        subjects = [subjects for subjects, _ in map(_asked, items)]
-        texts = self._loaded.encoder.encode([one for each in subjects for one in each])
-        return self._loaded.scorer(pixels, texts, [len(each) for each in subjects])
+        that the prompt names does not count; of a style, the chance of what it shows likeliest."""
+        if items[0].task == STYLE:
+            texts, counts = self._loaded.scorer.likeliest(pixels), [1] * len(items)
+        else:
+            texts, counts = _texts(self._loaded, items)
+        return self._loaded.scorer(pixels, texts, counts)
 
     @property
     def _loaded(self) -> Engine:
@@ -186,20 +191,32 @@ def _int8() -> bool:
     return quantize.supported()
 
 
-def _conditions(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
-    """Conditions [N, 416], one for each subject of each item, from its prompt, style cue and
-    seed; and how many subjects each item has."""
+def _conditions(
+    engine: Engine, items: Sequence[Item], inputs: Sequence[Input]
+) -> tuple[Floats, list[int]]:
+    """Conditions [N, 416], one for each subject of each item, from its prompt or source, style
+    cue and seed; and how many subjects each item has."""
     import numpy as np
 
-    from worker.gan import inputs
+    from worker.gan import inputs as conditioning
 
-    subjects, styles = zip(*map(_asked, items), strict=True)
+    if items[0].task == STYLE:
+        text = engine.scorer.likeliest(np.stack([given.pixels for given in inputs]))
+        counts = [1] * len(items)
+    else:
+        text, counts = _texts(engine, items)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
+    styles = [style for _, style in map(_asked, items)]
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
-    counts = [len(each) for each in subjects]
-    text = engine.encoder.encode([one for each in subjects for one in each])
     vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
-    return inputs.condition(text, vendor, view), counts
+    return conditioning.condition(text, vendor, view), counts
+
+
+def _texts(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
+    """Vectors [N, 384] of all subjects, in order, and how many each item has."""
+    subjects = [subjects for subjects, _ in map(_asked, items)]
+    text = engine.encoder.encode([one for each in subjects for one in each])
+    return text, [len(each) for each in subjects]
 
 
 def _asked(item: Item) -> tuple[tuple[str, ...], int | None]:
