@@ -3,6 +3,7 @@ memory, bisecting to the guilty item. Knows nothing of leases, stores or databas
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -15,11 +16,21 @@ import numpy as np
 
 from promptmill.jobs import Item
 from worker import rerolls
-from worker.generators.base import Generator, Input, OutOfMemory, Rejected, Scorer, Stepwise
+from worker.generators.base import (
+    Generator,
+    Input,
+    OutOfMemory,
+    Preparing,
+    Rejected,
+    Scorer,
+    Stepwise,
+)
 from worker.outcomes import REJECTED, Fault, Outcome, Picture, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 
 class Abandoned(Exception):
@@ -159,6 +170,15 @@ class Renderer:
             finally:
                 progress()
         return outcomes
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """What the generator can do of these items before its turn. In nobody's turn; a failure is
+        left to `render`, which finds out whose it is."""
+        if isinstance(self.generator, Preparing) and items:
+            try:
+                self.generator.prepare(items)
+            except Exception as error:
+                log.debug("not prepared: %s", error)
 
     def tell(self, progress: Callable[[], None]) -> None:
         """Has the generator tell its steps."""

@@ -131,6 +131,7 @@ class Slot(threading.Thread):
         picture ask for, each portion under the lock. looked: when the database last said
         that the items are wanted; asked again before the wait for the lock, where it can."""
         outcomes: list[tuple[Work, Outcome]] = []
+        self.engine.renderer.prepare([one.item for one in ready])
         for number, portion in enumerate(
             self.engine.portions(ready, interactive=lease.interactive)
         ):

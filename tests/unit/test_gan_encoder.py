@@ -31,6 +31,12 @@ def shipped() -> encoder.TextEncoder:
     return encoder.TextEncoder(WEIGHTS)
 
 
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads each text anew."""
+    monkeypatch.setattr(encoder, "RECENT", 0)
+
+
 def test_words_of_any_script() -> None:
     assert words.words("Two  RED-hearts!") == ["two", "red", "hearts"]
     assert words.words("👍🏽 and 🇩🇪❤️") == ["👍", "and", "🇩🇪", "❤"]
@@ -53,6 +59,7 @@ def test_vectors_have_unit_length_whatever_the_prompt(shipped: encoder.TextEncod
     assert np.allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_vector_is_the_same_bits_in_any_company(shipped: encoder.TextEncoder) -> None:
     alone = {prompt: shipped.encode([prompt])[0].tobytes() for prompt in PROMPTS}
     chance = random.Random(0)
@@ -60,6 +67,21 @@ def test_a_vector_is_the_same_bits_in_any_company(shipped: encoder.TextEncoder) 
         batch = chance.choices(PROMPTS, k=size)
         for prompt, vector in zip(batch, shipped.encode(batch), strict=True):
             assert vector.tobytes() == alone[prompt]
+
+
+def test_what_is_remembered_is_bounded_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = encoder.TextEncoder(WEIGHTS)
+    fresh = made.encode(PROMPTS)
+    read: list[str] = []
+    pool = made._pool
+    monkeypatch.setattr(made, "_pool", lambda prompt: read.append(prompt) or pool(prompt))
+    assert np.array_equal(made.encode([*PROMPTS, PROMPTS[3]]), [*fresh, fresh[3]])
+    assert read == []
+    monkeypatch.setattr(encoder, "RECENT", 4)
+    made.encode(["another", "another"])
+    assert read == ["another"]
+    assert list(made._recent) == [*PROMPTS[-3:], "another"]
+    assert np.array_equal(made.encode(PROMPTS), fresh)
 
 
 def test_languages_land_where_the_english_name_lands(shipped: encoder.TextEncoder) -> None:

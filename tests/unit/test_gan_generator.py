@@ -16,7 +16,7 @@ import torch
 
 from promptmill import errors
 from promptmill.jobs import Item
-from worker.gan import conditioner, pairs, quantize
+from worker.gan import conditioner, encoder, pairs, quantize
 from worker.gan.networks import VENDORS
 from worker.generators import gan
 
@@ -36,6 +36,14 @@ PROMPTS = (
 def item(number: int, prompt: str | None = None, seed: int | None = None) -> Item:
     text = PROMPTS[number % len(PROMPTS)] if prompt is None else prompt
     return Item(number, number, 0, text, number * 7919 if seed is None else seed, 64, 64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetful() -> Iterator[None]:
+    """Each text is read anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "RECENT", 0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,30 @@ class Fixed(Noting):
     caps = replace(Stub.caps, batch_invariant=False, batch_shapes=(2, 4, 8))
 
 
+class Early(Noting):
+    """One that prepares, and cannot prepare "!early"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[str] = []
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        if any("!early" in item.prompt for item in items):
+            raise ValueError("not this one")
+        self.prepared += [item.prompt for item in items]
+
+
+def test_what_can_be_prepared_is_and_a_failure_is_left_to_the_rendering() -> None:
+    generator = Early()
+    renderer = Renderer(generator)
+    renderer.prepare(items("a", "b"))
+    renderer.prepare([])
+    assert generator.prepared == ["a", "b"]
+    renderer.prepare(items("!early"))
+    assert isinstance(renderer.render("b", items("!early"))[0], Picture)
+    Renderer(Noting()).prepare(items("a"))
+
+
 def test_a_batch_is_padded_to_a_shape_and_padding_is_dropped() -> None:
     generator = Noting()
     outcomes = Renderer(generator).render("b", items("a", "b", "c"))

@@ -4,9 +4,9 @@ float32 holds exactly, so a vector's bits depend on its prompt alone."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from worker.gan import weightfile, words
 
 FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
-RECENT = 1024  # prompts that are remembered: a score asks for what was drawn just before
+RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 
 Floats = NDArray[np.float32]
@@ -71,11 +71,28 @@ class TextEncoder:
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
         self.digest = hashlib.sha256(data).hexdigest()
-        self._pooled = functools.lru_cache(RECENT)(self._pool)
+        self._recent: dict[str, Floats] = {}
+        self._changing = threading.Lock()
 
     def encode(self, prompts: Sequence[str]) -> Floats:
-        """Vectors float32 [N, 384] of the prompts, in order."""
-        pooled = np.stack([self._pooled(prompt) for prompt in prompts])
+        """Vectors float32 [N, 384] of the prompts, in order. Thread-safe."""
+        with self._changing:
+            known = {prompt: self._recent[prompt] for prompt in prompts if prompt in self._recent}
+        fresh = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        if fresh:
+            made = dict(zip(fresh, self._encoded(fresh), strict=True))
+            self._remember(made)
+            known |= made
+        return np.stack([known[prompt] for prompt in prompts])
+
+    def _remember(self, made: Mapping[str, Floats]) -> None:
+        with self._changing:
+            self._recent |= made
+            for oldest in list(self._recent)[: max(0, len(self._recent) - RECENT)]:
+                del self._recent[oldest]
+
+    def _encoded(self, prompts: Sequence[str]) -> Floats:
+        pooled = np.stack([self._pool(prompt) for prompt in prompts])
         (inner, inner_scale, inner_bias), (outer, outer_scale, outer_bias) = self._layers
         step, inner_step = self._steps
         codes = np.rint(pooled / step).clip(-127, 127)

@@ -110,6 +110,16 @@ class Stepwise(Protocol):
 
 
 @runtime_checkable
+class Preparing(Protocol):
+    """A generator that can begin its work before its turn."""
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Does what needs no device and keeps it for a while: `generate` and `score` of these
+        items are faster then, and never different. For any thread, while others run."""
+        ...
+
+
+@runtime_checkable
 class Roomy(Protocol):
     """A generator that knows how much memory its device has left."""
 

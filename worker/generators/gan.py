@@ -118,6 +118,10 @@ class EmojiGan:
             items = [_sample(number) for number in range(shape)]
             self.score(items, self.generate(items))
 
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Reads the prompts."""
+        _texts(self._loaded, items)
+
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
         from worker.gan import pairs, repair
