@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from promptmill.jobs import Item
 from worker.compress import student
-from worker.gan import evaluate, export, lexicon, train
+from worker.gan import export, lexicon, train, validation
 from worker.gan.data import Concept
 from worker.gan.encoder import FILE as ENCODER
 from worker.gan.encoder import TextEncoder
@@ -105,8 +105,8 @@ def live(out: Path) -> dict[str, float]:
         shutil.copyfile(gan.WEIGHTS / file, made / file)
     second = student.teach(given, teacher, TAUGHT, out / "student", widths=SMALL)
     export.export(out / "student", given, made / gan.STUDENT, steps=10, coded=True)
-    told = {f"teacher_{k}": v for k, v in evaluate.report(first.average, given).items()}
-    told |= {f"student_{k}": v for k, v in evaluate.report(second.average, given).items()}
+    told = {f"teacher_{k}": v for k, v in validation.report(first.average, given).items()}
+    told |= {f"student_{k}": v for k, v in validation.report(second.average, given).items()}
     return told
 
 
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = live(out)
     prompts = [f"{colour} {shape}, noto style" for shape in SHAPES for colour in COLOURS]
     for form in forms():
-        made = evaluate.tile(render(out / "weights", form, prompts), len(COLOURS))
+        made = validation.tile(render(out / "weights", form, prompts), len(COLOURS))
         Image.fromarray(made).save(out / f"{form}.png")
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))
 

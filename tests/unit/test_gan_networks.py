@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import evaluate, folding, lexicon, losses, quantize, train, views, weights
+from worker.gan import folding, lexicon, losses, quantize, train, validation, views, weights
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.data import Concept, Dataset
 from worker.gan.encoder import TextEncoder
@@ -296,11 +296,11 @@ def test_the_report_finds_what_is_drawn_perfectly() -> None:
             vendor = torch.cdist(conditions[:, TEXT:-NOISE], vendor_code(torch.arange(3)))
             return given.pictures.pictures[concept * 3 + vendor.argmin(1)].float() / 255
 
-    told = evaluate.report(Perfect(), given)
+    told = validation.report(Perfect(), given)
     assert told["psnr"] > 60
     assert {told[f"found_{vendor}"] for vendor in VENDORS} == {1.0}
 
 
 def test_tiles_lie_in_reading_order() -> None:
     pictures = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 2, 2, 3).numpy().astype("uint8")
-    assert evaluate.tile(pictures, 2)[::2, ::2, 0].tolist() == [[0, 1], [2, 3]]
+    assert validation.tile(pictures, 2)[::2, ::2, 0].tolist() == [[0, 1], [2, 3]]

@@ -18,13 +18,13 @@ from worker.compress.prune import prune
 from worker.gan import (
     checkpoint,
     corpus,
-    evaluate,
     folding,
     lexicon,
     manifest,
     parallel,
     quantize,
     train,
+    validation,
     views,
     weights,
 )
@@ -103,8 +103,8 @@ def teach(
     taught = lesson(teacher, free_texts(given))
     state = train.train(given, plan, out, start=start, lesson=taught, stop=stop)
     if state.step == plan.steps and parallel.first():
-        found = evaluate.report(state.average, given)
-        how = "evaluate.report of the averaged network: training pictures, 256 concepts at most"
+        found = validation.report(state.average, given)
+        how = "validation.report of the averaged network: training pictures, 256 concepts at most"
         manifest.write(
             out,
             "student",

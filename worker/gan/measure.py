@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import captions, evaluate, lexicon, quantize, weights
+from worker.gan import captions, lexicon, quantize, validation, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, condition
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     small = quantize.Int8Generator(shipped.generator, shipped.ranges)
     whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
     encoder = TextEncoder(options.weights)
-    given = conditions(encoder, evaluate.PROMPTS)
+    given = conditions(encoder, validation.PROMPTS)
     drawn = small(given)
     told: dict[str, float] = {"psnr_int8_to_float": closeness(drawn, whole(given))}
     for size in (1, 8, 32):
@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told |= {f"{name}_ms_at_{size}": value for name, value in speed.items()}
     if options.data:
         lessons = lexicon.lessons(options.data, encoder, seed=1)
-        told |= evaluate.report(whole.network, lessons, sample=1000)
+        told |= validation.report(whole.network, lessons, sample=1000)
     if options.sheet:
         pictures = drawn.permute(0, 2, 3, 1).contiguous().numpy()
-        evaluate.save(pictures, 8, options.sheet)
+        validation.save(pictures, 8, options.sheet)
     print(json.dumps({name: round(value, 3) for name, value in told.items()}, indent=1))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import evaluate, lexicon, losses, parallel, views, weights
+from worker.gan import lexicon, losses, parallel, validation, views, weights
 from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.journal import Journal
@@ -204,9 +204,9 @@ def advance(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
 
 
 def _show(journal: Journal, state: Checkpoint, given: Lessons, out: Path) -> None:
-    journal.scalars(state.step, evaluate.report(state.average, given))
+    journal.scalars(state.step, validation.report(state.average, given))
     sheet = out / f"sheet-{state.step:06d}.png"
-    evaluate.sheet(state.average, given.encoder, sheet)
+    validation.sheet(state.average, given.encoder, sheet)
     journal.picture(state.step, sheet)
 
 
