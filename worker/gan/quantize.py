@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import losses
+from worker.gan import doubling, losses
 from worker.gan.folding import layers
 from worker.gan.inputs import CONDITION
 from worker.gan.networks import Generator, double
@@ -21,6 +21,7 @@ from worker.gan.traced import traced
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
+DOUBLED = ("at16", "at32")  # convolutions of a map that was doubled
 CUTS = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)  # quantiles of the rows' greatest values
 Ranges = Mapping[str, tuple[float, float]]  # stage -> least and greatest value
 
@@ -126,6 +127,8 @@ class _Int8(nn.Module):
             self.zero[stage] = round(-low / self.scale[stage])
         for name, layer in layers(plain).items():
             weight, bias = layer.weight.detach(), layer.bias.detach()  # type: ignore[operator]
+            if name in DOUBLED:
+                weight, bias = doubling.kernels(weight), bias.repeat(4)
             setattr(self, name, packed(weight, bias))
 
     def forward(self, conditions: Tensor) -> Tensor:
@@ -137,10 +140,10 @@ class _Int8(nn.Module):
         features = self._dense(hidden, "seed").reshape(-1, w.at4, 4, 4)
         details = self._dense(hidden, "detail", "at4").reshape(-1, w.detail, 8, 8)
         features = self._beside(double(self._convolve(features, "at4")), details)
-        for stage in ("at8", "at16"):
-            features = double(self._convolve(features, stage))
-        for stage in ("at32", "at32b"):
-            features = self._convolve(features, stage)
+        features = self._convolve(features, "at8")
+        for stage in DOUBLED:
+            features = self._doubled(features, stage)
+        features = self._convolve(features, "at32b")
         last = torch.ops.quantized.conv2d(
             features, self.pixels, self.scale["pixels"], self.zero["pixels"]
         )
@@ -153,6 +156,11 @@ class _Int8(nn.Module):
         return torch._make_per_tensor_quantized_tensor(
             torch.cat(codes, dim=3).permute(0, 3, 1, 2), self.scale["at4"], self.zero["at4"]
         )
+
+    def _doubled(self, codes: Tensor, layer: str) -> Tensor:
+        maps = self._convolve(codes, layer)
+        made = doubling.codes_like(maps, self.scale[layer], self.zero[layer])
+        return doubling.together(maps, made)
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
@@ -259,8 +267,8 @@ def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
 
 
 def packed(weight: Tensor, bias: Tensor) -> Any:
-    """The weights of a dense layer or of a 3x3 convolution in int8, one symmetric scale per
-    output channel, in the engine's own layout."""
+    """The weights of a dense layer or of a 3x3 or 2x2 convolution in int8, one symmetric scale
+    per output channel, in the engine's own layout."""
     torch.backends.quantized.engine = "onednn"
     scales = weight.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
     with warnings.catch_warnings():
