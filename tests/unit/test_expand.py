@@ -125,7 +125,8 @@ def test_the_expander_of_a_machine_is_what_was_pulled(data_dir: Path, tmp_path: 
 def test_an_adapter_changes_answers_and_fingerprint_once_it_has_learnt(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = train.train(data_dir, tmp_path / "a.safetensors", minutes=1, steps=8, seed=0)
+    pairs = train.described(train.PROMPTS)
+    told = train.train(data_dir, pairs, tmp_path / "a.safetensors", minutes=1, steps=8, seed=0)
     assert told["steps"] == 8
     assert told["best"] < told["before"]
     plain, taught = writer_of(data_dir), writer_of(data_dir, tmp_path / "a.safetensors")
@@ -159,13 +160,26 @@ def test_merged_an_adapter_does_what_it_did_attached(tmp_path: Path) -> None:
 
 
 def test_the_pairs_are_names_and_what_tells_more_of_them() -> None:
-    found = train.pairs()
+    from worker.gan.data import Concept
+
+    concepts = [
+        Concept("rock", "1FAA8", ("rock", "a rock", "boulder", "rock, boulder", "rock, stone",
+                                  "rock, boulder, stone"), 1.0),
+        Concept("O button", "1F17E", ("O button", "a O button"), 1.0),
+    ]  # fmt: skip
+    tagged = list(train.tagged(concepts))
+    assert sorted(tagged) == [
+        ("boulder", "rock, boulder, stone"),
+        ("rock", "rock, boulder, stone"),
+    ]
+    found = train.described(train.PROMPTS) + tagged
     assert len(found) > 400
     assert ("handbag", "a brown leather handbag") in found
     assert all(words.kept(name, text) == text for name, text in found)
     taught, held = train.split(found)
-    assert not {name for name, _ in taught} & {name for name, _ in held}
-    assert sorted(taught + held) == found
+    assert sorted(taught + held) == sorted(found) and len(held) > 40
+    begins = [{text.partition(",")[0] for _, text in each} for each in (taught, held)]
+    assert not begins[0] & begins[1]
 
 
 def fake_pip(monkeypatch: pytest.MonkeyPatch, *, status: int = 0, member: bytes = b"") -> None:

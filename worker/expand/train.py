@@ -1,9 +1,11 @@
 """Teaches the language model to write terse prompts out: `python -m worker.expand.train`.
 
 A low-rank adapter is trained by cross-entropy on the answer's tokens,
-L = -sum log p(y_t | y_<t, x), over pairs (name, description). The descriptions are the
-prompts of `examples/prompts.jsonl` that describe a thing; its name is the word that they
-end in before they tell more of it. One in eight pairs is held out."""
+L = -sum log p(y_t | y_<t, x), over pairs (name, description). Most are the published names and
+tags of emoji, as `worker.gan.data` reads them: a name, or a tag that few share, and the name
+with what else it is called. The others are the prompts of `examples/prompts.jsonl` that describe a
+thing; its name is the word that they end in before they tell more of it. One in eight is
+held out."""
 
 from __future__ import annotations
 
@@ -14,15 +16,19 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker.expand import lora, weights, words
 from worker.expand.expander import ADAPTER
+
+if TYPE_CHECKING:
+    from worker.gan.data import Concept
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "prompts.jsonl"
 BATCH = 8
 RATE = 1e-3
 HELD_EVERY = 8
+LOOK_EVERY, ASKED = 100, 160  # steps between two looks at so many held-out pairs
 _MORE = re.compile(
     r"\b(?:with|in|on|from|for|and|that|of|at|by|without|full|under|over|beside|behind)\b|,"
 )
@@ -32,7 +38,14 @@ _WORD = re.compile(r"[a-z][a-z-]+")
 Pair = tuple[str, str]  # (name, description)
 
 
-def pairs(path: Path = PROMPTS) -> list[Pair]:
+def pairs(emoji: Path, prompts: Path = PROMPTS) -> list[Pair]:
+    """All pairs. emoji: the folder that `worker.gan.data` filled."""
+    from worker.gan import data
+
+    return sorted({*described(prompts), *tagged(data.load(emoji).concepts)})
+
+
+def described(path: Path) -> list[Pair]:
     """(name, description) of every prompt that says more than a name."""
     found = []
     for line in path.read_text().splitlines():
@@ -42,14 +55,30 @@ def pairs(path: Path = PROMPTS) -> list[Pair]:
         plain = row.get("wording") == "description" and _WORD.fullmatch(name)
         if plain and len(text.split()) > 2:
             found.append((name, text))
-    return sorted(set(found))
+    return found
+
+
+def tagged(concepts: Sequence[Concept]) -> Iterator[Pair]:
+    """A concept's name and its lone tags, each with the name and the tags behind it."""
+    for concept in concepts:
+        name, text = concept.captions[0], concept.captions[-1]
+        if not text.startswith(f"{name}, "):
+            continue
+        yield name, text
+        own = [one for one in concept.captions if one.startswith(f"{name}, ")]
+        for tag in {one.removeprefix(f"{name}, ") for one in own} & set(concept.captions):
+            yield tag, text if tag in text.split(", ") else f"{text}, {tag}"
 
 
 def split(found: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Taught and held-out pairs; no name is in both."""
-    names = sorted({name for name, _ in found})
-    held = set(names[::HELD_EVERY])
-    return [p for p in found if p[0] not in held], [p for p in found if p[0] in held]
+    """Taught and held-out pairs: what a description begins with is in one of them alone."""
+    groups = sorted({_group(pair) for pair in found})
+    held = set(groups[::HELD_EVERY])
+    return [p for p in found if _group(p) not in held], [p for p in found if _group(p) in held]
+
+
+def _group(pair: Pair) -> str:
+    return pair[1].partition(",")[0]
 
 
 def encoded(tokenizer: Any, batch: Sequence[Pair]) -> dict[str, Any]:
@@ -89,9 +118,12 @@ def loss_of(model: Any, tokenizer: Any, held: Sequence[Pair]) -> float:
     return float(sum(losses)) / len(held)
 
 
-def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -> dict[str, Any]:
-    """Trains for `steps` or `minutes`, whichever ends first, with a rate that falls to zero
-    over the steps; writes the adapter that was best on the held-out pairs."""
+def train(
+    data_dir: Path, found: Sequence[Pair], out: Path, *, minutes: float, steps: int, seed: int
+) -> dict[str, Any]:
+    """Trains on pairs, of which some are held out, for `steps` or `minutes`, whichever ends first,
+    with a rate that falls to zero over the steps; writes the adapter that was best on the
+    held-out pairs."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -103,7 +135,8 @@ def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -
     )
     adapter = lora.attach(model, seed=seed)
     optimizer = torch.optim.AdamW(adapter.values(), lr=RATE, weight_decay=0.0)
-    taught, held = split(pairs())
+    taught, held = split(found)
+    held = random.Random(0).sample(held, min(ASKED, len(held)))
     told: dict[str, Any] = {"taught": len(taught), "held": len(held), "steps": 0}
     told["before"] = told["best"] = loss_of(model, tokenizer, held)
     begun = time.monotonic()
@@ -117,7 +150,7 @@ def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -
         loss.backward()
         optimizer.step()
         told["steps"] = step + 1
-        if (step + 1) % 25 == 0 or step + 1 == steps:
+        if (step + 1) % LOOK_EVERY == 0 or step + 1 == steps:
             now = loss_of(model, tokenizer, held)
             print(f"step {step + 1} loss {loss.item():.3f} held-out {now:.3f}", flush=True)
             if now < told["best"]:
@@ -131,12 +164,20 @@ def train(data_dir: Path, out: Path, *, minutes: float, steps: int, seed: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("promptmill-data"))
+    parser.add_argument("--emoji", type=Path, default=Path("data/emoji"))
     parser.add_argument("--out", type=Path, default=ADAPTER)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    told = train(given.data, given.out, minutes=given.minutes, steps=given.steps, seed=given.seed)
+    told = train(
+        given.data,
+        given.emoji,
+        given.out,
+        minutes=given.minutes,
+        steps=given.steps,
+        seed=given.seed,
+    )
     print(json.dumps(told))
 
 

@@ -26,12 +26,16 @@ def kept(prompt: str, answer: str) -> str:
     stands in it; else the prompt, and that sentence behind it. An answer that says nothing
     more leaves the prompt as it is."""
     first = _END.split(answer.strip(), maxsplit=1)[0].strip(" ,-\"'")
-    said = set(_stems(first))
-    if not said - set(_stems(prompt)):
+    if holds(prompt, first):
         return prompt
-    if said.issuperset(_stems(prompt)):
+    if holds(first, prompt):
         return first
     return f"{prompt.strip()}, {first}"
+
+
+def holds(text: str, prompt: str) -> bool:
+    """Whether every word of the prompt that means something stands in the text."""
+    return set(_stems(text)).issuperset(_stems(prompt))
 
 
 def _stems(text: str) -> list[str]:
