@@ -22,6 +22,7 @@ def test_it_is_the_convolution_of_the_doubled_map(side: int) -> None:
     torch.testing.assert_close(made, truth)
 
 
+@pytest.mark.filterwarnings("ignore")  # the quantized dtypes are announced to leave
 def test_codes_stay_what_they_are() -> None:
     codes = torch.randint(0, 256, (2, 8, 4, 4), dtype=torch.uint8)
     maps = torch._make_per_tensor_quantized_tensor(codes, 0.25, 0)
