@@ -68,6 +68,9 @@ def _line(image: records.Image, *, prompts: bool) -> dict[str, Any]:
         "width": item.width,
         "height": item.height,
         "seed": item.seed,
+        "task": item.task,
+        "source": item.source,
+        "mask": item.mask,
         "fingerprint": image.fingerprint,
         "prompt_sha256": manifest.prompt_hash(item.prompt),
     }

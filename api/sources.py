@@ -62,7 +62,8 @@ class Found:
         if not any(key.startswith(prefix) for prefix in self._prefixes):
             raise errors.NotFound(
                 "it is neither an image (img_…), an uploaded file (file_…), nor an object below "
-                "an allowed prefix (PROMPTMILL_SOURCE_PREFIXES)"
+                "an allowed prefix (PROMPTMILL_SOURCE_PREFIXES); nor is there a local picture of "
+                "that name where it was submitted, to be uploaded"
             )
         try:
             there = self._farm.blobs.head(blobs.check_key(key))

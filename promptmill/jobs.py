@@ -115,6 +115,11 @@ class Item:
     def size(self) -> str:
         return f"{self.width}x{self.height}"
 
+    def below(self, score: float | None) -> bool | None:
+        """Whether a score misses what the row asks for. None when it asks for none, or there is no
+        score."""
+        return None if self.min_score is None or score is None else score < self.min_score
+
 
 ITEM_FIELDS = tuple(f.name for f in fields(Item))
 

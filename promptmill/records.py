@@ -229,5 +229,4 @@ class Image:
     @property
     def below_min_score(self) -> bool | None:
         """None when its row asks for no score, or it has none."""
-        wanted = self.item.min_score
-        return None if wanted is None or self.score is None else self.score < wanted
+        return self.item.below(self.score)

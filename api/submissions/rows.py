@@ -106,6 +106,8 @@ class Rows:
             "max_rerolls": 0,
             "expand": False,
         }
+        if "strength" not in caps.parameters:
+            usual["strength"] = 1.0  # not what is usual for the task: nothing comes of it
         self._base = {**dict.fromkeys(PRODUCT_ORDER), **usual, **self._taken(head.defaults.one)}
         self._many = [(name, self._taken_all(name, many)) for name, many in head.defaults.many]
         self._plain: list[Variant] | None = None  # of a row that sets nothing itself

@@ -40,6 +40,9 @@ _DESCRIBED = (
     *(
         "guidance",
         "task",
+        "source",
+        "mask",
+        "strength",
         "lora",
         "model",
         "fingerprint",
@@ -48,6 +51,8 @@ _DESCRIBED = (
         "bytes",
         "sha256",
         "score",
+        "below_min_score",
+        "rerolls",
     ),
     "metadata",
 )

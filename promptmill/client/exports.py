@@ -25,6 +25,11 @@ PAGE: Final = 100
 TRIES: Final = 5  # of one file
 PAUSE: Final = 2.0  # seconds between two looks at an export that is being built
 FORMATS: Final = ("webdataset", "imagefolder", "parquet")
+_LEAVES: Final = {  # what tells each in a folder; a folder of images comes as a tar
+    "webdataset": "data/*.tar",
+    "imagefolder": "data/*/metadata.jsonl",
+    "parquet": "data/*.parquet",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,14 @@ class _Download:
         self._images = self._failed = self._shards = self._bytes = self._fetched = 0
 
     def run(self, *, follow: bool) -> Exported:
+        """Raises `errors.Conflict` where the folder holds another format: both would be read."""
+        own = self._export.format
+        for other, leaves in _LEAVES.items():
+            passing = (own, other) == ("imagefolder", "webdataset")
+            if other != own and not passing and any(self._folder.glob(leaves)):
+                raise errors.Conflict(
+                    f"{self._folder} holds a data set as {other}: give {own} a folder of its own"
+                )
         while True:
             self._export.refresh()
             state = self._export.state  # before the shards: what was sealed by then is listed

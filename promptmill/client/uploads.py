@@ -11,6 +11,7 @@ from promptmill import errors
 from promptmill.client.transport import Transport
 
 FIELDS = ("source", "mask")
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 LONGEST = 500  # characters of a text that may be a path
 
 
@@ -45,7 +46,7 @@ class Uploads:
             facts = path.stat()
             known = (str(path.resolve()), facts.st_size, facts.st_mtime_ns)
             if known not in self._known:
-                self._known[known] = self._send(path.name, path.read_bytes())
+                self._known[known] = self._send(path.name, _picture(path))
         except OSError as error:
             raise errors.BadRequest(f"cannot read {path}: {error.strerror or error}") from error
         return self._known[known]
@@ -55,3 +56,11 @@ class Uploads:
             "POST", "/v1/files", form={"purpose": "vision"}, file=(name, data)
         )
         return str(answer.json()["id"])
+
+
+def _picture(path: Path) -> bytes:
+    """The bytes of a local picture; a file that is none is refused by its name, unsent."""
+    data = path.read_bytes()
+    if not (data.startswith(_BEGINNINGS) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")):
+        raise errors.BadRequest(f"{path} is no PNG, JPEG or WebP picture")
+    return data
