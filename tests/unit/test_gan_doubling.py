@@ -26,6 +26,9 @@ def test_it_is_the_convolution_of_the_doubled_map(side: int) -> None:
 def test_codes_stay_what_they_are() -> None:
     codes = torch.randint(0, 256, (2, 8, 4, 4), dtype=torch.uint8)
     maps = torch._make_per_tensor_quantized_tensor(codes, 0.25, 0)
-    made = doubling.together(maps, doubling.codes_like(maps, 0.25, 0))
-    assert made.q_scale() == 0.25
-    assert torch.equal(made.int_repr(), doubling.together(codes, codes.new_empty(2, 2, 6, 6)))
+    made = torch._empty_affine_quantized(
+        doubling.shape(maps), scale=0.25, zero_point=0, dtype=torch.quint8
+    )
+    plain = doubling.together(codes, codes.new_empty(doubling.shape(codes)))
+    assert plain.shape == (2, 2, 6, 6)
+    assert torch.equal(doubling.together(maps, made).int_repr(), plain)

@@ -4,7 +4,6 @@ makes all four, and they are put beside one another."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 # Which rows of a 3x3 kernel fall on one row of the map, for even and for odd rows of the output.
@@ -38,13 +37,7 @@ def together(maps: Tensor, made: Tensor) -> Tensor:
     return made
 
 
-def codes_like(maps: Tensor, scale: float, zero: int) -> Tensor:
-    """An empty map of 8-bit codes for `together`, whose channels lie together in memory."""
+def shape(maps: Tensor) -> list[int]:
+    """Of `made`, for these maps."""
     count, channels, side, _ = maps.shape
-    return torch._empty_affine_quantized(
-        [count, channels // 4, 2 * (side - 1), 2 * (side - 1)],
-        scale=scale,
-        zero_point=zero,
-        dtype=torch.quint8,
-        memory_format=torch.channels_last,
-    )
+    return [count, channels // 4, 2 * (side - 1), 2 * (side - 1)]

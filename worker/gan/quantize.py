@@ -150,17 +150,18 @@ class _Int8(nn.Module):
         return _shuffle(last.int_repr())
 
     def _beside(self, one: Tensor, other: Tensor) -> Tensor:
-        """Both sets of channels as one. They share a scale, so their codes are joined as
+        """Both sets of channels as one. They share a scale, so their codes are copied as
         they are, where `torch.cat` would turn them to floats and back."""
-        codes = [part.int_repr().permute(0, 2, 3, 1) for part in (one, other)]
-        return torch._make_per_tensor_quantized_tensor(
-            torch.cat(codes, dim=3).permute(0, 3, 1, 2), self.scale["at4"], self.zero["at4"]
-        )
+        count, first, side, _ = one.shape
+        shape = [count, first + other.shape[1], side, side]
+        made = _codes(shape, self.scale["at4"], self.zero["at4"])
+        made[:, :first], made[:, first:] = one, other
+        return made
 
     def _doubled(self, codes: Tensor, layer: str) -> Tensor:
         maps = self._convolve(codes, layer)
-        made = doubling.codes_like(maps, self.scale[layer], self.zero[layer])
-        return doubling.together(maps, made)
+        shape = doubling.shape(maps)
+        return doubling.together(maps, _codes(shape, self.scale[layer], self.zero[layer]))
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
@@ -173,6 +174,17 @@ class _Int8(nn.Module):
             codes, getattr(self, layer), self.scale[layer], self.zero[layer]
         )
         return out
+
+
+def _codes(shape: list[int], scale: float, zero: int) -> Tensor:
+    """An empty map of 8-bit codes, whose channels lie together in memory."""
+    return torch._empty_affine_quantized(
+        shape,
+        scale=scale,
+        zero_point=zero,
+        dtype=torch.quint8,
+        memory_format=torch.channels_last,
+    )
 
 
 def _shuffle(codes: Tensor) -> Tensor:
