@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from worker.expand import weights, words
+from worker.expand import lora, weights, words
 from worker.expand.writer import ROWS, Writer
 
 REMEMBERED = 20_000  # prompts
@@ -70,5 +70,6 @@ def opened(data_dir: Path) -> Expander | None:
     digest = weights.digest(data_dir)
     if digest is None:
         return None
-    adapter = ADAPTER if ADAPTER.exists() else None
-    return Expander(Writer(weights.folder(data_dir), digest=digest, adapter=adapter))
+    folder = weights.folder(data_dir)
+    adapter = ADAPTER if lora.fits(ADAPTER, folder / "config.json") else None
+    return Expander(Writer(folder, digest=digest, adapter=adapter))

@@ -3,6 +3,7 @@ and B the only weights that train (Hu et al., LoRA, equation 3)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,3 +59,17 @@ def merge(model: nn.Module, adapter: Path) -> None:
         for name, layer in projections(model):
             change = held[f"{name}.B"].float() @ held[f"{name}.A"].float() * (ALPHA / RANK)
             layer.weight.copy_((layer.weight.float() + change).to(layer.weight.dtype))
+
+
+def fits(adapter: Path, config: Path) -> bool:
+    """Whether an adapter is one of the model that this file, its `config.json`, describes: as
+    many layers, as wide."""
+    from safetensors import safe_open
+
+    told = json.loads(config.read_text())
+    with safe_open(str(adapter), "np") as held:
+        downs = [name for name in held.keys() if name.endswith(".A")]  # noqa: SIM118
+        widths = {held.get_slice(name).get_shape()[1] for name in downs}
+    return len(downs) == len(TARGETS) * told["num_hidden_layers"] and widths == {
+        told["hidden_size"]
+    }

@@ -25,12 +25,24 @@ def kept(prompt: str, answer: str) -> str:
     """The first sentence of the answer, if every word of the prompt that means something
     stands in it; else the prompt, and that sentence behind it. An answer that says nothing
     more leaves the prompt as it is."""
-    first = _END.split(answer.strip(), maxsplit=1)[0].strip(" ,-\"'")
+    first = _said_once(_END.split(answer.strip(), maxsplit=1)[0].strip(" ,-\"'"))
     if holds(prompt, first):
         return prompt
     if holds(first, prompt):
         return first
     return f"{prompt.strip()}, {first}"
+
+
+def _said_once(text: str) -> str:
+    """Without the parts between commas that say nothing new."""
+    said: set[str] = set()
+    kept = []
+    for part in text.split(","):
+        new = set(_stems(part)) - said
+        if new:
+            said |= new
+            kept.append(part.strip())
+    return ", ".join(kept)
 
 
 def holds(text: str, prompt: str) -> bool:
