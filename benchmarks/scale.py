@@ -13,7 +13,6 @@ import multiprocessing.synchronize
 import os
 import signal
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +33,8 @@ def work(environ: dict[str, str], engines: int, ready: multiprocessing.synchroni
     """A process of `engines` workers, until SIGTERM."""
     from worker import app
 
+    # A signal that came just before a pause would be slept through. Threads inherit this.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     os.environ.update(environ)
     # The engines of a process write one health file, at which nobody looks, in turns or not.
     logging.getLogger("worker.heart").setLevel(logging.ERROR)
@@ -42,17 +43,12 @@ def work(environ: dict[str, str], engines: int, ready: multiprocessing.synchroni
     for engine in started:
         engine.start()
 
-    def end(*_: object) -> None:
-        for engine in started:
-            engine.drain()
-        for engine in started:
-            engine.stop(10.0)
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, end)
     ready.set()
-    while True:
-        signal.pause()
+    signal.sigwait({signal.SIGTERM})
+    for engine in started:
+        engine.drain()
+    for engine in started:
+        engine.stop(10.0)
 
 
 @contextmanager
@@ -79,6 +75,8 @@ def fleet(environ: dict[str, str], workers: int) -> Iterator[list[int]]:
             process.terminate()
         for process in processes:
             process.join(30)
+            if process.is_alive():
+                raise SystemExit("a worker did not end")
 
 
 def rate(
