@@ -86,11 +86,14 @@ def _needed(request: Request) -> Scope:
 
 
 def scraper_of(
+    request: Request,
     farm: FarmDep,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> None:
     """Whoever may read the farm's metrics. Raises `errors.Unauthorized`, `errors.Forbidden`."""
-    if farm.settings.auth == "keys":
+    if farm.settings.auth == "off":
+        _guard_open_farm(request)
+    else:
         _allowed(farm, given, Scope.METRICS)
 
 

@@ -13,6 +13,8 @@ from promptmill import errors
 PIECE = 1 << 18  # bytes; no step holds more than one piece and one line
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
+EMPTY_LINES = 1_000_000  # a few bytes of gzip hold as many as one likes, and each costs time
+EMPTY_MEMBERS = 1_000  # of a gzip file
 
 
 @dataclass(slots=True)
@@ -69,19 +71,22 @@ def plain(chunks: Iterator[bytes], *, encoding: str, limit: int) -> Iterator[byt
 
 
 def _gunzip(start: bytes, chunks: Iterator[bytes], *, limit: int) -> Iterator[bytes]:
-    total = 0
+    total = empty = made = 0
     stream = zlib.decompressobj(wbits=31)
     data: bytes | None = start
     while data is not None:
         while data:
             if stream.eof:  # gzip files may be concatenated
-                stream = zlib.decompressobj(wbits=31)
+                stream, made = zlib.decompressobj(wbits=31), 0
             try:
                 out = stream.decompress(data, PIECE)
             except zlib.error as error:
                 raise errors.BadRow("the gzip stream is damaged", param="body") from error
             data = stream.unused_data if stream.eof else stream.unconsumed_tail
-            total += len(out)
+            total, made = total + len(out), made + len(out)
+            empty += stream.eof and not made
+            if empty > EMPTY_MEMBERS:
+                raise errors.BadRow("the gzip stream has too many empty parts", param="body")
             if total > limit:
                 raise errors.TooLarge(
                     f"the decompressed body is larger than {limit} bytes", param="body"
@@ -95,9 +100,9 @@ def _gunzip(start: bytes, chunks: Iterator[bytes], *, limit: int) -> Iterator[by
 
 def lines(chunks: Iterable[bytes], *, limit: int) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line without its newline); a byte order mark at the start is
-    dropped. Raises `errors.TooLarge` with the line as soon as it is over `limit` bytes;
-    an error of `chunks` gets the number of the line it broke."""
-    number = 1
+    dropped. Raises `errors.TooLarge` with the line as soon as it is over `limit` bytes, or
+    one too many is empty; an error of `chunks` gets the number of the line it broke."""
+    number, empty = 1, 0
     tail = bytearray()
     try:
         for chunk in _without_bom(chunks):
@@ -109,6 +114,10 @@ def lines(chunks: Iterable[bytes], *, limit: int) -> Iterator[tuple[int, bytes]]
                 for part in parts:
                     if len(part) > limit:
                         raise _too_long(number, limit)
+                    if not part or part.isspace():
+                        empty += 1
+                        if empty > EMPTY_LINES:
+                            raise _too_empty(number)
                     yield number, part
                     number += 1
             else:
@@ -124,6 +133,10 @@ def lines(chunks: Iterable[bytes], *, limit: int) -> Iterator[tuple[int, bytes]]
 
 def _too_long(number: int, limit: int) -> errors.TooLarge:
     return errors.TooLarge(f"the line is longer than {limit} bytes", param="line", line=number)
+
+
+def _too_empty(number: int) -> errors.TooLarge:
+    return errors.TooLarge(f"more than {EMPTY_LINES:,} lines are empty", param="line", line=number)
 
 
 def _without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -23,6 +23,8 @@ def ndjson(chunks: Iterable[bytes], *, max_line: int) -> Iterator[Row]:
     """One JSON object a line; empty lines are skipped. Raises `errors.BadRow`."""
     loads = orjson.loads
     for number, line in bytestream.lines(chunks, limit=max_line):
+        if not line:
+            continue
         try:
             fields = loads(line)
         except orjson.JSONDecodeError as error:

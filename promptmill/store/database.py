@@ -3,12 +3,13 @@ table; the SQL stands in the modules beside it."""
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -94,6 +95,14 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
+def _private(path: Path) -> None:
+    """Makes the file of a new database, which will hold keys and prompts, for its owner alone;
+    SQLite gives its logs the same mode. What prevents it, SQLite says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+
+
 def _postgres_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
@@ -168,7 +177,7 @@ class Database:
     def migrate(self) -> None:
         """Brings the schema to head. Safe when several processes do it at once."""
         if self.dialect == "sqlite" and self._engine.url.database:
-            Path(self._engine.url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+            _private(Path(self._engine.url.database).absolute())
         self.write(schema.upgrade)
 
     def require_schema(self) -> None:

@@ -42,6 +42,13 @@ def sqlite_db(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+def test_the_file_of_a_database_is_its_owners_alone(sqlite_db: Database, tmp_path: Path) -> None:
+    sqlite_db.write(lambda conn: conn.exec_driver_sql("UPDATE tenants SET name = name").rowcount)
+    files = sorted(tmp_path.glob("farm.db*"))
+    assert len(files) > 1
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_an_unmigrated_database_names_the_command(db: Database) -> None:
     with pytest.raises(errors.DatabaseDown, match="promptmill migrate"):
         db.require_schema()

@@ -106,6 +106,9 @@ def test_an_open_farm_refuses_rebound_names_and_other_origins(
     with ApiFarm(tmp_path, valkey_url) as farm:
         rebound = farm.http.get("/v1/jobs", headers={"host": "evil.example"})
         assert rebound.status_code == 403
+        rebound = farm.http.get("/metrics", headers={"host": "evil.example"})
+        assert rebound.status_code == 403
+        assert farm.http.get("/metrics").status_code == 200
 
         def post_from(origin: str) -> int:
             headers = {"content-type": "text/plain", "origin": origin}

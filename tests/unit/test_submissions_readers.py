@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tracemalloc
 import zlib
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from api.submissions import Limits
+from api.submissions import Limits, chunks
 from promptmill import errors
 from tests.unit.submissions_kit import cut, document, drafts, gz, lines, opened, refusal
 
@@ -264,6 +265,26 @@ def test_a_gzip_bomb_is_stopped(kind: str) -> None:
     error, peak = _peak(lambda: drafts(opened(cut(bomb, 65536), kind, limits=limits)))
     assert error.status == 413
     assert peak < 60_000_000
+
+
+@pytest.mark.parametrize("kind", [NDJSON, "text/plain", "text/csv"])
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n"])
+def test_a_bomb_of_empty_lines_is_stopped(kind: str, blank: bytes) -> None:
+    head = b"prompt\n" if kind == "text/csv" else b""
+    bomb = gzip.compress(head + blank * (chunks.EMPTY_LINES + 2))
+    assert len(bomb) < 20_000
+    error = refusal(lambda: drafts(opened(bomb, kind)))
+    assert (error.status, error.param) == (413, "line")
+    assert error.line is not None
+    assert error.line > chunks.EMPTY_LINES
+
+
+def test_a_bomb_of_empty_gzip_members_is_stopped() -> None:
+    whole = gzip.compress(b'{"prompt": "p"}\n')
+    few = whole + gzip.compress(b"") * chunks.EMPTY_MEMBERS
+    assert len(drafts(opened(few, NDJSON))) == 1
+    error = refusal(lambda: drafts(opened(few + gzip.compress(b""), NDJSON)))
+    assert (error.status, error.param) == (400, "body")
 
 
 def test_limits_of_rows_and_bytes() -> None:
