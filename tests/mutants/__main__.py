@@ -46,7 +46,8 @@ def mutated(mutant: Mutant, tree: Path) -> str:
 
 
 def run_tests(tree: Path, tests: Iterable[str]) -> tuple[bool, list[str]]:
-    """Whether the tests pass in `tree`, and the first that failed."""
+    """Whether the tests pass in `tree`, and the first that failed. Ends where they did neither:
+    what cannot be collected or started kills no mutant."""
     environ = {**os.environ, "PYTHONPATH": str(tree)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     try:
@@ -61,7 +62,10 @@ def run_tests(tree: Path, tests: Iterable[str]) -> tuple[bool, list[str]]:
         )
     except subprocess.TimeoutExpired:
         return False, [f"nothing within {SECONDS} s"]
-    return done.returncode == 0, FAILED.findall(done.stdout) or done.stdout.splitlines()[-3:]
+    failed = FAILED.findall(done.stdout)
+    if done.returncode and not failed:
+        raise SystemExit(f"the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0, failed
 
 
 def attack(mutants: Sequence[Mutant]) -> list[str]:
