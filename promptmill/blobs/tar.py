@@ -70,15 +70,15 @@ def members(sample: Sample) -> Iterator[tuple[str, bytes]]:
 
 def pack(samples: Sequence[Sample]) -> tuple[bytes, list[tuple[int, int]]]:
     """The part, and each picture's (offset, length) in it, in order."""
-    pieces: list[bytes] = []
+    files: list[bytes] = []
     places, at = [], 0
     for sample in samples:
         for name, data in members(sample):
             if name.endswith(f".{sample.extension}"):
                 places.append((at + BLOCK, len(data)))
-            pieces += (head(name, len(data)), data, bytes(-len(data) % BLOCK))
-            at += BLOCK + -(-len(data) // BLOCK) * BLOCK
-    return b"".join([*pieces, END]), places
+            files.append(member(name, data))
+            at += len(files[-1])
+    return b"".join([*files, END]), places
 
 
 def member(name: str, data: bytes) -> bytes:

@@ -25,10 +25,10 @@ PAGE: Final = 100
 TRIES: Final = 5  # of one file
 PAUSE: Final = 2.0  # seconds between two looks at an export that is being built
 FORMATS: Final = ("webdataset", "imagefolder", "parquet")
-_LEAVES: Final = {  # what tells each in a folder; a folder of images comes as a tar
-    "webdataset": "data/*.tar",
-    "imagefolder": "data/*/metadata.jsonl",
-    "parquet": "data/*.parquet",
+_FOREIGN: Final = {  # what only another format leaves in a folder; imagefolder comes as tars
+    "webdataset": ("data/*/metadata.jsonl", "data/*.parquet"),
+    "imagefolder": ("data/*.parquet",),
+    "parquet": ("data/*.tar", "data/*/metadata.jsonl"),
 }
 
 
@@ -117,12 +117,10 @@ class _Download:
 
     def run(self, *, follow: bool) -> Exported:
         """Raises `errors.Conflict` where the folder holds another format: both would be read."""
-        own = self._export.format
-        for other, leaves in _LEAVES.items():
-            passing = (own, other) == ("imagefolder", "webdataset")
-            if other != own and not passing and any(self._folder.glob(leaves)):
+        for leaves in _FOREIGN[self._export.format]:
+            if (found := next(self._folder.glob(leaves), None)) is not None:
                 raise errors.Conflict(
-                    f"{self._folder} holds a data set as {other}: give {own} a folder of its own"
+                    f"{found} is of another format: give {self._export.format} a folder of its own"
                 )
         while True:
             self._export.refresh()
