@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from worker.expand import train, weights, words
 from worker.expand.expander import ADAPTER, Expander
 from worker.expand.writer import Writer
-from worker.gan import agreement, data, judge, quantize
-from worker.gan import weights as networks
+from worker.gan import agreement, data, judge
 from worker.gan.agreement import Draw
 from worker.gan.encoder import TextEncoder
 from worker.gan.judge import Judge
@@ -71,19 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=0, help="texts to print before the figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    shipped = networks.read(options.network)
-    small = quantize.drawing(shipped.generator, shipped.ranges)
-
-    def drawn(conditions: Tensor) -> Tensor:
-        return torch.cat([small(part) for part in torch.split(conditions, 32)]).float() / 255
-
     digest = weights.digest(options.data)
     if digest is None:
         raise SystemExit(f"{options.data} has no language model: promptmill models pull smollm2")
     adapter = options.adapter if options.adapter.exists() else None
     expander = Expander(Writer(weights.folder(options.data), digest=digest, adapter=adapter))
     asked = terse(options.emoji)
-    told = figures(drawn, judge.load(options.judge), TextEncoder(options.encoder), expander, asked)
+    told = figures(
+        agreement.shipped(options.network),
+        judge.load(options.judge),
+        TextEncoder(options.encoder),
+        expander,
+        asked,
+    )
     prompts = [prompt for prompt, _ in asked[: options.show]]
     for prompt, text in zip(prompts, expander.expand(prompts), strict=True):
         print(f"{prompt} -> {text}")

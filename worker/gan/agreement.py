@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.gan import captions, common, corpus, data, judge, lexicon, pairs
+from worker.gan import (
+    captions,
+    common,
+    corpus,
+    data,
+    judge,
+    lexicon,
+    pairs,
+    quantize,
+    weights,
+)
 from worker.gan.encoder import TextEncoder
 from worker.gan.judge import Judge
 from worker.gan.lexicon import Lessons
@@ -21,6 +32,13 @@ Draw = Callable[[Tensor], Tensor]  # conditions [N, 416] -> pictures [N, 3, 64, 
 LANGUAGES = ("zh", "es", "de", "fr", "ja")
 SEEDS = 8
 COPY = 0.0015  # mean squared error to a training picture below which one is a near-copy
+
+
+def shipped(folder: Path) -> Draw:
+    """What the weights in a folder draw, in int8 where this processor can."""
+    found = weights.read(folder)
+    small = quantize.drawing(found.generator, found.ranges)
+    return lambda given: torch.cat([small(part) for part in torch.split(given, 32)]).float() / 255
 
 
 def figures(

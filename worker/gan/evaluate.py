@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from worker.gan import (
     abilities,
@@ -18,7 +17,6 @@ from worker.gan import (
     data,
     judge,
     lexicon,
-    quantize,
     styles,
     trunk,
     validation,
@@ -39,13 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fifty", type=Path, help="where to save the fifty common things")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    shipped = weights.read(options.network or options.weights)
+    network = options.network or options.weights
     given = lexicon.lessons(options.data, TextEncoder(options.weights), seed=1)
-    small = quantize.drawing(shipped.generator, shipped.ranges)
-
-    def drawn(conditions: Tensor) -> Tensor:
-        return torch.cat([small(part) for part in torch.split(conditions, 32)]).float() / 255
-
+    drawn = agreement.shipped(network)
     languages = data.languages_of(options.data)
     seen = judge.load(options.judge)
     scorer = Scorer(options.scorer or options.weights, trunk=trunk.usual)
@@ -57,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)
         validation.save(validation.to_pixels(fifty), 10, options.fifty)
     if options.grid:
-        validation.sheet(shipped.generator, given.encoder, options.grid)
+        validation.sheet(weights.read(network).generator, given.encoder, options.grid)
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))
 
 
