@@ -44,7 +44,7 @@ class Heart(threading.Thread):
         while True:
             try:
                 self.beat()
-                self.report()
+                self.engine.report()
                 self.recycle()
                 if time.monotonic() > costs_at:
                     self.engine.capacity.remember_costs(self.engine.measured)
@@ -86,10 +86,6 @@ class Heart(threading.Thread):
             self.engine.drain()
         elif self._leaving and not self.engine.held() and not self.engine.stopping.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def report(self) -> None:
-        ttl = max(5.0, self.lease_seconds)
-        self.engine.queue.report(self.engine.worker, self.engine.status(), ttl=ttl)
 
     def write_health(self) -> None:
         """The file that `promptmill doctor --check worker` reads."""

@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
@@ -51,17 +52,19 @@ class Slot(threading.Thread):
     def run(self) -> None:
         if self.engine.on_processor and not self.interactive:
             priority.step_back()
-        seen = 0
+        seen, rested = 0, False
         while not self.engine.stopping.is_set():
             self._move()
             try:
                 lease = self.engine.lease(self)
                 if lease is None:
-                    seen = self.engine.rest(seen)
-                elif lease.interactive:
-                    with self.engine.turn.ahead():
-                        self.carry(lease)
-                else:
+                    if self.engine.told_idle():
+                        seen, rested = self.engine.rest(seen), True
+                    continue
+                if rested and not lease.interactive:
+                    self.engine.poke()  # a wake-up reaches no worker that still does something
+                rested = False
+                with self.engine.turn.ahead() if lease.interactive else nullcontext():
                     self.carry(lease)
             except errors.Unavailable as outage:
                 self.engine.outlast(outage)

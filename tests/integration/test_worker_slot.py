@@ -72,6 +72,14 @@ def leased(engine: Engine) -> tuple[Slot, Lease]:
     return slot, lease
 
 
+def end(engine: Engine, started: Sequence[Slot]) -> None:
+    engine.stopping.set()
+    engine.poke()
+    for slot in started:
+        slot.join(20)
+        assert not slot.is_alive()
+
+
 def broken(objects: Sequence[New]) -> list[Stored]:
     raise KeyError("a mistake")
 
@@ -188,6 +196,58 @@ def test_a_call_is_heard_by_a_worker_at_rest(
     wait_until(lambda: farm.queue.call() == 1, seconds=20, what="the worker listens")
     wait_until(lambda: farm.job(job).counts.done == 1, seconds=20, what="it renders")
     assert engine.stop(20)
+
+
+def test_a_worker_without_work_is_called_idle_at_once(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wake-ups are sent to those alone whom the registry calls idle."""
+    states = []
+
+    def told() -> list[str]:
+        return [one["state"] for one in farm.queue.workers()]
+
+    def rendering(*args: Any, **options: Any) -> Any:
+        engine.report()  # as the heart does once a second
+        states.append(told())
+        return render(*args, **options)
+
+    render = engine.render
+    monkeypatch.setattr(engine, "render", rendering)
+    monkeypatch.setattr(engine, "rest", partial(engine.rest, seconds=60.0))
+    job = farm.submit(3)
+    for slot in engine.slots:
+        slot.start()
+    wait_until(lambda: farm.job(job).counts.done == 3, seconds=20, what="it renders")
+    wait_until(lambda: told() == ["idle"], seconds=20, what="the registry is told")
+    assert states == [["busy"]]
+    end(engine, engine.slots)
+
+
+def test_a_slot_that_finds_work_after_a_rest_calls_the_others(
+    farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_rest, pokes = threading.Event(), []
+    rest, poke = engine.rest, engine.poke
+
+    def resting(seen: int) -> int:
+        at_rest.set()
+        return rest(seen, seconds=60.0)
+
+    def poking() -> None:
+        pokes.append(threading.current_thread().name)
+        poke()
+
+    monkeypatch.setattr(engine, "rest", resting)
+    monkeypatch.setattr(engine, "poke", poking)
+    slot = engine.slots[1]
+    slot.start()
+    assert at_rest.wait(20)
+    job = farm.submit(2)
+    poke()
+    wait_until(lambda: farm.job(job).counts.done == 2, seconds=20, what="it renders")
+    assert pokes == [slot.name]
+    end(engine, [slot])
 
 
 @pytest.mark.parametrize(("lost", "failed"), [(0, 1), (5, 0)])
