@@ -69,8 +69,7 @@ def test_each_micro_batch_is_a_task_in_the_event_stream(embedded: Stack) -> None
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    farm.submit(["nobody asked for events yet"])
-    time.sleep(1)
+    farm.wait_done(farm.submit(["nobody asked for events yet"])["id"], 1)
     assert not seen
     app.control.enable_events(reply=True, timeout=5)  # as `celery control enable_events`
     job = farm.submit([f"thing {i}" for i in range(40)], steps="50")["id"]
