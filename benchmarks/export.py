@@ -167,8 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"export of {total:,} images as {given.format}, after one of a quarter of them")
     names = [given.only] if given.only else stacks.NAMES
     figures = [figure for name in names for figure in measure(name, total, given.format)]
-    told = {name: stacks.DURABILITY[name] for name in names}
-    show("export", figures, **told, images=total, format=given.format)
+    show("export", figures, **stacks.DURABLE, images=total, format=given.format)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count, rounds = (100_000, 1) if given.quick else (1_000_000, 3)
     print(f"ingest: {count:,} prompts in one streamed body")
     figures = [figure for name in stacks.NAMES for figure in measure(name, count, rounds)]
-    show("ingest", figures, **stacks.DURABILITY, prompts=count, rounds=rounds)
+    show("ingest", figures, **stacks.DURABLE, prompts=count, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Figure("beside bulk, overhead", busy_overhead, "ms", 40.0, "lower"),
             Figure("beside bulk, 99th percentile", worst, "ms", 100.0 + batch * ms, "lower"),
         ],
-        embedded=stacks.DURABILITY["embedded"],
+        **stacks.DURABLE,
         asked=count,
     )
 

@@ -20,24 +20,22 @@ from tempfile import TemporaryDirectory
 import httpx
 import orjson
 
-from benchmarks import environments, farm, load, sides, work
-from benchmarks.report import show
+from benchmarks import durable, environments, farm, load, sides, work
 from benchmarks.served import batch
 from tests.servers import ValkeyServer, free_port
 
 CONNECTIONS = 8 * work.BATCH  # clients that each wait for an answer: more would only queue
 WARM = 4 * work.BATCH  # images before the clock starts: BentoML learns its window in them
-STORED = "files with fsync, SQLite synchronous=FULL, by the service's own code"
 LOST = (
-    f"{STORED}; requests wait in memory: a kill of the server loses them, and nothing "
-    "remembers that they were asked for"
+    "by the service's own code; requests wait in memory: a kill of the server loses them, "
+    "and nothing remembers that they were asked for"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """path: where requests go; empty: through the broker. listed: the body is a list of one
-    row under this name. durable: what survives a kill of it."""
+    row under this name. durable: what survives a kill of it, beside what its database says."""
 
     name: str
     module: str
@@ -50,11 +48,12 @@ class Peer:
         home = self.module.removeprefix("benchmarks.served.with_")
         return str(environments.python(home, self.requirements))
 
-    def side(self, model: str, count: int, salt: int) -> Iterator[tuple[str, float]]:
+    def side(self, model: str, count: int, salt: int) -> Iterator[sides.Run]:
         rows = [work.row(item, model) for item in work.items(model, count + WARM, salt)]
         render = self._over_http if self.path else self._over_broker
         with TemporaryDirectory(prefix="pm-") as folder:
-            yield self.name, render(model, Path(folder), rows[:count], rows[count:])
+            rate = render(model, Path(folder), rows[:count], rows[count:])
+            yield sides.Run(self.name, rate, f"{_kept(Path(folder))}, {self.durable}")
 
     def _over_http(
         self, model: str, folder: Path, rows: Sequence[Row], warm: Sequence[Row]
@@ -157,8 +156,8 @@ PEERS = (
         "celery-batches",
         "benchmarks.served.with_celery_batches",
         ("celery-batches==0.11", "celery[redis]==5.6.3"),
-        durable=f"{STORED}; a message an image in Valkey, appendfsync everysec, acknowledged when "
-        "its batch is stored: after a kill the messages in hand come back when the broker's "
+        durable="by the task's own code; a message an image in Valkey, acknowledged when its "
+        "batch is stored: after a kill the messages in hand come back when the broker's "
         "visibility timeout (an hour) is over",
     ),
 )
@@ -206,26 +205,24 @@ def _check(folder: Path, count: int) -> None:
         raise SystemExit(f"of {count} images {len(sizes)} rows and {len(found)} files are there")
 
 
+def _kept(folder: Path) -> str:
+    db = batch.rows(folder)
+    told = durable.of_sqlite(lambda statement: db.execute(statement).fetchone()[0])
+    db.close()
+    return f"{durable.FILES}; {told}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peer", choices=[peer.name for peer in PEERS], action="append")
     given = parser.parse_args(arguments)
     chosen = [peer for peer in PEERS if not given.peer or peer.name in given.peer]
-    rounds, count = (1, 320) if given.quick else (3, 3200)
     for peer in chosen:
         peer.python()
-    print(f"the farm beside its peers: {count} images, {rounds} rounds, batches of {work.BATCH}")
-    every = [sides.bare, sides.promptmill("embedded"), *(peer.side for peer in chosen)]
-    ours, figures = sides.own("embedded", "tar"), []
-    for model in work.MODELS:
-        rates = sides.in_turn(every, model, count, rounds)
-        figures += sides.figures(model, rates, {})
-        figures += sides.ahead(model, rates, ours, [peer.name for peer in chosen])
-    durable = {name: text for name, text in farm.DURABLE.items() if name in rates}
-    durable |= {peer.name: peer.durable for peer in chosen}
     versions = {f"{peer.name} is": " ".join(peer.requirements) for peer in chosen}
-    show("peers", figures, **durable, **versions, images=count, rounds=rounds)
+    beside: dict[str, sides.Side] = {peer.name: peer.side for peer in chosen}
+    farm.compare("peers", beside, quick=given.quick, **versions)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The peer that anybody would build first: plain Celery, one task an image. Each task renders
 one picture with the same generator, writes its file (fsync) and inserts its row (SQLite,
-synchronous=FULL), acknowledged late. One worker process, one thread. Prints images/s."""
+synchronous=FULL), acknowledged late. One worker process, one thread. Prints images/s and what
+is durable."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -16,7 +18,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from benchmarks import work
+from benchmarks import durable, work
 from tests.servers import ValkeyServer
 
 BROKER, FOLDER, MODEL = "PLAIN_BROKER", "PLAIN_FOLDER", "PLAIN_MODEL"
@@ -86,7 +88,11 @@ def main(model: str, count: int, salt: int) -> None:
             begun = time.perf_counter()
             _send(rest)
             _until(count + 1)
-            print(count / (time.perf_counter() - begun))
+            rate = count / (time.perf_counter() - begun)
+            kept = durable.of_sqlite(lambda told: database().execute(told).fetchone()[0])
+            broker = durable.of_redis(valkey.url)
+            told = f"{durable.FILES}; {kept}; a message an image in {broker}, acknowledged late"
+            print(json.dumps([rate, told]))
         finally:
             worker.terminate()
             worker.wait(30)

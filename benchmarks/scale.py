@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts, batches = ((1, 4), (200,)) if quick else ((1, 8, 64), (500, 250))
     print(f"scale: up to {counts[-1]} sleeping workers")
     figures = [f for name in stacks.NAMES for f in measure(name, counts, batches)]
-    show("scale", figures, **stacks.DURABILITY, batch=BATCH)
+    show("scale", figures, **stacks.DURABLE, batch=BATCH)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from benchmarks import stacks, work
 from benchmarks.report import Figure
@@ -16,26 +17,36 @@ from promptmill.client import Client
 
 BARE = "bare loop"
 PACKINGS = {"tar": 1, "image": 2}  # the share of the images that each is given: one in …
-# Renders `count` images of `model` with prompts of `salt`; names and images a second.
-Side = Callable[[str, int, int], Iterator[tuple[str, float]]]
 Rates = Mapping[str, Sequence[float]]
 
 
-def bare(model: str, count: int, salt: int) -> Iterator[tuple[str, float]]:
-    yield BARE, work.elsewhere("benchmarks.work", model, count, salt)
+class Run(NamedTuple):
+    """rate: images a second. durable: what survives a kill or a power cut, and by what."""
+
+    side: str
+    rate: float
+    durable: str
+
+
+# Renders `count` images of `model` with prompts of `salt`.
+Side = Callable[[str, int, int], Iterator[Run]]
+
+
+def bare(model: str, count: int, salt: int) -> Iterator[Run]:
+    yield Run(BARE, work.elsewhere("benchmarks.work", model, count, salt), "nothing is stored")
 
 
 def promptmill(stack: str) -> Side:
     """The farm on one stack, submitted over HTTP, in each packing."""
 
-    def side(model: str, count: int, salt: int) -> Iterator[tuple[str, float]]:
+    def side(model: str, count: int, salt: int) -> Iterator[Run]:
         with stacks.stack(stack) as servers, servers.farm(model) as farm:
             client = Client(farm.url)
             client.submit(["warm up"] * (2 * work.BATCH), model=model).wait()
             for turn, (packing, share) in enumerate(PACKINGS.items()):
                 fresh, some = len(PACKINGS) * salt + turn, count // share
                 seconds = through(client, model, some, fresh, packing)
-                yield own(stack, packing), some / seconds
+                yield Run(own(stack, packing), some / seconds, stacks.DURABLE[stack])
 
     return side
 
@@ -59,15 +70,19 @@ def through(client: Client, model: str, count: int, salt: int, packing: str) -> 
     return took
 
 
-def in_turn(sides: Sequence[Side], model: str, count: int, rounds: int) -> Rates:
-    """Images a second by side, one a round; the bare loop is among them."""
+def in_turn(
+    sides: Sequence[Side], model: str, count: int, rounds: int
+) -> tuple[Rates, Mapping[str, str]]:
+    """Images a second by side, one a round, the bare loop among them; what is durable."""
     rates: dict[str, list[float]] = defaultdict(list)
+    durable: dict[str, str] = {}
     for number in range(rounds):
         for side in sides:
-            for name, rate in side(model, count, number):
+            for name, rate, kept in side(model, count, number):
                 print(f"  round {number + 1}, {model}: {name} {rate:,.1f} images/s", flush=True)
                 rates[name].append(rate)
-    return rates
+                durable[name] = kept
+    return rates, durable
 
 
 def figures(model: str, rates: Rates, aims: Mapping[str, float]) -> list[Figure]:
@@ -81,10 +96,18 @@ def figures(model: str, rates: Rates, aims: Mapping[str, float]) -> list[Figure]
     return found
 
 
-def ahead(model: str, rates: Rates, ours: str, peers: Sequence[str]) -> list[Figure]:
-    """How many times as fast as each peer the farm is."""
+def ahead(model: str, rates: Rates, peers: Sequence[str]) -> list[Figure]:
+    """How many times as fast as each peer the farm is, in the packing for many images and in
+    that of the peers, a file an image."""
     return [
-        Figure(f"{model}: {ours} / {peer}", median_ratio(rates[ours], rates[peer]), "ratio", 1.0)
+        Figure(
+            f"{model}: {ours} / {peer}",
+            median_ratio(rates[ours], rates[peer]),
+            "ratio",
+            1.0 if packing == "tar" else None,
+        )
+        for packing in PACKINGS
+        for ours in [own("embedded", packing)]
         for peer in peers
     ]
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Figure(f"{name} after {stage:,}", first, "MB"),
             Figure(f"{name} grew until {4 * stage:,}", last - first, "MB", aim, "lower"),
         ]
-    show("soak", figures, embedded=stacks.DURABILITY["embedded"], images=4 * stage)
+    show("soak", figures, **stacks.DURABLE, images=4 * stage)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import durable
 from promptmill.local import Farm
 from tests.servers import PostgresServer, RedisServer, S3Server
 
 NAMES = ("embedded", "fleet")
-DURABILITY = {
-    "embedded": "SQLite synchronous=FULL, folder with fsync, Valkey appendfsync everysec",
-    "fleet": "Postgres fsync=on synchronous_commit=on, SeaweedFS, Redis appendfsync everysec",
-}
+DURABLE: dict[str, str] = {}  # what the servers of each stack said, once it has run
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,21 @@ class Stack:
 
     def farm(self, model: str, *, workers: int = 1) -> Farm:
         """An embedded farm on these servers, not started."""
-        return Farm(self.folder, model=model, port=0, workers=workers, environ=self.environ)
+        return _Asked(
+            self.folder, stack=self.name, model=model, workers=workers, environ=self.environ
+        )
+
+
+class _Asked(Farm):
+    def __init__(
+        self, folder: Path, *, stack: str, model: str, workers: int, environ: dict[str, str]
+    ) -> None:
+        super().__init__(folder, model=model, port=0, workers=workers, environ=environ)
+        self._stack = stack
+
+    def start(self) -> None:
+        super().start()
+        DURABLE[self._stack] = durable.of_farm(self.settings)
 
 
 @contextmanager

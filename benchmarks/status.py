@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     total, rounds = (100_000, 1) if given.quick else (10_000_000, 3)
     print(f"status of a job of {total:,} images, half of them done; 8 connections")
     figures = [figure for name in stacks.NAMES for figure in measure(name, total, rounds)]
-    show("status", figures, **stacks.DURABILITY, images=total, rounds=rounds)
+    show("status", figures, **stacks.DURABLE, images=total, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ the loop's images per second."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -75,9 +76,9 @@ def bare(model: str, count: int, salt: int) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def elsewhere(module: str, *arguments: object) -> float:
-    """The number on the last line of what `python -m MODULE ARGUMENTS` prints, run with the
-    generator on one thread."""
+def elsewhere(module: str, *arguments: object) -> Any:
+    """The JSON value on the last line of what `python -m MODULE ARGUMENTS` prints, run with
+    the generator on one thread."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -85,7 +86,7 @@ def elsewhere(module: str, *arguments: object) -> float:
         check=True,
         env={**os.environ, **ONE_THREAD},
     )
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

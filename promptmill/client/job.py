@@ -109,21 +109,22 @@ class Job:
         every: float = 1.0,
     ) -> Job:
         """Returns when the job is finished. progress: called with the job as it moves, at
-        most every `every` seconds; True prints it. Near the expected end it looks more
-        often. Raises `TimeoutError` after `timeout` seconds."""
+        most every `every` seconds; True prints it. At first, and near the expected end, it
+        looks more often: the end is seen late by a tenth of what the job took. Raises `TimeoutError` after `timeout` seconds."""
         told = Printed() if progress is True else progress
-        started, pause = time.monotonic(), 0.05
+        started = time.monotonic()
         while True:
             self.refresh()
             if told:
                 told(self)
             if self.finished:
                 return self
-            left = None if timeout is None else started + timeout - time.monotonic()
+            waited = time.monotonic() - started
+            left = None if timeout is None else timeout - waited
             if left is not None and left <= 0:
                 raise TimeoutError(f"{self.id} is still {self.state} after {timeout:g} s")
             near = every if self.eta is None else max(SOON, self.eta / 2)
-            pause = min(every, pause * 1.5, near)
+            pause = min(every, max(SOON, waited / 10), near)
             time.sleep(pause if left is None else min(pause, left))
 
     def images(

@@ -12,14 +12,16 @@ import pytest
 from benchmarks import __main__ as bench
 from benchmarks import farm, report, results, sides, work
 
+DURABLE = {sides.BARE: "nothing", sides.own("fleet", "tar"): "all", farm.PLAIN: "files"}
 
-def compared() -> dict[str, Any]:
+
+def compared(times: float = 1.0) -> dict[str, Any]:
     """A report of the form that `farm` prints, of figures made up for this test."""
     figures = []
     for model in work.MODELS:
-        rates = {side: [10.0 * n, 20.0 * n] for n, side in enumerate(farm.DURABLE, start=1)}
+        rates = {side: [10.0 * n, 20.0 * n * times] for n, side in enumerate(DURABLE, start=1)}
         figures += sides.figures(model, rates, {sides.own("fleet", "tar"): 99.0})
-    return report.report("farm", figures, **farm.DURABLE, rounds=2)
+    return report.report("farm", figures, **DURABLE, rounds=2)
 
 
 @pytest.fixture
@@ -39,7 +41,8 @@ def test_the_pages_of_the_tree_are_what_the_recorded_runs_give() -> None:
 
 
 def test_every_benchmark_has_a_module_and_every_module_that_prints_a_report_is_run() -> None:
-    printing = {p.stem for p in results.HERE.glob("*.py") if "    show(" in p.read_text()}
+    texts = {p.stem: p.read_text() for p in results.HERE.glob("*.py")}
+    printing = {name for name, text in texts.items() if "    show(" in text or "compare(" in text}
     assert printing == {*bench.ALWAYS, *bench.ASKED_FOR}
 
 
@@ -53,8 +56,8 @@ def test_a_full_run_writes_the_figures_a_quick_one_touches_nothing(
     assert bench.main(["--only", "farm"]) == 0
     readme = (pages / "README.md").read_text()
     assert readme.startswith("above\n") and readme.endswith("below\n")
-    assert "| bare loop | 15 | 1.00 | 15 | 1.00 | nothing is stored |" in readme
-    assert f"| {farm.PLAIN} | 90 | 6.00 | 90 | 6.00 | files with fsync" in readme
+    assert "| bare loop | 15 | 1.00 | 15 | 1.00 | nothing |" in readme
+    assert f"| {farm.PLAIN} | 45 | 3.00 | 45 | 3.00 | files |" in readme
     assert "at least 99: **missed**" in (pages / "RESULTS.md").read_text()
 
 
@@ -68,6 +71,16 @@ def test_a_run_of_one_benchmark_leaves_the_others_as_they_were(
     assert bench.main(["--only", "queue"]) == 1
     assert results.read() == first
     assert set(first) == {"farm", "queue"}
+
+
+def test_the_table_is_of_one_run(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio between rows of different runs would say nothing."""
+    reports = {"farm": compared(), "peers": compared(2.0)}
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: reports[name])
+    bench.main(["--only", "peers,farm"])
+    readme = (pages / "README.md").read_text()
+    assert "| bare loop | 25 | 1.00" in readme and "| bare loop | 15" not in readme
+    assert "One run of `peers`" in readme
 
 
 def test_the_pages_can_be_made_anew(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
