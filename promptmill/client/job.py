@@ -110,7 +110,8 @@ class Job:
     ) -> Job:
         """Returns when the job is finished. progress: called with the job as it moves, at
         most every `every` seconds; True prints it. At first, and near the expected end, it
-        looks more often: the end is seen late by a tenth of what the job took. Raises `TimeoutError` after `timeout` seconds."""
+        looks more often: an early end is seen late by a tenth of what the job took. Raises
+        `TimeoutError` after `timeout` seconds."""
         told = Printed() if progress is True else progress
         started = time.monotonic()
         while True:

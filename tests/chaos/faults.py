@@ -54,7 +54,12 @@ def fault(
 def of(world: World) -> list[Fault]:
     """The classes that this world can suffer, by name."""
     found = [f for _, f in sorted(FAULTS.items()) if world.stack in f.stacks]
-    return [f for f in found if f.name != "disk.full" or world.disk is not None]
+    return [f for f in found if f.name not in left_out(world)]
+
+
+def left_out(world: World) -> list[str]:
+    """The classes of its stack that it cannot suffer: only root mounts a small disk."""
+    return ["disk.full"] if world.stack == "embedded" and world.disk is None else []
 
 
 def _asleep(process: Process) -> Iterator[None]:

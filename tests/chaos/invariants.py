@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -64,6 +64,17 @@ class Invariants:
         found += self._rows(id, job, rows, guilty=guilty)
         found += self._counters(id, job, rows)
         return found + list(self._objects(id, [r for r in rows if r["state"] == DONE]))
+
+    def of_submissions(self, sent: Mapping[str, int]) -> list[Violation]:
+        """Each job that was sent, by public id, is there once with all its images, and no
+        other: a submission sent again until it was taken made one job."""
+        rows = self.farm.query("SELECT public_id, total FROM jobs WHERE deleted_at IS NULL")
+        made = {row["public_id"]: row["total"] for row in rows}
+        found = [Violation("twice", id, "nobody sent this job") for id in made.keys() - sent.keys()]
+        for id, count in sent.items():
+            if made.get(id) != count:
+                found.append(Violation("lost", id, f"{made.get(id)} images of {count} are there"))
+        return found
 
     def _rows(
         self,

@@ -46,31 +46,29 @@ class Load:
         query = {"packing": packing, "steps": str(self.batch_ms), "name": name}
         body = "".join(json.dumps({"prompt": f"{name} picture {i}"}) + "\n" for i in range(count))
         deadline = time.monotonic() + GIVE_UP
-        tries = 0
         while time.monotonic() < deadline:
-            id = self._try(body, query, key=f"{name}-{tries}" if tries else name)
-            if isinstance(id, str):
+            if id := self._try(body, query, key=name):
                 self.jobs[id] = count
                 return id
-            tries += id
             time.sleep(0.1)
         raise AssertionError(f"nobody took {name} in {GIVE_UP:g} s")
 
-    def _try(self, body: str, query: dict[str, str], *, key: str) -> str | int:
-        """The job's id; or by how much the key must change: a dead upload holds its own."""
+    def _try(self, body: str, query: dict[str, str], *, key: str) -> str:
+        """The job's id; empty while nobody takes it: an upload that died holds its key until
+        it has been silent for half a minute."""
         headers = {"content-type": "application/x-ndjson", "idempotency-key": key}
         try:
             answer = self._http.post("/v1/jobs", params=query, content=body, headers=headers)
         except httpx.TransportError:
             self.unclear += 1
-            return 0
+            return ""
         if answer.status_code in (200, 202):
             return str(answer.json()["id"])
-        if answer.status_code == 409:
-            return int(answer.json()["error"]["code"] == "in_progress")
+        if answer.status_code == 409 and answer.json()["error"]["code"] == "in_progress":
+            return ""
         assert answer.status_code >= 500, answer.text
         self.unclear += 1
-        return 0
+        return ""
 
     # in the background
 

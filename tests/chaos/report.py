@@ -15,10 +15,12 @@ BATCH = 32  # the stub's largest micro-batch
 
 @dataclass
 class Totals:
-    """Of one stack, or of several. recovery: seconds, by fault class."""
+    """Of one stack, or of several. recovery: seconds, by fault class. left_out: classes that this
+    user cannot inject."""
 
     seed: int
     stacks: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
     jobs: int = 0
     images: int = 0
@@ -37,6 +39,7 @@ class Totals:
 
     def add(self, other: Totals) -> None:
         self.stacks += other.stacks
+        self.left_out += other.left_out
         for name in ("seconds", "jobs", "images", "rendered", "injected", "unclear"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.repairs += other.repairs
@@ -52,6 +55,7 @@ class Totals:
         return {
             "seed": self.seed,
             "stacks": self.stacks,
+            "left_out": self.left_out,
             "seconds": round(self.seconds),
             "jobs": self.jobs,
             "images": self.images,

@@ -33,7 +33,7 @@ class Run:
     def __init__(self, world: World, *, seed: int, batch_ms: int, say: Say) -> None:
         self.world = world
         self.load = Load(world, Random(f"{seed} load"), batch_ms=batch_ms)
-        self.totals = Totals(seed, stacks=[world.stack])
+        self.totals = Totals(seed, stacks=[world.stack], left_out=faults.left_out(world))
         self.seed = seed
         self._say = say
         self._checked: set[str] = set()
@@ -157,6 +157,7 @@ class Run:
             with contextlib.suppress(AssertionError):  # of_job says what it is instead
                 self.world.farm.wait(job, seconds=RECOVERY)
             self.totals.violations += found.of_job(job)
+        self.totals.violations += found.of_submissions(self.load.jobs)
         fresh = self.load.jobs.keys() - self._checked
         self._checked |= fresh
         found.wait_swept(fresh, seconds=RECOVERY)
