@@ -1,11 +1,11 @@
 """Answers to "how does this job stand" that were given a moment ago: whoever polls a job a
-hundred times a second costs no more than ten looks at the database."""
+hundred times a second costs no more than twenty looks at the database."""
 
 from __future__ import annotations
 
 import time
 
-FRESH = 0.1  # seconds
+FRESH = 0.05  # seconds
 REMEMBERED = 4096
 
 

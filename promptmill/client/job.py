@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from promptmill.client.verification import Verification
 
 PAGE = 1000
-SOON = 0.05  # seconds between two looks at a job that is about to end
+SOON = 0.02  # seconds between two looks at a job that is about to end
 
 
 @dataclass(frozen=True, slots=True)
