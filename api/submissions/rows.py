@@ -194,10 +194,15 @@ class Rows:
                     told = f"kept as metadata: all rows of a job run {self.head.model.name}"
                     self.warnings.add("model", told, line=line)
         if "prompt" not in values:
-            raise errors.BadRow(f"the row has no {self._prompt_column}", param="prompt")
+            raise errors.BadRow(self._no_prompt(given), param="prompt")
         if "source" in values or "mask" in values:
             values = self._taken(values)
         return values, _checked(metadata) if metadata else metadata
+
+    def _no_prompt(self, given: Mapping[str, Any]) -> str:
+        near = difflib.get_close_matches(self._prompt_column, map(str, given), 1, ALIKE)
+        told = f": is {near[0]!r} meant for it?" if near and near[0] not in self._targets else ""
+        return f"the row has no {self._prompt_column}{told}"
 
     def _look(self, column: str, line: int) -> None:
         """Tells, once, of a column of metadata that may be meant for a field."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from promptmill import errors
 from promptmill.cli import connection, images, jobs, objects, output, progress
 from promptmill.client import Body, Client, Job, body
 from promptmill.client.sources import TYPES
@@ -120,7 +121,12 @@ def submit(
     with connection.farm() as client:
         if dry_run:
             return _show_plan(client.plan(rows, **defaults), json_)
-        job = _send(client, rows, idempotency_key, defaults)
+        try:
+            job = _send(client, rows, idempotency_key, defaults)
+        except (errors.BadRow, errors.UnsupportedParameter) as error:
+            if error.line is not None:
+                error.message += "; --dry-run lists every row that is refused"
+            raise
         if json_ and not (watch or out):
             output.print_json(job.data)
         elif not json_:

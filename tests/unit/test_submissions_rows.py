@@ -165,6 +165,21 @@ def test_wrong_values_are_refused_with_line_and_field(field: str, value: Any) ->
     assert error.param == ("metadata" if field == "extra" else field)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"promt": "a", "seed": 1}, "the row has no prompt: is 'promt' meant for it?"),
+        ({"Prompt": "a"}, "the row has no prompt: is 'Prompt' meant for it?"),
+        ({"shelf": 4}, "the row has no prompt"),
+    ],
+)
+def test_a_row_without_a_prompt_is_told_what_seems_to_be_one(
+    row: dict[str, Any], told: str
+) -> None:
+    error = refusal(lambda: drafts(opened(lines({"prompt": "fine"}, row))))
+    assert (error.message, error.line, error.param) == (told, 2, "prompt")
+
+
 UNSUPPORTED = [
     ("size", "512x512"),
     ("steps", 4),
