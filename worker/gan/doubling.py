@@ -4,7 +4,6 @@ makes all four, and they are put beside one another."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 # Which rows of a 3x3 kernel fall on one row of the map, for even and for odd rows of the output.
@@ -25,15 +24,20 @@ def kernels(weight: Tensor) -> Tensor:
     return made.reshape(4 * outputs, inputs, 2, 2)
 
 
-def together(maps: Tensor) -> Tensor:
-    """What a convolution with `kernels` gives, [B, 4 O, S + 1, S + 1], as [B, O, 2 S, 2 S]; the
-    channels of both lie together in memory. Pixel (2 y + d, 2 x + a) is at (y + d, x + a) of the
-    kernel (d, a), so each step through the result is a step of one length through the maps."""
-    count, channels, high, _ = maps.shape
-    outputs, side = channels // 4, high - 1
-    row = high * channels
-    cells = maps.contiguous(memory_format=torch.channels_last).as_strided(
-        [count, side, 2, side, 2, outputs],
-        [high * row, row, row + 2 * outputs, channels, channels + outputs, 1],
-    )
-    return cells.reshape(count, 2 * side, 2 * side, outputs).permute(0, 3, 1, 2)
+def together(maps: Tensor, made: Tensor) -> Tensor:
+    """What a convolution with `kernels` gives, [B, 4 O, S + 1, S + 1], put into `made`
+    [B, O, 2 S, 2 S]."""
+    outputs, side = made.shape[1], made.shape[2] // 2
+    for down in range(2):
+        for across in range(2):
+            first = (2 * down + across) * outputs
+            made[:, :, down::2, across::2] = maps[
+                :, first : first + outputs, down : down + side, across : across + side
+            ]
+    return made
+
+
+def shape(maps: Tensor) -> list[int]:
+    """Of `made`, for these maps."""
+    count, channels, side, _ = maps.shape
+    return [count, channels // 4, 2 * (side - 1), 2 * (side - 1)]

@@ -156,18 +156,14 @@ class _Int8(nn.Module):
         they are, where `torch.cat` would turn them to floats and back."""
         count, first, side, _ = one.shape
         shape = [count, first + other.shape[1], side, side]
-        made = torch._empty_affine_quantized(
-            shape,
-            scale=self.scale["at4"],
-            zero_point=self.zero["at4"],
-            dtype=torch.quint8,
-            memory_format=torch.channels_last,
-        )
+        made = _codes(shape, self.scale["at4"], self.zero["at4"])
         made[:, :first], made[:, first:] = one, other
         return made
 
     def _doubled(self, codes: Tensor, layer: str) -> Tensor:
-        return doubling.together(self._convolve(codes, layer))
+        maps = self._convolve(codes, layer)
+        shape = doubling.shape(maps)
+        return doubling.together(maps, _codes(shape, self.scale[layer], self.zero[layer]))
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
@@ -180,6 +176,17 @@ class _Int8(nn.Module):
             codes, getattr(self, layer), self.scale[layer], self.zero[layer]
         )
         return out
+
+
+def _codes(shape: list[int], scale: float, zero: int) -> Tensor:
+    """An empty map of 8-bit codes, whose channels lie together in memory."""
+    return torch._empty_affine_quantized(
+        shape,
+        scale=scale,
+        zero_point=zero,
+        dtype=torch.quint8,
+        memory_format=torch.channels_last,
+    )
 
 
 def _by_cell(values: Tensor) -> Tensor:
