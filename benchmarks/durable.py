@@ -1,4 +1,5 @@
-"""What keeps things safe, as the servers themselves say when they are asked."""
+"""What keeps things safe, as the servers say when they are asked, and SQLite on a connection that
+is made as those that write are."""
 
 from __future__ import annotations
 
@@ -16,15 +17,14 @@ _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 FILES = "files with fsync"
 
 
-def of_farm(settings: Settings) -> str:
-    """Of the database, the objects and the queue of a farm that runs."""
+def of_farm(settings: Settings, objects: str) -> str:
+    """Of the database and the queue of a farm that runs, beside what is known of its objects."""
     db = Database(settings.database)
     try:
         ask = {"sqlite": of_sqlite, "postgresql": of_postgres}[db.dialect]
         database = db.read(lambda c: ask(_asking(c)))
     finally:
         db.close()
-    objects = "SeaweedFS as it comes" if settings.storage_url else FILES
     return f"{database}; {objects}; {of_redis(settings.redis)}; jobs in the database"
 
 

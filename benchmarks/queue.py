@@ -88,9 +88,15 @@ def rebuilds(name: str, database: str, url: str, total: int, rounds: int) -> lis
     lost = images_table.delete().where(images_table.c.position % EVERY < MICRO_BATCH)
     db.write(lambda conn: conn.execute(lost))
     gaps = len(images.gaps(db, lane.id))
-    figures.append(
-        Figure(f"{what}, {gaps:,} gaps", rebuild(db, job, url, rounds), "s", 10.0, "lower")
-    )
+    server = redis.Redis.from_url(url)
+    server.flushall()
+    before = used(server)
+    seconds = rebuild(db, job, url, rounds)
+    each = (used(server) - before) / gaps
+    figures += [
+        Figure(f"{what}, {gaps:,} gaps", seconds, "s", 10.0, "lower"),
+        Figure(f"{name}: memory of that lane, a gap", each, "bytes"),
+    ]
     db.close()
     return figures
 

@@ -21,29 +21,29 @@ DURABLE: dict[str, str] = {}  # what the servers of each stack said, once it has
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """environ: what a process needs to use these servers. folder: for its data."""
+    """environ: what a process needs to use these servers. folder: for its data. objects:
+    how those are kept."""
 
     name: str
     environ: dict[str, str]
     folder: Path
+    objects: str
 
     def farm(self, model: str, *, workers: int = 1) -> Farm:
         """An embedded farm on these servers, not started."""
-        return _Asked(
-            self.folder, stack=self.name, model=model, workers=workers, environ=self.environ
-        )
+        return _Asked(self.folder, stack=self, model=model, workers=workers, environ=self.environ)
 
 
 class _Asked(Farm):
     def __init__(
-        self, folder: Path, *, stack: str, model: str, workers: int, environ: dict[str, str]
+        self, folder: Path, *, stack: Stack, model: str, workers: int, environ: dict[str, str]
     ) -> None:
         super().__init__(folder, model=model, port=0, workers=workers, environ=environ)
         self._stack = stack
 
     def start(self) -> None:
         super().start()
-        DURABLE[self._stack] = durable.of_farm(self.settings)
+        DURABLE[self._stack.name] = durable.of_farm(self.settings, self._stack.objects)
 
 
 @contextmanager
@@ -51,10 +51,13 @@ def stack(name: str) -> Iterator[Stack]:
     with ExitStack() as servers:
         folder = Path(servers.enter_context(TemporaryDirectory(prefix="pm-bench-")))
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PROMPTMILL_")}
+        objects = durable.FILES
         if name == "fleet":
             queue = servers.enter_context(RedisServer())
             database = servers.enter_context(PostgresServer(durable=True))
-            environ |= servers.enter_context(S3Server()).new_bucket().env()
+            store = servers.enter_context(S3Server())
+            objects = f"SeaweedFS fsync={str(store.sync_writes()).lower()}"
+            environ |= store.new_bucket().env()
             environ["PROMPTMILL_REDIS_URL"] = queue.url
             environ["PROMPTMILL_DATABASE_URL"] = database.new_database()
-        yield Stack(name, environ, folder)
+        yield Stack(name, environ, folder, objects)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 NO_CHECKS = Checks()
 SEGMENTS = 8 << 20  # bytes of segments that are being worked on; what is done is not read again
-BUSY = "busy"
+BUSY, IDLE = "busy", "idle"
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
 ASKED = 10.0  # seconds after which nobody asks for single pictures any more
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
@@ -174,7 +174,7 @@ class Engine:
         """Whether the registry knows already that nothing is held; it is told if not. Only a
         worker that it calls idle is sent wake-ups, so one that was just told looks once more
         before it rests: work may have come in between."""
-        known = bool(self.held()) or self._told != BUSY
+        known = bool(self.held()) or self.draining.is_set() or self._told == IDLE
         if not known:
             self.report()
         return known
@@ -183,8 +183,8 @@ class Engine:
         """Tells the registry what this worker does."""
         with self._telling:  # a state that is over is never told after the one that is
             status = self.status()
-            self._told = status["state"]
             self.queue.report(self.worker, status, ttl=max(5.0, self.settings.lease_seconds))
+            self._told = status["state"]
 
     def rest(self, seen: int, seconds: float = IDLE_POLL) -> int:
         """Waits for the next poke after number `seen`, or `seconds`; returns the number."""
@@ -295,7 +295,7 @@ class Engine:
         held = [one.lease.id for one in self.held()]
         draining = self.draining.is_set()
         return {
-            "state": "draining" if draining else BUSY if held else "idle",
+            "state": "draining" if draining else BUSY if held else IDLE,
             "model": self.generator.name,
             "fingerprint": self.fingerprint,
             "bucket": self.measured.bucket,

@@ -125,7 +125,7 @@ def submit(
             job = _send(client, rows, idempotency_key, defaults)
         except (errors.BadRow, errors.UnsupportedParameter) as error:
             if error.line is not None:
-                error.message += "; --dry-run lists every row that is refused"
+                error.message += "; --dry-run lists such rows"
             raise
         if json_ and not (watch or out):
             output.print_json(job.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -113,14 +114,15 @@ class Job:
         looks more often: an early end is seen late by a tenth of what the job took. Raises
         `TimeoutError` after `timeout` seconds."""
         told = Printed() if progress is True else progress
-        started = time.monotonic()
+        started, shown = time.monotonic(), -math.inf
         while True:
             self.refresh()
-            if told:
+            waited = time.monotonic() - started
+            if told and (self.finished or waited - shown >= every):
                 told(self)
+                shown = waited
             if self.finished:
                 return self
-            waited = time.monotonic() - started
             left = None if timeout is None else timeout - waited
             if left is not None and left <= 0:
                 raise TimeoutError(f"{self.id} is still {self.state} after {timeout:g} s")

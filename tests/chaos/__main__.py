@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.report import Totals, write
+from tests.chaos.report import WHOLE, Totals, write
 from tests.chaos.run import Run
 from tests.chaos.world import World
 from tests.conftest import scrub
@@ -57,6 +57,8 @@ def main() -> int:
                     shutil.copy(log, kept)
                 say(f"the logs are kept in {kept}")
         totals.add(found)
+    if given.minutes >= WHOLE:
+        totals.demand()
     print(write(totals))
     return 1 if totals.violations else 0
 

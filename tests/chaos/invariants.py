@@ -32,7 +32,7 @@ _ROWS = (
 @dataclass(frozen=True, slots=True)
 class Violation:
     """kind: lost · twice · counters · object · shared · failed · orphan · leftover · repairs
-    · state. job: its public id, or empty."""
+    · state · demand. job: its public id, or empty."""
 
     kind: str
     job: str

@@ -3,6 +3,7 @@ backlog of it. Remembers what it sent, so that nothing may get lost unnoticed.""
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -25,12 +26,16 @@ class Load:
         self.random = random
         self.batch_ms = batch_ms
         self.jobs: dict[str, int] = {}
-        self.unclear = 0
-        self._sent = 0
+        self._unclear: set[str] = set()
+        self._numbers = itertools.count(1)  # two threads may submit
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble: AssertionError | None = None
         self._http = httpx.Client(base_url=world.farm.http.base_url, timeout=10)
+
+    @property
+    def unclear(self) -> int:
+        return len(self._unclear)
 
     @property
     def images(self) -> int:
@@ -39,8 +44,7 @@ class Load:
     def submit(self, count: int) -> str:
         """One job of `count` images, packed; every fifth has an object an image, and is small:
         each is read again in the end. Returns its public id."""
-        self._sent += 1
-        name = f"{self.world.stack}-{self._sent}"
+        name = f"{self.world.stack}-{next(self._numbers)}"
         packing = "image" if self.random.random() < 0.2 else "tar"
         count = min(count, LARGEST_LOOSE) if packing == "image" else count
         query = {"packing": packing, "steps": str(self.batch_ms), "name": name}
@@ -60,14 +64,14 @@ class Load:
         try:
             answer = self._http.post("/v1/jobs", params=query, content=body, headers=headers)
         except httpx.TransportError:
-            self.unclear += 1
+            self._unclear.add(key)
             return ""
         if answer.status_code in (200, 202):
             return str(answer.json()["id"])
         if answer.status_code == 409 and answer.json()["error"]["code"] == "in_progress":
             return ""
         assert answer.status_code >= 500, answer.text
-        self.unclear += 1
+        self._unclear.add(key)
         return ""
 
     # in the background

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from tests.chaos.invariants import Violation
 
 BATCH = 32  # the stub's largest micro-batch
+WHOLE = 30.0  # minutes of a run that must show all of the following
+IMAGES, FAULTS, WASTED = 100_000, 200, 2.0  # at least, at least, at most: per cent
 
 
 @dataclass
 class Totals:
-    """Of one stack, or of several. recovery: seconds, by fault class. left_out: classes that this
+    """Of one stack, or of several. recovery: seconds, by fault class; wasted: images
+    rendered in vain while a class struck `alone` so many times. left_out: classes that this
     user cannot inject."""
 
     seed: int
@@ -27,6 +30,7 @@ class Totals:
     rendered: int = 0
     recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     wasted: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    alone: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     injected: int = 0
     unclear: int = 0
     repairs: int = 0
@@ -49,6 +53,26 @@ class Totals:
             self.recovery[name] += seconds
         for name, count in other.wasted.items():
             self.wasted[name] += count
+        for name, count in other.alone.items():
+            self.alone[name] += count
+
+    def wasted_each(self) -> dict[str, float]:
+        """Images rendered in vain for one fault of a class that struck alone."""
+        found = {name: count / max(1, self.alone[name]) for name, count in self.wasted.items()}
+        return {name: round(each, 1) for name, each in sorted(found.items())}
+
+    def demand(self) -> None:
+        """Of a whole run: that it was long and hard enough, and rendered little in vain."""
+        wasted = 100 * (self.rendered / max(1, self.images) - 1)
+        each = self.wasted_each().get("worker.kill", 0.0)
+        for short in (
+            f"{self.images:,} images of {IMAGES:,}" if self.images < IMAGES else "",
+            f"{self.faults} faults of {FAULTS}" if self.faults < FAULTS else "",
+            f"{wasted:.2f} % rendered in vain" if wasted > WASTED else "",
+            f"{each:.0f} rendered in vain for a worker killed" if each > 2 * BATCH else "",
+        ):
+            if short:
+                self.violations.append(Violation("demand", "", short))
 
     def figures(self) -> dict[str, object]:
         kinds = Counter(v.kind for v in self.violations)
@@ -72,10 +96,7 @@ class Totals:
             "submissions_unclear": self.unclear,
             "rebuilt": self.rebuilt,
             "recovery": {name: quantiles(s) for name, s in sorted(self.recovery.items())},
-            "wasted_per_fault": {
-                name: round(count / max(1, len(self.recovery.get(name, ()))), 1)
-                for name, count in sorted(self.wasted.items())
-            },
+            "wasted_per_fault": self.wasted_each(),
         }
 
 

@@ -70,6 +70,7 @@ class Run:
             times += 1
         self._settle()
         self.totals.wasted[kind.name] += self._wasted() - wasted
+        self.totals.alone[kind.name] += times
         repairs, lost = self._repairs() - repaired, times if kind.name == LOST else 0
         if repairs != lost:
             self._violated("repairs", f"{kind.name} alone: {repairs} for {lost} enqueues lost")

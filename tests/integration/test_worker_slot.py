@@ -224,6 +224,20 @@ def test_a_worker_without_work_is_called_idle_at_once(
     end(engine, engine.slots)
 
 
+def test_what_the_registry_could_not_be_told_is_told_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*args: Any, **options: Any) -> None:
+        raise errors.RedisDown("it is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(engine.queue, "report", down)
+        with pytest.raises(errors.RedisDown):
+            engine.told_idle()
+    assert not engine.told_idle(), "it is told, and work may have come in between"
+    assert engine.told_idle()
+
+
 def test_a_slot_that_finds_work_after_a_rest_calls_the_others(
     farm: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
@@ -114,6 +115,24 @@ class S3Server(Server):
         except (BotoCoreError, ClientError):
             return False
         return True
+
+    def sync_writes(self) -> bool:
+        """Asks for an fsync of every object before it is acknowledged; what the server then says
+        of it."""
+        done = subprocess.run(
+            [str(self.binary), "shell", *(f"-{n}={self._address(n)}" for n in ("master", "filer"))],
+            input="fs.configure -locationPrefix=/buckets/ -fsync -apply\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        [told] = json.loads(done.stdout[done.stdout.index("{") :])["locations"]
+        return bool(told["fsync"])
+
+    def _address(self, part: str) -> str:
+        """In the form of `weed shell`: both of its ports."""
+        return f"127.0.0.1:{self.ports[f'{part}.port']}.{self.ports[f'{part}.port.grpc']}"
 
     def client(self) -> S3Client:
         """A boto3 client as the owner, quick to give up."""

@@ -176,7 +176,7 @@ def test_download_says_what_it_fetched(farm: StubFarm, run: Run, tmp_path: Path)
     [
         (
             Fault(400, errors.BadRow("size 65x65 is unknown", param="size", line=3).body()),
-            "line 3: size 65x65 is unknown; --dry-run lists every row that is refused",
+            "line 3: size 65x65 is unknown; --dry-run lists such rows",
         ),
         (Fault(400, errors.BadRequest("not so", param="n").body()), "not so (field n)"),
         (Fault(401, errors.Unauthorized().body()), "a valid API key is required"),
