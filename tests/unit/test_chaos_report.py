@@ -33,18 +33,18 @@ def test_a_run_without_a_fault_is_reported() -> None:
 
 
 def test_a_whole_run_must_be_long_and_hard_and_render_little_in_vain() -> None:
-    good = Totals(7, images=100_000, rendered=101_000)
+    good = Totals(7, images=100_000, rendered=120_000)
     good.recovery["worker.kill"] += [1.0] * 200
     good.wasted["worker.kill"], good.alone["worker.kill"] = 640, 10
     good.demand()
     assert good.violations == []
-    poor = Totals(7, images=99_999, rendered=110_000)
+    poor = Totals(7, images=99_999, rendered=120_000)
     poor.recovery["worker.kill"] += [1.0] * 199
     poor.wasted["worker.kill"], poor.alone["worker.kill"] = 650, 10
     poor.demand()
     assert [violation.text.split(" of ")[0] for violation in poor.violations] == [
         "99,999 images",
         "199 faults",
-        "10.00 % rendered in vain",
+        "101 rendered in vain for a fault",
         "65 rendered in vain for a worker killed",
     ]
