@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests import checkpoints
 from tests.e2e.conftest import Stack
+from worker.memory import SETTLED_AFTER
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -103,10 +105,15 @@ def _gap(chances: list[float]) -> float:
 
 def test_a_worker_whose_memory_grows_ends_with_nothing_lost(embedded: Stack) -> None:
     farm = embedded.make(PROMPTMILL_RECYCLE_BYTES="1").start()
-    job = farm.submit([{"prompt": f"p {i}", "size": "256x256"} for i in range(2400)])["id"]
+    small = farm.submit([f"p {i}" for i in range(32 * SETTLED_AFTER)])["id"]
+    farm.wait(small)
+    time.sleep(1.5)  # the heart looks at what is held once a second
+    rows = [{"prompt": f"p {i}", "size": "256x256"} for i in range(400)]
+    large = farm.submit(rows, steps="300")["id"]
     assert farm.workers[0].popen.wait(90) == 0
     assert "memory has grown" in farm.workers[0].text()
     farm.add_worker(PROMPTMILL_RECYCLE_BYTES="0")
-    farm.wait(job, seconds=90)
-    assert farm.check(job) == {"done": 2400}
+    farm.wait(large, seconds=90)
+    assert farm.check(small) == {"done": 32 * SETTLED_AFTER}
+    assert farm.check(large) == {"done": 400}
     assert not farm.incidents()
