@@ -4,8 +4,6 @@ outlives every Celery task; a wake-up only pokes it."""
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +28,7 @@ from worker.heart import Heart
 from worker.inputs import Inputs, Ready
 from worker.measured import Measured
 from worker.outcomes import Outcome
+from worker.presence import Presence
 from worker.render import Renderer, Turn
 from worker.slot import Slot
 
@@ -37,7 +36,6 @@ log = logging.getLogger(__name__)
 
 NO_CHECKS = Checks()
 SEGMENTS = 8 << 20  # bytes of segments that are being worked on; what is done is not read again
-BUSY, IDLE = "busy", "idle"
 IDLE_POLL = 1.0  # seconds between two looks at an empty queue without a wake-up
 ASKED = 10.0  # seconds after which nobody asks for single pictures any more
 PROBE_FIRST, PROBE_MOST = 0.25, 10.0  # seconds between probes of a server that is down
@@ -104,10 +102,7 @@ class Engine:
         self.draining = threading.Event()
         self._changed = threading.Condition()
         self._pokes = 0
-        self._telling = threading.Lock()
-        self._told = ""  # the state that the registry has of this worker
         self._held: dict[str, Held] = {}
-        self._started = time.time()
         where = generator.resolve(device=settings.device, quantization=settings.quantization)
         self.on_processor = where.device == "cpu"
         self.place = f"{fingerprint} on {settings.device}"
@@ -122,6 +117,7 @@ class Engine:
             Slot(self, name=f"slot-{number}", interactive=number == 0)
             for number in range(settings.slots)
         ]
+        self.presence = Presence(self)
         self._heart = Heart(self)
         self._calls = Calls(queue, self.poke, stop=self.stopping)
 
@@ -169,22 +165,6 @@ class Engine:
         with self._changed:
             self._pokes += 1
             self._changed.notify_all()
-
-    def told_idle(self) -> bool:
-        """Whether the registry knows already that nothing is held; it is told if not. Only a
-        worker that it calls idle is sent wake-ups, so one that was just told looks once more
-        before it rests: work may have come in between."""
-        known = bool(self.held()) or self.draining.is_set() or self._told == IDLE
-        if not known:
-            self.report()
-        return known
-
-    def report(self) -> None:
-        """Tells the registry what this worker does."""
-        with self._telling:  # a state that is over is never told after the one that is
-            status = self.status()
-            self.queue.report(self.worker, status, ttl=max(5.0, self.settings.lease_seconds))
-            self._told = status["state"]
 
     def rest(self, seen: int, seconds: float = IDLE_POLL) -> int:
         """Waits for the next poke after number `seen`, or `seconds`; returns the number."""
@@ -289,25 +269,3 @@ class Engine:
                 self.queue.publish(job)
         except errors.RedisDown as outage:
             log.info("nobody is told of the commit: %s", outage)
-
-    def status(self) -> dict[str, Any]:
-        """What the registry shows of this worker."""
-        held = [one.lease.id for one in self.held()]
-        draining = self.draining.is_set()
-        return {
-            "state": "draining" if draining else BUSY if held else IDLE,
-            "model": self.generator.name,
-            "fingerprint": self.fingerprint,
-            "bucket": self.measured.bucket,
-            "batch": self.measured.batch,
-            "images": self.measured.images,
-            "failed": self.measured.failed,
-            "images_per_second": round(self.measured.rate(), 2),
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            * (1 if sys.platform == "darwin" else 1024),
-            "caps": dict(self.renderer.caps),
-            "shapes": dict(self.capacity.rates),
-            "step": "/".join(map(str, self.renderer.step)) if self.renderer.step[1] else None,
-            "leases": held,
-            "started_at": self._started,
-        }

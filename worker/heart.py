@@ -44,7 +44,7 @@ class Heart(threading.Thread):
         while True:
             try:
                 self.beat()
-                self.engine.report()
+                self.engine.presence.report()
                 self.recycle()
                 if time.monotonic() > costs_at:
                     self.engine.capacity.remember_costs(self.engine.measured)

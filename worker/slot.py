@@ -58,7 +58,7 @@ class Slot(threading.Thread):
             try:
                 lease = self.engine.lease(self)
                 if lease is None:
-                    if self.engine.told_idle():
+                    if self.engine.presence.told_idle():
                         seen, rested = self.engine.rest(seen), True
                     continue
                 if rested and not lease.interactive:

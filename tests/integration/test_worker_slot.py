@@ -208,7 +208,7 @@ def test_a_worker_without_work_is_called_idle_at_once(
         return [one["state"] for one in farm.queue.workers()]
 
     def rendering(*args: Any, **options: Any) -> Any:
-        engine.report()  # as the heart does once a second
+        engine.presence.report()  # as the heart does once a second
         states.append(told())
         return render(*args, **options)
 
@@ -233,9 +233,9 @@ def test_what_the_registry_could_not_be_told_is_told_again(
     with monkeypatch.context() as away:
         away.setattr(engine.queue, "report", down)
         with pytest.raises(errors.RedisDown):
-            engine.told_idle()
-    assert not engine.told_idle(), "it is told, and work may have come in between"
-    assert engine.told_idle()
+            engine.presence.told_idle()
+    assert not engine.presence.told_idle(), "it is told, and work may have come in between"
+    assert engine.presence.told_idle()
 
 
 def test_a_slot_that_finds_work_after_a_rest_calls_the_others(
