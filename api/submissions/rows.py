@@ -4,7 +4,6 @@ over listed defaults and the `n` samples spelled out, seeds settled. No I/O but 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,22 +13,13 @@ import orjson
 from api.submissions import fields as item_fields
 from api.submissions.head import PRODUCT_ORDER, Head
 from api.submissions.limits import Limits
+from api.submissions.misspelt import Misspelt
 from api.submissions.readers import Row, refuse_nul
 from api.submissions.settling import Variant, settled
 from api.submissions.sources import Sources
 from promptmill import errors, jobs
 
 MAX_METADATA = 8_192  # bytes of JSON in one row
-COLUMNS = 1_000  # of metadata that are looked at for fields misspelt
-OTHERS = {  # what other tools call a field
-    "guidance_scale": "guidance",
-    "cfg_scale": "guidance",
-    "num_inference_steps": "steps",
-    "negative": "negative_prompt",
-    "width": "size",
-    "height": "size",
-}
-ALIKE = 0.82  # of a column's and a field's names: "sede" and "seed" are 0.75, "step" 0.89
 
 
 class Draft(NamedTuple):
@@ -81,7 +71,6 @@ class Rows:
         self._sources = sources
         self.warnings = head.warnings
         self.rows = 0  # read so far
-        self._kept: set[str] = set()  # columns of metadata seen so far
         self.images = 0
         parsers = item_fields.Parsers(head.model, textual=textual, max_n=limits.max_n)
         mapped = set(head.columns.values())
@@ -89,6 +78,7 @@ class Rows:
             **{name: (name, p) for name, p in parsers.by_name.items() if name not in mapped},
             **{column: (name, parsers.by_name[name]) for column, name in head.columns.items()},
         }
+        self._misspelt = Misspelt(self._targets)
         self._prompt_column = head.column("prompt")
         self._prompt = parsers.prompt
         self._short_columns = self._prompt_column, head.column("seed"), head.column("id")
@@ -187,31 +177,19 @@ class Rows:
                 if metadata is _NOTHING:
                     metadata = {}
                 metadata[column] = value
-                if column not in self._kept and len(self._kept) < COLUMNS:
-                    self._kept.add(column)
-                    self._look(column, line)
+                if (meant := self._misspelt.meant(column)) is not None:
+                    told = f"kept as metadata: did you mean {meant}?"
+                    self.warnings.add(column, told, line=line)
                 if column == "model" and value not in (None, "", self.head.model.name):
                     told = f"kept as metadata: all rows of a job run {self.head.model.name}"
                     self.warnings.add("model", told, line=line)
         if "prompt" not in values:
-            raise errors.BadRow(self._no_prompt(given), param="prompt")
+            meant = self._misspelt.instead(self._prompt_column, given)
+            told = "" if meant is None else f": is {meant!r} meant for it?"
+            raise errors.BadRow(f"the row has no {self._prompt_column}{told}", param="prompt")
         if "source" in values or "mask" in values:
             values = self._taken(values)
         return values, _checked(metadata) if metadata else metadata
-
-    def _no_prompt(self, given: Mapping[str, Any]) -> str:
-        near = difflib.get_close_matches(self._prompt_column, map(str, given), 1, ALIKE)
-        told = f": is {near[0]!r} meant for it?" if near and near[0] not in self._targets else ""
-        return f"the row has no {self._prompt_column}{told}"
-
-    def _look(self, column: str, line: int) -> None:
-        """Tells, once, of a column of metadata that may be meant for a field."""
-        name = column.lower()
-        near = [OTHERS[name]] if name in OTHERS else []
-        near += difflib.get_close_matches(name, self._targets, 1, ALIKE)
-        if near:
-            told = f"kept as metadata: did you mean {near[0]}?"
-            self.warnings.add(column, told, line=line)
 
     def _taken(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same values, with the pictures that its references stand for."""
