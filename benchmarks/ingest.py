@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import re
 import sqlite3
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,13 +107,12 @@ def measure(name: str, count: int, rounds: int) -> list[Figure]:
             floors.append(bare(servers, count))
         grown = resident(pid, "VmHWM") - before
         seconds, refused = burst(http)
-    took, floor = statistics.median(times), statistics.median(floors)
-    ratio = statistics.median(map(truediv, times, floors))
+    ratios = list(map(truediv, times, floors))
     aim = 20.0 * count / 1_000_000
     return [
-        Figure(f"{name}: {count:,} prompts durable and queued", took, "s", aim, "lower"),
-        Figure(f"{name}: bare insert of a row an image", floor, "s"),
-        Figure(f"{name}: ratio to the bare insert", ratio, "ratio", 2.0, "lower"),
+        Figure.of_rounds(f"{name}: {count:,} prompts durable and queued", times, "s", aim, "lower"),
+        Figure.of_rounds(f"{name}: bare insert of a row an image", floors, "s"),
+        Figure.of_rounds(f"{name}: ratio to the bare insert", ratios, "ratio", 2.0, "lower"),
         Figure(f"{name}: growth of the API's memory", grown, "MB", 100.0, "lower"),
         Figure(f"{name}: {BURST:,} jobs of one image", BURST / seconds, "jobs/s"),
         Figure(f"{name}: of them refused", refused, "jobs", 0.0, "lower"),

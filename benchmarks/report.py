@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +14,28 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value. aim: what it should reach; better: `higher` or `lower`."""
+    """One measured value. aim: what it should reach; better: `higher` or `lower`. low, high:
+    of the rounds whose median the value is."""
 
     name: str
     value: float
     unit: str
     aim: float | None = None
     better: str = "higher"
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of_rounds(
+        cls,
+        name: str,
+        values: Iterable[float],
+        unit: str,
+        aim: float | None = None,
+        better: str = "higher",
+    ) -> Figure:
+        each = sorted(values)
+        return cls(name, statistics.median(each), unit, aim, better, each[0], each[-1])
 
 
 def machine() -> dict[str, Any]:
@@ -51,5 +67,6 @@ def show(benchmark: str, figures: Iterable[Figure], **settings: Any) -> None:
     for f in figures:
         found.append(f)
         aim = "" if f.aim is None else f"   (aim {f.aim:g}, {f.better} is better)"
-        print(f"{f.value:>12.4g} {f.unit:<10} {f.name}{aim}", flush=True)
+        rounds = "" if f.low is None else f"   ({f.low:.4g} to {f.high:.4g})"
+        print(f"{f.value:>12.4g} {f.unit:<10} {f.name}{rounds}{aim}", flush=True)
     print(json.dumps(report(benchmark, found, **settings)))

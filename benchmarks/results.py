@@ -57,9 +57,9 @@ def whole(results: Results) -> str:
     for name, report in results.items():
         lines += [f"## {name}", "", f"{place(report)}; it took {report['seconds']:.0f} s.", ""]
         lines += [f"- {key}: {value}" for key, value in report["settings"].items()]
-        lines += ["", "| figure | value | unit | aim |", "|---|---:|---|---|"]
+        lines += ["", "| figure | value | rounds | unit | aim |", "|---|---:|---:|---|---|"]
         lines += [
-            f"| {r['name']} | {number(r['value'])} | {r['unit']} | {aim(r)} |"
+            f"| {r['name']} | {number(r['value'])} | {rounds(r)} | {r['unit']} | {aim(r)} |"
             for r in report["results"]
         ]
         lines.append("")
@@ -83,6 +83,12 @@ def aim(result: Mapping[str, Any]) -> str:
     return told if reached else f"{told}: **missed**"
 
 
+def rounds(result: Mapping[str, Any]) -> str:
+    """From the least to the most of the rounds whose median the value is."""
+    low, high = result.get("low"), result.get("high")
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
 def number(value: float) -> str:
     """Four digits that count, without an exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -103,12 +109,13 @@ def table(results: Results) -> str:
 
 
 def _row(report: Report, side: str) -> str:
-    values = {r["name"]: r["value"] for r in report["results"]}
+    found = {r["name"]: r for r in report["results"]}
     cells = [side]
     for model in work.MODELS:
-        cells.append(number(values[sides.rate_of(model, side)]))
-        ratio = 1.0 if side == sides.BARE else values[sides.ratio_of(model, side)]
-        cells.append(f"{ratio:.2f}")
+        cells.append(number(found[sides.rate_of(model, side)]["value"]))
+        ratio = {"value": 1.0} if side == sides.BARE else found[sides.ratio_of(model, side)]
+        spread = f" ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio.get("low") else ""
+        cells.append(f"{ratio['value']:.2f}{spread}")
     return f"| {' | '.join(cells)} | {report['settings'][side]} |"
 
 

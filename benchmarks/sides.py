@@ -1,14 +1,14 @@
 """Sides of a comparison that render the same items in turn, round by round: the bare loop
 first, then the farm and its peers. A ratio is taken within a round; the median of the rounds
-counts. Each side starts anew in each round, so that none remembers a prompt or runs beside
+counts, and their range is kept. Each side starts anew in each round, so that none remembers a prompt or runs beside
 another."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import truediv
 from typing import NamedTuple
 
 from benchmarks import stacks, work
@@ -89,10 +89,10 @@ def figures(model: str, rates: Rates, aims: Mapping[str, float]) -> list[Figure]
     """For each side its images a second and, but for the loop, its ratio to the loop."""
     found = []
     for name, each in rates.items():
-        found.append(Figure(rate_of(model, name), statistics.median(each), "images/s"))
+        found.append(Figure.of_rounds(rate_of(model, name), each, "images/s"))
         if name != BARE:
-            ratio = median_ratio(each, rates[BARE])
-            found.append(Figure(ratio_of(model, name), ratio, "ratio", aims.get(name)))
+            ratios = map(truediv, each, rates[BARE])
+            found.append(Figure.of_rounds(ratio_of(model, name), ratios, "ratio", aims.get(name)))
     return found
 
 
@@ -100,9 +100,9 @@ def ahead(model: str, rates: Rates, peers: Sequence[str]) -> list[Figure]:
     """How many times as fast as each peer the farm is, in the packing for many images and in
     that of the peers, a file an image."""
     return [
-        Figure(
+        Figure.of_rounds(
             f"{model}: {ours} / {peer}",
-            median_ratio(rates[ours], rates[peer]),
+            map(truediv, rates[ours], rates[peer]),
             "ratio",
             1.0 if packing == "tar" else None,
         )
@@ -110,10 +110,6 @@ def ahead(model: str, rates: Rates, peers: Sequence[str]) -> list[Figure]:
         for ours in [own("embedded", packing)]
         for peer in peers
     ]
-
-
-def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
 def rate_of(model: str, side: str) -> str:

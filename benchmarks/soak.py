@@ -1,17 +1,18 @@
-"""Two hundred thousand images through one worker: the memory of API, control, worker and
-Valkey, looked at every 50,000; what grew after the first 50,000 grows for ever."""
+"""Two hundred thousand images through one worker, on each stack: the memory of API, control,
+worker and queue, looked at every 50,000; what grew after the first 50,000 grows for ever."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks import stacks
 from benchmarks.ingest import resident
 from benchmarks.report import Figure, show
 from promptmill.client import Client
 
+STAGES = 4
 SAMPLES = 9  # looks at a stage, of which the median counts
 
 
@@ -24,30 +25,34 @@ def settled(pids: dict[str, int]) -> dict[str, float]:
     return {name: sorted(look[name] for look in looks)[SAMPLES // 2] for name in pids}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    stage = 2000 if parser.parse_args(arguments).quick else 50_000
-    print(f"soak: four jobs of {stage:,} images through one stub worker")
-    with stacks.stack("embedded") as servers, servers.farm("stub") as farm:
+def soaked(stack: str, stage: int) -> Iterator[Figure]:
+    """Every process's memory after each stage, and what it grew by since the first."""
+    with stacks.stack(stack) as servers, servers.farm("stub") as farm:
         client, pids, seen = Client(farm.url), farm.pids(), []
         begun = time.perf_counter()
-        for number in range(4):
+        for number in range(STAGES):
             prompts = (f"soak {number} {index}" for index in range(stage))
             client.submit(prompts, model="stub", packing="tar").wait()
             seen.append(settled(pids))
         seconds = time.perf_counter() - begun
         if farm.pids() != pids:
             raise SystemExit("a process of the farm was restarted")
-    figures = [Figure("rate", 4 * stage / seconds, "images/s")]
+    yield Figure(f"{stack}: rate", STAGES * stage / seconds, "images/s")
     for name in pids:
         first, last = seen[0][name], seen[-1][name]
-        aim = max(10.0, first / 20)
-        figures += [
-            Figure(f"{name} after {stage:,}", first, "MB"),
-            Figure(f"{name} grew until {4 * stage:,}", last - first, "MB", aim, "lower"),
-        ]
-    show("soak", figures, **stacks.DURABLE, images=4 * stage)
+        for number, each in enumerate(seen, 1):
+            yield Figure(f"{stack}: {name} after {number * stage:,}", each[name], "MB")
+        grew = f"{stack}: {name} grew until {STAGES * stage:,}"
+        yield Figure(grew, last - first, "MB", max(10.0, first / 20), "lower")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    stage = 2000 if parser.parse_args(arguments).quick else 50_000
+    print(f"soak: {STAGES} jobs of {stage:,} images through one stub worker, on each stack")
+    figures = [figure for stack in stacks.NAMES for figure in soaked(stack, stage)]
+    show("soak", figures, **stacks.DURABLE, images=STAGES * stage)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,6 @@ class Engine:
         self.blobs = blobs
         self.queue = queue
         self.events: Events = NoEvents()
-        self.turn = Turn()
         self.segments = images.SegmentCache(SEGMENTS)
         self.inputs = Inputs(blobs)
         self.checks = checks
@@ -105,6 +104,7 @@ class Engine:
         self._held: dict[str, Held] = {}
         where = generator.resolve(device=settings.device, quantization=settings.quantization)
         self.on_processor = where.device == "cpu"
+        self.turn = Turn(elsewhere=not self.on_processor)
         self.place = f"{fingerprint} on {settings.device}"
         self.capacity = Capacity(generator, self.place, db=db, queue=queue)
         self.renderer = Renderer(

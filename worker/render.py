@@ -38,15 +38,22 @@ class Abandoned(Exception):
 
 
 PATIENCE = 0.1  # seconds for which others hold back for somebody who goes first
+HAND_OVER = 0.0001  # seconds for which the processor is left to whoever comes next
 
 
 class Turn:
     """The generator's lock: one holder at a time, whoever waits with `first` goes first, and
-    others hold back for a moment while somebody is `ahead`."""
+    others hold back for a moment while somebody is `ahead`.
 
-    def __init__(self) -> None:
+    A holder that computed elsewhere, or mostly waited, leaves the processor to the next one,
+    which else may begin milliseconds later, once the holder's core or the interpreter is free,
+    while the device stands still. elsewhere: the generator computes on a device of its own."""
+
+    def __init__(self, *, elsewhere: bool = False) -> None:
+        self._elsewhere = elsewhere
         self._changed = threading.Condition()
         self._taken = False
+        self._waiting = 0
         self._waiting_first = 0
         self._ahead = 0
         self._asked_first = -math.inf  # when somebody last did, by `time.monotonic`
@@ -84,15 +91,23 @@ class Turn:
                 self._asked_first = time.monotonic()
             elif self._ahead:
                 self._changed.wait_for(lambda: not self._ahead, PATIENCE)
+            self._waiting += 1
             self._changed.wait_for(lambda: not self._taken and (first or not self._waiting_first))
+            self._waiting -= 1
             self._waiting_first -= first
             self._taken = True
+        begun, computed = time.monotonic(), time.thread_time()
         try:
             yield
         finally:
+            spent = time.thread_time() - computed
+            leaves = self._elsewhere or spent < (time.monotonic() - begun) / 4
             with self._changed:
                 self._taken = False
+                leaves = leaves and self._waiting > 0
                 self._changed.notify_all()
+            if leaves:
+                time.sleep(HAND_OVER)
 
 
 class Renderer:

@@ -57,8 +57,12 @@ def test_a_full_run_writes_the_figures_a_quick_one_touches_nothing(
     readme = (pages / "README.md").read_text()
     assert readme.startswith("above\n") and readme.endswith("below\n")
     assert "| bare loop | 15 | 1.00 | 15 | 1.00 | nothing |" in readme
-    assert f"| {farm.PLAIN} | 45 | 3.00 | 45 | 3.00 | files |" in readme
-    assert "at least 99: **missed**" in (pages / "RESULTS.md").read_text()
+    assert (
+        f"| {farm.PLAIN} | 45 | 3.00 (3.00 to 3.00) | 45 | 3.00 (3.00 to 3.00) | files |" in readme
+    )
+    page = (pages / "RESULTS.md").read_text()
+    assert "at least 99: **missed**" in page
+    assert "| stub: bare loop | 15 | 10 to 20 | images/s |  |" in page
 
 
 def test_a_run_of_one_benchmark_leaves_the_others_as_they_were(

@@ -197,6 +197,43 @@ def test_nobody_holds_back_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not turn.awaited
 
 
+@pytest.mark.parametrize(
+    ("elsewhere", "computes", "expected"),
+    [(False, False, ["next", "last"]), (False, True, ["last", "next"]),
+     (True, True, ["next", "last"])],
+    ids=["waited", "computed", "computed elsewhere"],
+)  # fmt: skip
+def test_whoever_left_the_processor_idle_lets_the_next_begin_first(
+    elsewhere: bool, computes: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "HAND_OVER", 1.0)
+    if computes:
+        monkeypatch.setattr(time, "thread_time", time.monotonic)
+    turn, order, last = Turn(elsewhere=elsewhere), [], threading.Event()
+
+    def wait() -> None:
+        with turn.take():
+            last.wait(0.5)
+            order.append("next")
+
+    other = threading.Thread(target=wait)
+    with turn.take():
+        other.start()
+        time.sleep(0.2)
+    order.append("last")
+    last.set()
+    other.join(5)
+    assert order == expected
+
+
+def test_nobody_leaves_the_processor_where_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "HAND_OVER", 30.0)
+    turn, begun = Turn(elsewhere=True), time.monotonic()
+    with turn.take():
+        pass
+    assert time.monotonic() - begun < 10
+
+
 def test_an_error_inside_a_turn_gives_it_back() -> None:
     turn = Turn()
     with pytest.raises(OutOfMemory), turn.take():
