@@ -1,7 +1,7 @@
 """Sides of a comparison that render the same items in turn, round by round: the bare loop
 first, then the farm and its peers. A ratio is taken within a round; the median of the rounds
-counts, and their range is kept. Each side starts anew in each round, so that none remembers a prompt or runs beside
-another."""
+counts, and their range is kept. Each side starts anew in each round, so that none remembers a
+prompt or runs beside another."""
 
 from __future__ import annotations
 
