@@ -72,7 +72,7 @@ def _check(file: Any, max_rows: int, max_bytes: int, required: str) -> None:
     schema = file.schema_arrow
     if required not in schema.names:
         known = ", ".join(schema.names)[:200]
-        raise errors.BadRow(
+        raise errors.BadRequest(
             f"there is no column {required!r}: the file has {known}; "
             "name the column with map=prompt=COLUMN",
             line=1,
@@ -80,7 +80,7 @@ def _check(file: Any, max_rows: int, max_bytes: int, required: str) -> None:
         )
     for column in schema:
         if _holds_bytes(column.type):
-            raise errors.BadRow(
+            raise errors.BadRequest(
                 f"column {column.name!r} holds binary values; leave it out",
                 line=1,
                 param=column.name,

@@ -18,7 +18,6 @@ from promptmill import errors, jobs
 from promptmill.models import Caps
 
 FIRST = 10  # items shown
-PROBLEMS = 100  # bad rows listed
 EXACT = 1_000_000  # items up to which duplicates are counted exactly
 BYTES_PER_PIXEL = {"png": 1.5, "webp": 1.0, "jpeg": 0.3}  # a rough guess
 OTHERS = "others"

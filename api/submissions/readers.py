@@ -108,7 +108,7 @@ def _header(cells: list[str], required: str, line: int) -> list[str]:
     if required not in names:
         known = ", ".join(names)[:200]
         hint = " (cells are separated by commas)" if len(names) == 1 and ";" in names[0] else ""
-        raise errors.BadRow(
+        raise errors.BadRequest(
             f"the CSV has no column {required!r}: it has {known}{hint}; "
             "name the column with map=prompt=COLUMN",
             line=line,
@@ -116,7 +116,7 @@ def _header(cells: list[str], required: str, line: int) -> list[str]:
         )
     for name in names:
         if not name or names.count(name) > 1:
-            raise errors.BadRow(
+            raise errors.BadRequest(
                 f"the header has two columns {name!r}" if name else "a column has no name",
                 line=line,
                 param=name or "line",

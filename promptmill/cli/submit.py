@@ -179,8 +179,12 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
     for image in (plan.get("first") or ())[:5]:
         click.echo(f"image    {image['index']:>9,}  {output.shorten(image['prompt'], 80)}")
     for kind in ("problem", "warning"):
-        for remark in (plan.get(f"{kind}s") or {}).get("data", []):
+        remarks = plan.get(f"{kind}s") or {}
+        listed = remarks.get("data", [])
+        for remark in listed:
             click.echo(f"{kind}: {_remark(remark)}", err=True)
+        if (more := remarks.get("total", 0) - len(listed)) > 0:
+            click.echo(f"{more:,} more {kind}s are not listed", err=True)
 
 
 def _remark(remark: Mapping[str, Any]) -> str:

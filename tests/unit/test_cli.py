@@ -137,6 +137,22 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(
     assert not farm.jobs
 
 
+def test_a_dry_run_says_how_many_problems_it_does_not_list(
+    farm: StubFarm, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a cat\n")
+    problems = [{"line": 2, "field": "prompt", "message": "a row needs a prompt"}]
+    plan = {"valid": False, "problems": {"total": 1201, "data": problems}}
+    farm.fault("POST", Fault(200, plan))
+    code, _, err = run("submit", str(path), "--dry-run")
+    assert code == 1
+    assert err.splitlines() == [
+        "problem: line 2: prompt: a row needs a prompt",
+        "1,200 more problems are not listed",
+    ]
+
+
 def test_reading_commands_print_tables_and_json(farm: StubFarm, run: Run) -> None:
     farm.add(["a cat", "bad"])["notice"] = "no worker serves the model stub now"
     assert "job_1" in run("jobs")[1]
@@ -179,6 +195,7 @@ def test_download_says_what_it_fetched(farm: StubFarm, run: Run, tmp_path: Path)
             "line 3: size 65x65 is unknown; --dry-run lists such rows",
         ),
         (Fault(400, errors.BadRequest("not so", param="n").body()), "not so (field n)"),
+        (Fault(400, errors.BadRequest("no such column", line=1).body()), "no such column\n"),
         (Fault(401, errors.Unauthorized().body()), "a valid API key is required"),
         (Fault(404, errors.ModelNotFound("no model x (it has y)").body()), "no model x (it has y)"),
     ],
