@@ -63,18 +63,52 @@ def test_a_repair_fills_the_hole_and_touches_nothing_else(model: gan.EmojiGan) -
 def test_a_repair_takes_the_style_that_fits() -> None:
     text = torch.nn.functional.normalize(torch.ones(1, TEXT), dim=1)
     conditions = condition(text, torch.tensor([0]), torch.randn(1, NOISE)).numpy()
-    shades = iter((10, 120, 240))
+    shades = iter(((10, 30), (120, 60), (210, 40)))  # with a spot inside the hole
 
     def render(given: np.ndarray) -> np.ndarray:
         assert (given[:, -NOISE:] == 0).all()
-        return np.full((1, 64, 64, 3), next(shades), dtype=np.uint8)
+        shade, spot = next(shades)
+        drawn = np.full((1, 64, 64, 3), shade, dtype=np.uint8)
+        drawn[:, 30, 40] += spot
+        return drawn
 
     source = hole(np.full((64, 64, 3), 118, dtype=np.uint8))
     made = repair.fill(render, conditions, [source])
-    assert (made[0, 20:40, 30:50] == 120).all() and (made[0, 0] == 118).all()
+    assert (made[0, 30, 40] == 118 + 60).all(), "another style's spot"
+    assert (made[0, 20:30] == 118).all() and (made[0, 0] == 118).all()
     with pytest.raises(ValueError, match="needs a mask"):
         repair.fill(lambda _: np.zeros((1, 64, 64, 3), dtype=np.uint8), conditions,
                     [Input(source.pixels)])  # fmt: skip
+
+
+@pytest.mark.parametrize("corner", [(20, 9), (0, 0), (32, 16)])
+def test_a_repair_makes_up_for_what_differs_around_the_hole(corner: tuple[int, int]) -> None:
+    """What was drawn too dark, and darker from left to right, comes out as the picture was."""
+    chance = np.random.default_rng(0)
+    picture = chance.integers(90, 180, (64, 64, 3)).astype(np.uint8)
+    dark = np.linspace(20, 60, 64)[None, :, None] * np.array([1.0, 0.5, 0.25])
+    drawing = np.rint(picture - dark).astype(np.uint8)
+    hole = np.zeros((64, 64), dtype=np.uint8)
+    hole[corner[0] : corner[0] + 32, corner[1] : corner[1] + 40] = 255
+    (made,) = repair.fill(
+        lambda conditions: np.stack([drawing] * len(conditions)),
+        np.zeros((1, 416), dtype=np.float32),
+        [Input(np.where(hole[..., None] > 0, 0, picture).astype(np.uint8), hole)],
+    )
+    off = np.abs(made.astype(int) - picture)
+    assert off[hole == 0].max() == 0
+    assert off[hole > 0].mean() < 6
+    assert np.abs(drawing.astype(int) - picture)[hole > 0].mean() > 15
+
+
+def test_a_hole_without_a_rim_is_the_drawing() -> None:
+    drawing = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    (made,) = repair.fill(
+        lambda conditions: np.stack([drawing] * len(conditions)),
+        np.zeros((1, 416), dtype=np.float32),
+        [Input(np.zeros_like(drawing), np.full((64, 64), 255, dtype=np.uint8))],
+    )
+    assert (made == drawing).all()
 
 
 def test_a_style_draws_what_the_source_shows(model: gan.EmojiGan) -> None:
