@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 import uvicorn
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import errors as api_errors
 from api import metrics, openapi
+from api.bodies import Uploads
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
@@ -101,7 +101,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.storage = Probe(farm.blobs.probe)
     app.state.feeds = Feeds(farm)
     app.state.feeds.stopping = app.state.stopping
-    app.state.uploads = CapacityLimiter(jobs.UPLOADS)
+    app.state.uploads = Uploads()
     app.state.desk = Desk(farm)
     app.state.desk.start()
     unwatch = metrics.watch(farm, app.state.metrics.registry)

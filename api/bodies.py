@@ -1,12 +1,17 @@
 """An upload on its way from the event loop to the thread that reads it: pulled chunk by
-chunk, so that a slow reader slows the sender and nothing piles up."""
+chunk, so that a slow reader slows the sender and nothing piles up; and the places that
+uploads take, of which no tenant has all."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
 
 import anyio.from_thread
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
@@ -14,6 +19,26 @@ from api.errors import Timeout
 from promptmill import errors
 
 SILENCE = 60.0  # seconds in which a chunk must arrive
+LEAST = 1000.0  # bytes a second that must have come once a body was waited for so long
+UPLOADS, OWN = 64, 16  # bodies read at once by this process, and of one tenant
+
+T = TypeVar("T")
+
+
+class Uploads:
+    """The places of this process. Whoever finds none waits for one: behind other uploads of
+    the same tenant first."""
+
+    def __init__(self, places: int = UPLOADS, own: int = OWN) -> None:
+        self._places = CapacityLimiter(places)
+        self._most = own
+        self._own: dict[int, CapacityLimiter] = {}  # tenants are made by hand
+
+    async def run(self, tenant_id: int, work: Callable[[], T]) -> T:
+        """What `work` returns, called in a thread of its own."""
+        own = self._own.setdefault(tenant_id, CapacityLimiter(self._most))
+        async with own:
+            return await anyio.to_thread.run_sync(work, limiter=self._places)
 
 
 class Disconnected(errors.BadRequest):
@@ -32,17 +57,21 @@ class Chunks:
             raise errors.TooLarge(f"the body has more than {limit} bytes")
         self._stream: AsyncIterator[bytes] = request.stream()
         self._limit = limit
+        self._waited = 0.0  # seconds, for chunks
 
     def __iter__(self) -> Iterator[bytes]:
         seen = 0
         while chunk := anyio.from_thread.run(self._next):
             seen += len(chunk)
+            if self._waited > SILENCE and seen < LEAST * self._waited:
+                raise Timeout(f"less than {LEAST:.0f} bytes of the body arrive a second")
             if seen > self._limit:
                 raise errors.TooLarge(f"the body has more than {self._limit} bytes")
             yield chunk
 
     async def _next(self) -> bytes:
         """The next chunk that is not empty; empty at the end."""
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(SILENCE):
                 async for chunk in self._stream:
@@ -52,4 +81,6 @@ class Chunks:
             raise Disconnected() from exc
         except TimeoutError as exc:
             raise Timeout(f"no part of the body arrived for {SILENCE:.0f} seconds") from exc
+        finally:
+            self._waited += time.monotonic() - begun
         return b""

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import orjson
-from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import intake, openapi, present, schemas, submissions
-from api.bodies import Chunks
+from api.bodies import Chunks, Uploads
 from api.deps import FarmDep, Limit, TenantDep
 from api.errors import Timeout
 from api.farm import Farm
@@ -20,8 +19,6 @@ from promptmill.store import deletion
 from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-UPLOADS = 16  # bodies read at once by this process; others wait their turn
 
 
 def shown(farm: Farm, job: records.Job) -> schemas.Job:
@@ -90,9 +87,9 @@ async def submit(
         content_encoding=request.headers.get("content-encoding", ""),
         query=request.query_params.multi_items(),
     )
-    limiter: CapacityLimiter = request.app.state.uploads
-    answer, headers = await anyio.to_thread.run_sync(
-        _take, farm, tenant, body, idempotency_key, limiter=limiter
+    uploads: Uploads = request.app.state.uploads
+    answer, headers = await uploads.run(
+        tenant.id, lambda: _take(farm, tenant, body, idempotency_key)
     )
     if isinstance(answer, dict):
         return Response(orjson.dumps(answer), media_type="application/json")

@@ -6,14 +6,12 @@ import itertools
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api import errors as api_errors
 from api import openapi, present, schemas
-from api.bodies import Chunks
+from api.bodies import Chunks, Uploads
 from api.deps import FarmDep, TenantDep
 from api.links import LINK_SECONDS
 from api.openai import batches, files
@@ -49,11 +47,9 @@ _UPLOAD = openapi.form(
 async def upload(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Stores a file: the form's `file`, streamed to the store of objects."""
     chunks = Chunks(request, limit=farm.settings.max_body_bytes)
-    limiter: CapacityLimiter = request.app.state.uploads
+    places: Uploads = request.app.state.uploads
     kind = request.headers.get("content-type", "")
-    file = await anyio.to_thread.run_sync(
-        files.receive, farm, tenant, chunks, kind, limiter=limiter
-    )
+    file = await places.run(tenant.id, lambda: files.receive(farm, tenant, chunks, kind))
     return files.show(file)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import APIRouter, Request
 
 from api import errors as api_errors
 from api import openapi
-from api.bodies import Chunks
+from api.bodies import Chunks, Uploads
 from api.deps import FarmDep, TenantDep
 from api.openai import uploads
 from api.openai.file_shapes import CompletionRequest, Upload, UploadPart, UploadRequest
@@ -34,10 +32,10 @@ def create(given: UploadRequest, farm: FarmDep, tenant: TenantDep) -> Any:
 async def add_part(upload_id: str, request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Stores a part: the form's `data`, at most 64 MiB. Parts may come side by side."""
     chunks = Chunks(request, limit=uploads.MOST_FORM)
-    limiter: CapacityLimiter = request.app.state.uploads
+    places: Uploads = request.app.state.uploads
     kind = request.headers.get("content-type", "")
-    return await anyio.to_thread.run_sync(
-        uploads.receive, farm, tenant, upload_id, chunks, kind, limiter=limiter
+    return await places.run(
+        tenant.id, lambda: uploads.receive(farm, tenant, upload_id, chunks, kind)
     )
 
 
@@ -46,13 +44,13 @@ async def complete(
     upload_id: str, given: CompletionRequest, request: Request, farm: FarmDep, tenant: TenantDep
 ) -> Any:
     """Makes one file of the parts, in the order of `part_ids`."""
-    limiter: CapacityLimiter = request.app.state.uploads
+    places: Uploads = request.app.state.uploads
 
     def work() -> Upload:
         done = uploads.complete(farm, tenant, upload_id, given.part_ids, given.md5)
         return uploads.show(farm, done)
 
-    return await anyio.to_thread.run_sync(work, limiter=limiter)
+    return await places.run(tenant.id, work)
 
 
 @router.post("/{upload_id}/cancel", response_model=Upload)
