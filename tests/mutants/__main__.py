@@ -61,7 +61,7 @@ def run_tests(tree: Path, tests: Iterable[str]) -> tuple[bool, list[str]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False, [f"nothing within {SECONDS} s"]
+        raise SystemExit(f"the tests did not end within {SECONDS} s") from None
     failed = FAILED.findall(done.stdout)
     if done.returncode and not failed:
         raise SystemExit(f"the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -89,6 +89,11 @@ def attack(mutants: Sequence[Mutant]) -> list[str]:
 
 def main(words: Sequence[str]) -> int:
     chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
+    if not chosen:
+        print(
+            f"no mutant's name has {' '.join(words)}; there are: {', '.join(m.name for m in MUTANTS)}"
+        )
+        return 2
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     passed, failed = run_tests(ROOT, tests)
     if not passed:
