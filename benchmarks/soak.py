@@ -1,5 +1,6 @@
-"""Two hundred thousand images through one worker, on each stack: the memory of API, control,
-worker and queue, looked at every 50,000; what grew after the first 50,000 grows for ever."""
+"""Two hundred thousand images through one worker, on each stack: the memory of the farm's own
+processes (embedded: Valkey, too), looked at every 50,000; what grew after the first 50,000
+grows for ever."""
 
 from __future__ import annotations
 

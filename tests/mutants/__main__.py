@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 400  # for the tests of one mutant; one that hangs them is killed, too
+SECONDS = 400  # for the tests of one mutant
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 
 
