@@ -54,7 +54,7 @@ check: .venv/tests
 	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
-	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q -n 3 --dist loadfile tests/unit tests/contract
+	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile tests/unit tests/contract
 
 test: .venv/tests
 	@echo "== servers for the tests" && bash infra/test-servers.sh
@@ -62,8 +62,8 @@ test: .venv/tests
 	@echo "== bandit" && $(BANDIT)
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
-	@echo "== tests, two files at a time" && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not timing" --durations=15
-	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -m "timing and not gpu" --durations=5
+	@echo "== tests, two files at a time" && $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not timing" --durations=15
+	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -rs -m "timing and not gpu" --durations=5
 	@echo "== everything passed: format, lint, types, import contracts, tests"
 
 audit: .venv/tests

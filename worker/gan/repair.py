@@ -37,7 +37,7 @@ def fill(
     Sums are of integers, all else goes by element, so that a picture depends on its own row
     alone. Raises ValueError for a source without a mask."""
     styles = np.stack([render(_still(conditions, vendor)) for vendor in range(len(VENDORS))])
-    return np.stack([_best(styles[:, row], source) for row, source in enumerate(sources)])
+    return np.stack([_repaired(styles[:, row], source) for row, source in enumerate(sources)])
 
 
 def _still(conditions: Floats, vendor: int) -> Floats:
@@ -48,7 +48,7 @@ def _still(conditions: Floats, vendor: int) -> Floats:
     return np.concatenate([conditions[:, :TEXT], code, none], axis=1)
 
 
-def _best(drawn: Pixels, source: Source) -> Pixels:
+def _repaired(drawn: Pixels, source: Source) -> Pixels:
     if source.mask is None:
         raise ValueError("a repair needs a mask")
     hole = source.mask[..., None] > 127
