@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -26,6 +27,14 @@ FIRST_LOOK = 0.1  # seconds, unless somebody calls: whoever listens has just see
 LEAST_PAUSE = 0.1  # seconds between two looks, after the first few
 FIRST_LOOKS = 5  # whoever waits for a single picture should not wait for the pause
 BACKLOG = 32  # sights a listener may lag behind
+STREAMS = 256  # event streams of one tenant at once, in this process
+RETRY_AFTER = 5.0  # seconds
+
+
+class TooManyStreams(errors.LimitExceeded):
+    """Too many event streams are open: close one, or poll."""
+
+    code = "too_many_streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +150,23 @@ class Feeds:
         self._watches: dict[str, Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ears: dict[str, threading.Thread] = {}
+        self._streams: Counter[int] = Counter()  # open ones by tenant
         self.stopping: Callable[[], bool] = lambda: False  # the server's; set by `serve`
         self._closed = threading.Event()
+
+    @contextmanager
+    def place(self, tenant_id: int) -> Iterator[None]:
+        """One of the tenant's event streams. Raises `TooManyStreams` when it has no more."""
+        if self._streams[tenant_id] >= STREAMS:
+            raise TooManyStreams(
+                f"{STREAMS} event streams are open: close one, or ask for the job instead",
+                retry_after=RETRY_AFTER,
+            )
+        self._streams[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._streams[tenant_id] -= 1
 
     @asynccontextmanager
     async def listen(self, job: records.Job) -> AsyncIterator[Listener]:

@@ -1,5 +1,5 @@
-"""Two hundred thousand images through one worker, on each stack: the memory of the farm's own
-processes (embedded: Valkey, too), looked at every 50,000; what grew after the first 50,000
+"""Two hundred thousand images through one worker, on each stack: the memory of API, control,
+worker and Redis (embedded: Valkey), looked at every 50,000; what grew after the first 50,000
 grows for ever."""
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from benchmarks import stacks
 from benchmarks.ingest import resident
 from benchmarks.report import Figure, show
 from promptmill.client import Client
+from promptmill.local import Farm
 
 STAGES = 4
 SAMPLES = 9  # looks at a stage, of which the median counts
@@ -26,17 +27,23 @@ def settled(pids: dict[str, int]) -> dict[str, float]:
     return {name: sorted(look[name] for look in looks)[SAMPLES // 2] for name in pids}
 
 
+def watched(servers: stacks.Stack, farm: Farm) -> dict[str, int]:
+    """Process ids by name: the farm's own, and the fleet's Redis."""
+    redis = servers.queue and servers.queue.process
+    return farm.pids() | ({"redis": redis.pid} if redis else {})
+
+
 def soaked(stack: str, stage: int) -> Iterator[Figure]:
     """Every process's memory after each stage, and what it grew by since the first."""
     with stacks.stack(stack) as servers, servers.farm("stub") as farm:
-        client, pids, seen = Client(farm.url), farm.pids(), []
+        client, pids, seen = Client(farm.url), watched(servers, farm), []
         begun = time.perf_counter()
         for number in range(STAGES):
             prompts = (f"soak {number} {index}" for index in range(stage))
             client.submit(prompts, model="stub", packing="tar").wait()
             seen.append(settled(pids))
         seconds = time.perf_counter() - begun
-        if farm.pids() != pids:
+        if watched(servers, farm) != pids:
             raise SystemExit("a process of the farm was restarted")
     yield Figure(f"{stack}: rate", STAGES * stage / seconds, "images/s")
     for name in pids:

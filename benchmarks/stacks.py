@@ -22,12 +22,13 @@ DURABLE: dict[str, str] = {}  # what the servers of each stack said, once it has
 @dataclass(frozen=True, slots=True)
 class Stack:
     """environ: what a process needs to use these servers. folder: for its data. objects:
-    how those are kept."""
+    how those are kept. queue: the Redis whose process is none of the farm's."""
 
     name: str
     environ: dict[str, str]
     folder: Path
     objects: str
+    queue: RedisServer | None = None
 
     def farm(self, model: str, *, workers: int = 1) -> Farm:
         """An embedded farm on these servers, not started."""
@@ -51,7 +52,7 @@ def stack(name: str) -> Iterator[Stack]:
     with ExitStack() as servers:
         folder = Path(servers.enter_context(TemporaryDirectory(prefix="pm-bench-")))
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PROMPTMILL_")}
-        objects = durable.FILES
+        objects, queue = durable.FILES, None
         if name == "fleet":
             queue = servers.enter_context(RedisServer())
             database = servers.enter_context(PostgresServer(durable=True))
@@ -60,4 +61,4 @@ def stack(name: str) -> Iterator[Stack]:
             environ |= store.new_bucket().env()
             environ["PROMPTMILL_REDIS_URL"] = queue.url
             environ["PROMPTMILL_DATABASE_URL"] = database.new_database()
-        yield Stack(name, environ, folder, objects)
+        yield Stack(name, environ, folder, objects, queue)

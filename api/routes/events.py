@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api import present
 from api.deps import FarmDep, TenantDep
@@ -48,9 +51,25 @@ async def events(job_id: str, request: Request, farm: FarmDep, tenant: TenantDep
     seen = request.headers.get("last-event-id")
     if seen == event_id(job) and job.state in jobs.FINAL:
         return Response(status_code=204)
-    stories = _stories(farm, request.app.state.feeds, job, seen, links(farm, request, job))
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(stories, media_type="text/event-stream", headers=headers)
+    feeds: Feeds = request.app.state.feeds
+    stories = _stories(farm, feeds, job, seen, links(farm, request, job))
+    return _Stream(stories, partial(feeds.place, tenant.id))
+
+
+class _Stream(StreamingResponse):
+    """Events, sent as long as `place` holds one: what taking it raises is the answer."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, stories: AsyncIterator[bytes], place: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__(stories, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place():
+            await super().__call__(scope, receive, send)
 
 
 async def _stories(

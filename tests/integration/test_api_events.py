@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api import feed
 from promptmill.store import control
 from tests.integration.api_farm import ApiFarm, events
 from tests.servers import ValkeyServer
@@ -94,6 +95,29 @@ def test_news_arrive_at_once_when_the_queue_tells_them(farm: ApiFarm) -> None:
         while next(lines) != "event: image":
             continue
         assert time.monotonic() - started < 0.6
+
+
+def test_a_tenant_has_so_many_streams_and_no_more(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "STREAMS", 2)
+    path = f"/v1/jobs/{farm.submit(['one'])['id']}/events"
+    with farm.http.stream("GET", path) as first, farm.http.stream("GET", path) as second:
+        heard = first.iter_lines(), second.iter_lines()  # kept: one that goes closes its stream
+        assert [next(lines) for lines in heard]
+        with farm.http.stream("GET", path, timeout=10) as refused:
+            assert refused.status_code == 429
+            refused.read()
+            assert refused.json()["error"]["code"] == "too_many_streams"
+            assert int(refused.headers["retry-after"]) >= 1
+        second.close()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:  # the server hears that the second is gone
+            with farm.http.stream("GET", path) as again:
+                if again.status_code == 200:
+                    return
+            time.sleep(0.1)
+        pytest.fail("a closed stream keeps its place")
 
 
 def test_a_resumed_stream_says_what_it_missed(farm: ApiFarm) -> None:

@@ -182,6 +182,7 @@ def tiny_lessons() -> lexicon.Lessons:
         spans=torch.tensor([[0, 3], [3, 3]]),
         odds=torch.ones(6),
         named=text[[0, 3]],
+        around=text[6:],
     )
     return lexicon.Lessons(pictures, texts, TextEncoder(WEIGHTS))
 

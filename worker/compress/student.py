@@ -37,6 +37,7 @@ from worker.gan.train import Batch, Lesson, Plan
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
+DISTRACTED = 0.4  # share of texts with something said beside their subject
 TAUGHT = 0.15  # share of a batch that the teacher draws
 STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: the first two
 CALIBRATION = 256
@@ -137,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         adversarial=options.adversarial,
         rate=options.rate,
         critic_width=32,
+        distracted=DISTRACTED,
         save_every=options.save_every,
     )
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)

@@ -13,23 +13,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worker.gan import captions, checkpoint, corpus, data
+from worker.gan import captions, checkpoint, corpus, data, frames
 from worker.gan.encoder import TextEncoder
 
 CHUNK = 4096
 SENTENCES, SHARE = 40, 120.0  # of a concept, and their weight: three texts of ten that are drawn
+FRAMES = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
     """text [M, 384] float16, a run of rows for each concept; spans int64 [C, 2]: first row
     and count; odds [M]: how often a row is drawn within its concept; named [C, 384]: the
-    plain names."""
+    plain names; around [F, 384]: what people write around a name, without one."""
 
     text: Tensor
     spans: Tensor
     odds: Tensor
     named: Tensor
+    around: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def _kept(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: in
     """`read`, or what it gave before for this data, encoder and seed: it takes a minute."""
     names = "\n".join(caption for one in dataset.concepts for caption in one.captions)
     known = hashlib.sha256(
-        f"{encoder.digest}\n{seed}\n{SENTENCES} {SHARE}\n{names}".encode()
+        f"{encoder.digest}\n{seed}\n{SENTENCES} {SHARE} {FRAMES}\n{names}".encode()
     ).hexdigest()
     path = folder / f"lexicon-{known[:16]}.safetensors"
     if path.exists():
@@ -81,6 +83,7 @@ def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int
         torch.stack([counts.cumsum(0) - counts, counts], 1),
         torch.cat([_odds(texts) for texts in mine]),
         embed(encoder, [captions.names(concept.label, ())[0] for concept in chosen]),
+        embed(encoder, [" ".join(frames.frame(chance)) for _ in range(FRAMES)]),
     )
 
 

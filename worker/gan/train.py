@@ -24,6 +24,8 @@ from worker.gan.journal import Journal
 from worker.gan.lexicon import Lessons, Lexicon
 from worker.gan.networks import NOISE, TEXT, Generator, condition
 
+MOST = 1.2  # of what distracts, beside the subject's 1
+LESS = 0.7  # of that, where it is another concept
 JOIN = 400  # steps over which the critic's say grows to its full weight
 
 
@@ -41,6 +43,7 @@ class Plan:
     penalty: float = 1.0  # R1's gamma
     penalty_every: int = 16
     jitter: float = 0.12  # text noise, in units of a component's own spread
+    distracted: float = 0.0  # share of texts that something else is said beside
     decay: float = 0.998
     seed: int = 1
     save_every: int = 1000
@@ -72,6 +75,7 @@ def draw(given: Lessons, plan: Plan, step: int) -> Batch:
     rows = torch.multinomial(shown.weight, plan.batch, replacement=True, generator=chance)
     pictures = shown.pictures[rows].float() / 255
     text = torch.stack([wording(texts, c, chance) for c in shown.concept[rows].tolist()])
+    text = text + distraction(texts, plan, chance)
     shake = torch.randn(plan.batch, TEXT, generator=chance) * plan.jitter / TEXT**0.5
     noise = torch.randn(plan.batch, NOISE, generator=chance)
     return Batch(
@@ -87,6 +91,21 @@ def wording(texts: Lexicon, concept: int, chance: torch.Generator) -> Tensor:
     first, count = texts.spans[concept].tolist()
     odds = texts.odds[first : first + count]
     return texts.text[first + int(torch.multinomial(odds, 1, generator=chance))].float()
+
+
+def distraction(texts: Lexicon, plan: Plan, chance: torch.Generator) -> Tensor:
+    """[B, 384] to add to texts, zero for those left alone. A sentence's vector is its
+    subject's and, beside it, that of the words around: half the time such words, else some
+    other concept's text, weaker than the subject (mixup of inputs, of which the label of
+    the stronger stays: Zhang et al. 2018, eq. 1)."""
+    if not plan.distracted:
+        return torch.zeros(plan.batch, TEXT)
+    around = texts.around[torch.randint(len(texts.around), (plan.batch,), generator=chance)]
+    other = texts.text[torch.randint(len(texts.text), (plan.batch,), generator=chance)].float()
+    odds, kind, much = torch.rand(3, plan.batch, 1, generator=chance)
+    said = torch.where(kind < 0.5, around, LESS * other)
+    added: Tensor = said * much * MOST * (odds < plan.distracted)
+    return added
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -230,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("steps", "adversarial", "batch", "seed", "save_every", "log_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=getattr(Plan(), name))
-    for name in ("rate", "critic_rate", "anchor", "jitter"):
+    for name in ("rate", "critic_rate", "anchor", "jitter", "distracted"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=getattr(Plan(), name))
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
