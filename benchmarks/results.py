@@ -1,5 +1,6 @@
 """What the last full runs found: `results.json` holds each benchmark's own report with its
-date; RESULTS.md and the README's table are made of that file and nothing else."""
+date; RESULTS.md, the README's table and the model card's are made of that file and nothing
+else."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from benchmarks import sides, work
 
 HERE = Path(__file__).parent
 FILE, PAGE, README = HERE / "results.json", HERE / "RESULTS.md", HERE.parent / "README.md"
+CARD = HERE.parent / "docs" / "models" / "emoji-gan.md"
 BEGIN, END = "<!-- figures of the last full run -->\n", "<!-- end of figures -->\n"
 NONE = "No full run is recorded: `make bench` measures and writes its figures here.\n"
+NETWORK, WHOLE, TIMES = "network, ", "text to pixels, ", ", speed-up"  # of `compress`
 COMPARISONS = ("peers", "farm")  # the first that was run stands in the README
 
 Report = Mapping[str, Any]
@@ -26,11 +29,12 @@ def read() -> Results:
 
 
 def write(results: Results) -> None:
-    """Keeps the reports and makes both pages of them."""
+    """Keeps the reports and makes the pages of them."""
     ordered = {name: results[name] for name in sorted(results)}
     FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(whole(ordered))
     README.write_text(placed(README.read_text(), table(ordered)))
+    CARD.write_text(placed(CARD.read_text(), speeds(ordered)))
 
 
 def placed(text: str, figures: str) -> str:
@@ -38,7 +42,7 @@ def placed(text: str, figures: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise SystemExit("the README has no place for the figures")
+        raise SystemExit("the page has no place for the figures")
     return f"{before}{BEGIN}\n{figures}\n{END}{after}"
 
 
@@ -125,3 +129,22 @@ def _sides(report: Report) -> Iterator[str]:
     for result in report["results"]:
         if result["unit"] == "images/s" and result["name"].startswith(beginning):
             yield result["name"].removeprefix(beginning)
+
+
+# the model card: each form of the generator beside the network in float32
+
+
+def speeds(results: Results) -> str:
+    report = results.get("compress")
+    if report is None:
+        return NONE
+    found = {r["name"]: r["value"] for r in report["results"]}
+    lines = ["| form | network alone | text to pixels | file |", "|---|---:|---:|---:|"]
+    for name in found:
+        form = name.removeprefix(NETWORK).removesuffix(TIMES)
+        if name != f"{NETWORK}{form}{TIMES}":
+            continue
+        size = found.get(f"{form}, file")
+        cells = [f"{found[part + form + TIMES]:.1f}×" for part in (NETWORK, WHOLE)]
+        lines.append(f"| {form} | {' | '.join(cells)} | {f'{size:.1f} MB' if size else ''} |")
+    return "\n".join([*lines, "", f"{place(report)}."]) + "\n"

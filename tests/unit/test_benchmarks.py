@@ -27,9 +27,10 @@ def compared(times: float = 1.0) -> dict[str, Any]:
 @pytest.fixture
 def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree of its own, nothing recorded yet."""
-    for name, place in (("FILE", "results.json"), ("PAGE", "RESULTS.md"), ("README", "README.md")):
-        monkeypatch.setattr(results, name, tmp_path / place)
-    (tmp_path / "README.md").write_text(f"above\n{results.BEGIN}{results.END}below\n")
+    for name in ("FILE", "PAGE", "README", "CARD"):
+        monkeypatch.setattr(results, name, tmp_path / getattr(results, name).name)
+    for page in (results.README, results.CARD):
+        page.write_text(f"above\n{results.BEGIN}{results.END}below\n")
     results.write({})
     return tmp_path
 
@@ -38,6 +39,8 @@ def test_the_pages_of_the_tree_are_what_the_recorded_runs_give() -> None:
     recorded, readme = results.read(), results.README.read_text()
     assert readme == results.placed(readme, results.table(recorded))
     assert results.PAGE.read_text() == results.whole(recorded)
+    card = results.CARD.read_text()
+    assert card == results.placed(card, results.speeds(recorded))
 
 
 def test_every_benchmark_has_a_module_and_every_module_that_prints_a_report_is_run() -> None:
@@ -85,6 +88,23 @@ def test_the_table_is_of_one_run(pages: Path, monkeypatch: pytest.MonkeyPatch) -
     readme = (pages / "README.md").read_text()
     assert "| bare loop | 25 | 1.00" in readme and "| bare loop | 15" not in readme
     assert "One run of `peers`" in readme
+
+
+def test_the_model_card_shows_each_form_beside_the_network_in_float(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = [
+        report.Figure("network, int8", 650.0, "images/s"),
+        report.Figure("network, int8, speed-up", 5.93, "times"),
+        report.Figure("text to pixels, int8, speed-up", 6.97, "times"),
+        report.Figure("int8, PSNR to float32", 44.3, "dB"),
+        report.Figure("int8, file", 7.37, "MB"),
+    ]
+    told = report.report("compress", figures, batch=8)
+    monkeypatch.setattr(bench, "run", lambda name, *arguments: told)
+    bench.main(["--only", "compress"])
+    rows = [row for row in results.CARD.read_text().splitlines() if row.startswith("| int8")]
+    assert rows == ["| int8 | 5.9× | 7.0× | 7.4 MB |"]
 
 
 def test_the_pages_can_be_made_anew(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
