@@ -1,6 +1,7 @@
 """One picture asked for, over the OpenAI endpoint, from an idle farm and while a bulk job
 renders: what the farm adds to the generator's own time, beside the floor of its two fsyncs
-(the object's and the row's). SQLite with synchronous=FULL, a folder with fsync."""
+(the object's and the row's), and where an idle farm's time goes. SQLite with synchronous=FULL, a
+folder with fsync."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from promptmill.client import Client
 
 MODEL = "emoji-gan"
 BULK = 60_000
+WARM = 10
 
 
 def own(count: int) -> tuple[float, float]:
@@ -60,6 +62,39 @@ def ask(http: httpx.Client, count: int, word: str) -> list[float]:
     return times
 
 
+def steps(http: httpx.Client, images: int) -> dict[str, float]:
+    """Seconds that the worker spent on each step of so many images, once it has told them: it
+    does with its next heartbeat."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        [worker] = http.get("/v1/workers").raise_for_status().json()["data"]
+        if worker["state"] == "idle" and worker["images"] == images:
+            told: dict[str, float] = worker["seconds"]
+            return told
+        time.sleep(0.5)
+    raise SystemExit("the worker does not tell of its images")
+
+
+def submission(http: httpx.Client, count: int) -> float:
+    """Median seconds until a job of one image is durable and queued."""
+    times = []
+    for number in range(count):
+        begun = time.perf_counter()
+        told = http.post("/v1/jobs", json={"prompts": [f"alone {number}"], "model": MODEL})
+        times.append(time.perf_counter() - begun)
+        with http.stream("GET", f"/v1/jobs/{told.raise_for_status().json()['id']}/events") as end:
+            end.read()
+    return statistics.median(times)
+
+
+def account(spent: dict[str, float], queued: float, whole: float, count: int) -> Iterator[Figure]:
+    """Where the time of an idle farm's picture goes, in ms: medians, but means of the steps."""
+    parts = {"submission": queued} | {name: each / count for name, each in spent.items()}
+    parts["wake-up, lease, and until the API sees it and answers"] = whole - sum(parts.values())
+    for name, seconds in parts.items():
+        yield Figure(f"idle farm, of that: {name}", seconds * 1000, "ms")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -69,8 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     floor = fsync(count)
     with stacks.stack("embedded") as servers, servers.farm(MODEL) as farm:
         http = httpx.Client(base_url=farm.url, timeout=120)
-        ask(http, 10, "warm up")
+        ask(http, WARM, "warm up")
+        before = steps(http, WARM)
         idle = ask(http, count, "a red heart on its own")
+        spent = {
+            name: seconds - before[name] for name, seconds in steps(http, WARM + count).items()
+        }
+        queued = submission(http, count // 3)
         rows = (f"a red heart in bulk {number}" for number in range(BULK))
         bulk = Client(farm.url).submit(rows, model=MODEL, packing="tar", priority="bulk")
         time.sleep(3)
@@ -87,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Figure("generator, a micro-batch of 32", batch * ms, "ms"),
             Figure("fsync of one file of 6 kB", floor * ms, "ms"),
             Figure("idle farm, median", statistics.median(idle) * ms, "ms"),
+            *account(spent, queued, statistics.median(idle), count),
             Figure("idle farm, overhead", overhead, "ms", 40.0, "lower"),
             Figure("beside bulk, median", statistics.median(busy) * ms, "ms"),
             Figure("beside bulk, overhead", busy_overhead, "ms", 40.0, "lower"),

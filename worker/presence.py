@@ -54,6 +54,9 @@ class Presence:
             "batch": engine.measured.batch,
             "images": engine.measured.images,
             "failed": engine.measured.failed,
+            "seconds": {
+                name: round(spent, 3) for name, spent in dict(engine.measured.steps).items()
+            },
             "images_per_second": round(engine.measured.rate(), 2),
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),

@@ -20,6 +20,7 @@ from promptmill.store import control, images, jobs
 from worker import filing, priority
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
+from worker.measured import Steps
 from worker.outcomes import Fault, Outcome
 from worker.render import Abandoned
 
@@ -76,23 +77,30 @@ class Slot(threading.Thread):
         """One micro-batch from lease to acknowledgement. Whatever goes wrong, its images
         are either committed or back in the queue."""
         outage: errors.Unavailable | None = None
-        begun = time.monotonic()
+        steps = Steps()
         try:
             failpoints.reach("slot.leased")
             works = self.fetch(lease)
-            fetched = time.monotonic()
+            steps.end("fetch")
+            fetched = steps.last
             failpoints.reach("slot.fetched")
             ready, lacking = self.gather(works)
             outcomes = self.render(lease, ready, looked=fetched)
+            steps.end("render")
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
+            steps.end("encode")
             failpoints.reach("slot.encoded")
             kept = self.put(lease, files)
+            steps.end("store")
             failpoints.reach("slot.put")
             self.commit(lease, kept, [*refused, *lacking])
+            steps.end("commit")
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
-            seconds = time.monotonic() - begun
+            steps.end("acknowledge")
+            self.engine.measured.over(steps.seconds)
+            seconds = sum(steps.seconds.values())
             self.engine.events.ended(lease.id, seconds=seconds, result=f"{len(kept)} images")
         except GiveBack:
             self.give_back(lease, charge=False, reason="draining")

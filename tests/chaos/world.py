@@ -24,7 +24,7 @@ from tests.servers import PostgresServer, RedisServer, S3Server, ValkeyServer, w
 
 LEASE_SECONDS = 3
 LED_SECONDS = 3.0
-DISK_BYTES = 3 << 30  # of the embedded stack's own file system; memory is used as it fills
+DISK_BYTES = 16 << 30  # of the embedded stack's file system; memory is used as it fills
 Span = tuple[int, int, int]  # lane, first position, position behind the last
 
 

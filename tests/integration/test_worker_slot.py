@@ -395,6 +395,17 @@ def test_nobody_asks_and_a_micro_batch_is_rendered_whole(farm: Bench, engine: En
     assert (engine.measured.batches, engine.measured.batch) == (1, 16)
 
 
+def test_the_registry_is_told_where_the_time_went(farm: Bench, engine: Engine) -> None:
+    farm.submit(40)
+    for _ in range(2):
+        slot, lease = leased(engine)
+        slot.carry(lease)
+    told = engine.presence.status()["seconds"]
+    assert list(told) == ["fetch", "render", "encode", "store", "commit", "acknowledge"]
+    assert told == {name: round(spent, 3) for name, spent in engine.measured.steps.items()}
+    assert all(spent > 0 for spent in engine.measured.steps.values())
+
+
 def test_no_two_starts_share_an_identity() -> None:
     """A reused one would let a new process renew what a dead one held."""
     assert len({identity() for _ in range(10)}) == 10
