@@ -1,6 +1,6 @@
 """An upload on its way from the event loop to the thread that reads it: pulled chunk by
-chunk, so that a slow reader slows the sender and nothing piles up; and the places that
-uploads take, of which no tenant has all."""
+chunk, so that a slow reader slows the sender and nothing piles up (a small one is taken whole);
+and the places that uploads take, of which no tenant has all."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from promptmill import errors
 
 SILENCE = 60.0  # seconds in which a chunk must arrive
 LEAST = 1000.0  # bytes a second that must have come once a body was waited for so long
+SMALL = 64 * 1024  # bytes of a body that is taken before a thread reads it
 UPLOADS, OWN = 64, 16  # bodies read at once by this process, and of one tenant
 
 T = TypeVar("T")
@@ -52,25 +53,41 @@ class Chunks:
     `Disconnected`, `Timeout`, or `errors.TooLarge` over `limit` bytes."""
 
     def __init__(self, request: Request, *, limit: int) -> None:
-        length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > limit:
+        length = request.headers.get("content-length", "")
+        self._length = int(length) if length.isdigit() else None
+        if self._length and self._length > limit:
             raise errors.TooLarge(f"the body has more than {limit} bytes")
         self._stream: AsyncIterator[bytes] = request.stream()
         self._limit = limit
+        self._ahead: list[bytes] = []
+        self._over = False
+        self._seen = 0  # bytes
         self._waited = 0.0  # seconds, for chunks
 
+    async def ahead(self) -> None:
+        """Takes a small body before a thread does, which has to wait for the event loop at each
+        chunk."""
+        if self._length is not None and self._length <= SMALL:
+            while chunk := await self._next():
+                self._ahead.append(chunk)
+
     def __iter__(self) -> Iterator[bytes]:
-        seen = 0
-        while chunk := anyio.from_thread.run(self._next):
-            seen += len(chunk)
-            if self._waited > SILENCE and seen < LEAST * self._waited:
-                raise Timeout(f"less than {LEAST:.0f} bytes of the body arrive a second")
-            if seen > self._limit:
-                raise errors.TooLarge(f"the body has more than {self._limit} bytes")
+        yield from self._ahead
+        while not self._over and (chunk := anyio.from_thread.run(self._next)):
             yield chunk
 
     async def _next(self) -> bytes:
         """The next chunk that is not empty; empty at the end."""
+        chunk = await self._arrived()
+        self._over = not chunk
+        self._seen += len(chunk)
+        if self._waited > SILENCE and self._seen < LEAST * self._waited:
+            raise Timeout(f"less than {LEAST:.0f} bytes of the body arrive a second")
+        if self._seen > self._limit:
+            raise errors.TooLarge(f"the body has more than {self._limit} bytes")
+        return chunk
+
+    async def _arrived(self) -> bytes:
         begun = time.monotonic()
         try:
             async with asyncio.timeout(SILENCE):

@@ -87,6 +87,7 @@ async def submit(
         content_encoding=request.headers.get("content-encoding", ""),
         query=request.query_params.multi_items(),
     )
+    await chunks.ahead()
     uploads: Uploads = request.app.state.uploads
     answer, headers = await uploads.run(
         tenant.id, lambda: _take(farm, tenant, body, idempotency_key)

@@ -18,10 +18,10 @@ from api.errors import Timeout
 
 
 class Sender:
-    """What `Chunks` sees of a request: a byte every `pause` seconds."""
+    """What `Chunks` sees of a request: a byte every `pause` seconds. told: its length is."""
 
-    def __init__(self, count: int, pause: float, size: int = 1) -> None:
-        self.headers: dict[str, str] = {}
+    def __init__(self, count: int, pause: float, size: int = 1, *, told: bool = False) -> None:
+        self.headers = {"content-length": str(count * size)} if told else {}
         self._count, self._pause, self._size = count, pause, size
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -31,19 +31,39 @@ class Sender:
 
 
 def received(sender: Sender) -> int:
-    def read() -> int:
-        return sum(map(len, Chunks(cast(Request, sender), limit=1_000_000)))
-
     async def main() -> int:
-        return await anyio.to_thread.run_sync(read)
+        chunks = Chunks(cast(Request, sender), limit=1_000_000)
+        await chunks.ahead()
+        return await anyio.to_thread.run_sync(lambda: sum(map(len, chunks)))
 
     return anyio.run(main)
 
 
-def test_a_body_that_drips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_a_body_that_drips_is_refused(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
     monkeypatch.setattr(bodies, "SILENCE", 2.0)
     with pytest.raises(Timeout, match="less than 1000 bytes"):
-        received(Sender(100, 0.1))
+        received(Sender(100, 0.1, told=told))
+
+
+def test_a_small_body_is_there_before_a_thread_reads_it() -> None:
+    async def main() -> list[bytes]:
+        chunks = Chunks(cast(Request, Sender(3, 0.0, told=True)), limit=100)
+        await chunks.ahead()
+        return list(chunks)  # from here it could wait for no more
+
+    assert anyio.run(main) == [b"x"] * 3
+
+
+def test_a_large_body_is_not_taken_before_somebody_reads_it() -> None:
+    async def main() -> int:
+        sender = Sender(3, 0.0, size=bodies.SMALL, told=True)
+        chunks = Chunks(cast(Request, sender), limit=1_000_000)
+        await chunks.ahead()
+        assert not chunks._ahead
+        return await anyio.to_thread.run_sync(lambda: sum(map(len, chunks)))
+
+    assert anyio.run(main) == 3 * bodies.SMALL
 
 
 def test_a_slow_body_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
