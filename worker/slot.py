@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from promptmill import errors, failpoints
 from promptmill.jobs import COUNTER_SHARDS, SOLO_ATTEMPT, Item
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ERRORS_ALLOWED = 3  # of ours, unexplained, that an image may meet alone
+KEPT = 60.0  # seconds for which what is rendered waits for a server that is away
+AGAIN_FIRST, AGAIN_MOST = 0.25, 5.0  # seconds between two tries meanwhile
 PAUSE = 1.0  # seconds after an error that no step of a slot's own took
 LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
 
@@ -91,10 +95,10 @@ class Slot(threading.Thread):
             files, refused = self.encode(outcomes)
             steps.end("encode")
             failpoints.reach("slot.encoded")
-            kept = self.put(lease, files)
+            kept = self._insist(lambda: self.put(lease, files))
             steps.end("store")
             failpoints.reach("slot.put")
-            self.commit(lease, kept, [*refused, *lacking])
+            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))
             steps.end("commit")
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
@@ -198,6 +202,20 @@ class Slot(threading.Thread):
             log.info("lease %s expires by itself: %s", lease.id, outage)
 
     # when a step fails
+
+    def _insist(self, step: Callable[[], T]) -> T:
+        """What is rendered is not rendered again because a server was away: a step that may be
+        done twice is tried until it succeeds, the engine stops or `KEPT` seconds are over."""
+        deadline, pause = time.monotonic() + KEPT, AGAIN_FIRST
+        while True:
+            try:
+                return step()
+            except errors.Unavailable as outage:
+                if time.monotonic() + pause > deadline or self.engine.stopping.wait(pause):
+                    raise
+                log.warning("%s keeps what it rendered: %s", self.name, outage)
+                self._move()
+                pause = min(2 * pause, AGAIN_MOST)
 
     def give_back(self, lease: Lease, *, charge: bool, reason: str) -> None:
         self.engine.events.given_back(lease.id, reason)

@@ -118,9 +118,59 @@ def test_objects_before_rows_and_rows_before_the_acknowledgement(
     assert order == ["commit", "acknowledge"]
 
 
+@pytest.mark.parametrize("server", ["store", "database"])
+def test_what_is_rendered_outlasts_a_server_that_is_away(
+    farm: Bench,
+    engine: Engine,
+    blobs: MemoryBlobs,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+) -> None:
+    """Twice it fails, once after it did what it was asked for."""
+    job = farm.submit(16)
+    owner, name = (blobs, "create_many") if server == "store" else (slots.images, "commit")
+    true, times = getattr(owner, name), 0
+
+    def wavering(*asked: Any, **options: Any) -> Any:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise errors.Unavailable("away")
+        answer = true(*asked, **options)
+        if times == 2:
+            raise errors.Unavailable("cut off")
+        return answer
+
+    monkeypatch.setattr(owner, name, wavering)
+    monkeypatch.setattr(slots, "AGAIN_FIRST", 0.01)
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert (times, engine.measured.batches) == (3, 1)
+    assert farm.job(job).counts.done == 16
+    assert attempts(farm) == set()
+
+
+def test_a_slot_that_stops_gives_back_what_it_cannot_store(
+    farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.submit(16)
+
+    def down(objects: Sequence[New]) -> list[Stored]:
+        engine.stopping.set()
+        raise errors.StorageDown("away")
+
+    monkeypatch.setattr(blobs, "create_many", down)
+    slot, lease = leased(engine)
+    begun = time.monotonic()
+    slot.carry(lease)
+    assert time.monotonic() - begun < slots.KEPT / 2
+    assert attempts(farm) == {0}
+
+
 def test_an_outage_of_the_store_charges_nobody(
     farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(slots, "KEPT", 0.0)
     job = farm.submit(16)
 
     def down(objects: Sequence[New]) -> list[Stored]:

@@ -79,9 +79,9 @@ MUTANTS = (
     Mutant(
         "acknowledge before commit",
         "worker/slot.py",
-        "            self.commit(lease, kept, [*refused, *lacking])\n",
+        "            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))\n",
         "            self.acknowledge(lease)\n"
-        "            self.commit(lease, kept, [*refused, *lacking])\n",
+        "            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))\n",
         (f"{SLOT}::test_objects_before_rows_and_rows_before_the_acknowledgement",),
     ),
     Mutant(
@@ -90,6 +90,13 @@ MUTANTS = (
         "self.give_back(lease, charge=False, reason=str(error))",
         "self.give_back(lease, charge=True, reason=str(error))",
         (f"{SLOT}::test_an_outage_of_the_store_charges_nobody",),
+    ),
+    Mutant(
+        "what is rendered is thrown away when the store is out for a moment",
+        "worker/slot.py",
+        "kept = self._insist(lambda: self.put(lease, files))",
+        "kept = self.put(lease, files)",
+        (f"{SLOT}::test_what_is_rendered_outlasts_a_server_that_is_away",),
     ),
     Mutant(
         "an error of ours is charged to nobody",
