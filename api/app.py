@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from api import errors as api_errors
 from api import metrics, openapi
 from api.bodies import Uploads
+from api.doors import Doors
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
@@ -42,8 +43,11 @@ from api.routes import (
 from promptmill import __version__, errors, failpoints, garbage, telemetry
 from promptmill.settings import Settings
 
-JSON_BYTES = 16_000_000  # of any body that is not a streamed submission
+JSON_BYTES = 4_000_000  # of any body that is neither of those below
+FORM_BYTES = 64_000_000
+FORMS = re.compile("/v1/images/edits")
 STREAMED = re.compile("/v1/(jobs|files|uploads/[^/]+/parts)")
+SLOW = re.compile(f"{STREAMED.pattern}|/v1/images/(generations|edits)")
 DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
 
 
@@ -65,7 +69,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = lambda: False
     app.state.metrics = metrics.Metrics()
     api_errors.install(app)
-    app.add_middleware(api_errors.BodyLimit, limit=JSON_BYTES, streamed=STREAMED)
+    app.add_middleware(
+        api_errors.BodyLimit, limit=JSON_BYTES, streamed=STREAMED, forms=FORMS, of_form=FORM_BYTES
+    )
+    app.add_middleware(Doors, slow=SLOW)
     app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered, metrics=app.state.metrics)

@@ -15,11 +15,9 @@ from anyio import CapacityLimiter
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from api.errors import Timeout
+from api.errors import LEAST, SILENCE, Timeout
 from promptmill import errors
 
-SILENCE = 60.0  # seconds in which a chunk must arrive
-LEAST = 1000.0  # bytes a second that must have come once a body was waited for so long
 SMALL = 64 * 1024  # bytes of a body that is taken before a thread reads it
 UPLOADS, OWN = 64, 16  # bodies read at once by this process, and of one tenant
 

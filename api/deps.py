@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from api import schemas
 from api.farm import Farm
@@ -46,7 +47,7 @@ def caller_of(
     if farm.settings.auth == "off":
         _guard_open_farm(request)
         return farm.default_tenant()
-    tenant = _allowed(farm, given, _needed(request))
+    tenant = _allowed(request, farm, given, _needed(request))
     farm.pacing.take(tenant.id)
     return tenant
 
@@ -57,15 +58,21 @@ async def tenant_of(
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> records.Tenant:
     """The caller; in a thread only where a look at the database is needed."""
-    if farm.settings.auth == "off" and farm.knows_default_tenant:
+    known = hasattr(request.state, "caller")
+    if known or (farm.settings.auth == "off" and farm.knows_default_tenant):
         return caller_of(request, farm, given)
     return await anyio.to_thread.run_sync(caller_of, request, farm, given)
 
 
 def _allowed(
-    farm: Farm, given: HTTPAuthorizationCredentials | None, needed: Scope
+    request: Request, farm: Farm, given: HTTPAuthorizationCredentials | None, needed: Scope
 ) -> records.Tenant:
-    found = tenants.authenticate(farm.db, given.credentials) if given else None
+    """By the key that `doors` looked up, or one that it lets through."""
+    found: tenants.Caller | None
+    if hasattr(request.state, "caller"):
+        found = request.state.caller
+    else:
+        found = tenants.authenticate(farm.db, given.credentials) if given else None
     if found is None:
         raise errors.Unauthorized()
     tenant, scopes = found
@@ -85,6 +92,15 @@ def _needed(request: Request) -> Scope:
     return Scope.SUBMIT if request.method == "POST" and not named else Scope.MANAGE
 
 
+def allowed_still(request: Request, farm: Farm) -> bool:
+    """Whether the key of a request that is answered for long would be taken now, too."""
+    if farm.settings.auth == "off":
+        return True
+    _, key = get_authorization_scheme_param(request.headers.get("authorization"))
+    found = tenants.authenticate(farm.db, key)
+    return found is not None and _needed(request) in found[1]
+
+
 def scraper_of(
     request: Request,
     farm: FarmDep,
@@ -94,7 +110,7 @@ def scraper_of(
     if farm.settings.auth == "off":
         _guard_open_farm(request)
     else:
-        _allowed(farm, given, Scope.METRICS)
+        _allowed(request, farm, given, Scope.METRICS)
 
 
 TenantDep = Annotated[records.Tenant, Depends(tenant_of)]

@@ -140,7 +140,7 @@ def saturation(
         figures.append(Figure(told, found, "images/s"))
         if found > best:
             best, busy = found, spent
-    figures.append(Figure(f"{name}: the rate at which coordination saturates", best, "images/s"))
+    figures.append(Figure(f"{name}: the rate at which this machine saturates", best, "images/s"))
     total = f"{name}: then busy, of {os.cpu_count()} processors"
     figures.append(Figure(total, sum(busy.values()), "processors"))
     figures += [

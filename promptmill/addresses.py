@@ -10,18 +10,22 @@ from urllib.parse import urlsplit
 
 from promptmill import errors
 
-_WELL_KNOWN_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")  # all that IANA has given out
+_DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")  # RFC 9637
 _INSIDE: Final = ("localhost", "local", "internal")  # last parts of names that no one else has
 
 
 def is_public(address: str) -> bool:
-    """False for loopback, private, link-local, multicast, reserved, and for IPv6 forms
-    that carry an IPv4 address of which the same holds."""
+    """False for loopback, private, link-local, multicast, reserved; for every IPv6 form that
+    carries an IPv4 address, except a mapped one that is public; and for what lies outside of
+    global unicast."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour is not None or ip.teredo is not None or ip in _WELL_KNOWN_NAT64:
+        if ip.sixtofour is not None or ip.teredo is not None:
+            return False
+        if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:
             return False
     return ip.is_global and not ip.is_multicast
 

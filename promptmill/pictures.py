@@ -4,6 +4,7 @@ WebP, what is damaged, and what would fill the memory when it is decoded."""
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +14,10 @@ from promptmill import errors
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 32 << 20
 MAX_PIXELS = 40_000_000  # 160 MB decoded with transparency
+LARGE = 2_000_000  # pixels
+
+# One thread for all, not a lock: what a thread has freed, its part of the heap keeps.
+_ONE = ThreadPoolExecutor(1, "large-pictures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +38,16 @@ def check(data: bytes) -> Facts:
 
 def decode(data: bytes) -> tuple[Image.Image, str]:
     """The first frame, upright, as RGB or RGBA, and png, jpeg or webp. The size is read
-    from the header before a pixel is decoded. Raises `errors.BadRow`."""
+    from the header before a pixel is decoded; of large pictures one is decoded at a time, since
+    each takes three times its pixels meanwhile. Raises `errors.BadRow`."""
     if len(data) > MAX_BYTES:
         raise errors.BadRow(f"the picture has {len(data):,} bytes; at most {MAX_BYTES:,}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise _too_large(f"{file.width}x{file.height}")
-            upright = ImageOps.exif_transpose(file)
-            image = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+            large = file.width * file.height > LARGE
+            image = _ONE.submit(_upright, file).result() if large else _upright(file)
             return image, str(file.format).lower()
     except UnidentifiedImageError:
         raise errors.BadRow("the file is no PNG, JPEG or WebP picture") from None
@@ -49,6 +55,11 @@ def decode(data: bytes) -> tuple[Image.Image, str]:
         raise _too_large("far larger") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise errors.BadRow(f"the picture is damaged: {error}") from error
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(file)
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _too_large(size: str) -> errors.BadRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import orjson
 from fastapi import Request
 
 from api import intake, submissions
+from api.bodies import Uploads
 from api.farm import Farm
 from api.feed import Feeds
 from api.links import links
@@ -87,7 +89,8 @@ async def make(
     """Submits and waits. start: what the images start from. Raises `errors.Error`: of the
     submission, `Refused`, `NotRendered`, `NotInTime`, `Gone`."""
     body = submissions.Body([_document(asked, start)])
-    received = await anyio.to_thread.run_sync(_take, farm, tenant, body, key)
+    uploads: Uploads = request.app.state.uploads
+    received = await uploads.run(tenant.id, lambda: _take(farm, tenant, body, key))
     job, seen = await wait(request, farm, received.job)
     if job.counts.done + job.counts.failed < job.counts.total:
         raise errors.Conflict(f"job {job.public_id} was {job.state} before its images were done")
@@ -97,8 +100,9 @@ async def make(
 
 def _document(asked: ImageRequest, start: Mapping[str, Any]) -> bytes:
     try:
+        json.dumps(asked.metadata, allow_nan=False)  # orjson would keep them as null
         return orjson.dumps(asked.submission(**start))
-    except orjson.JSONEncodeError as error:  # too deep, or a number that is too large
+    except (orjson.JSONEncodeError, ValueError, RecursionError) as error:  # or a number too large
         raise errors.BadRequest(
             f"metadata cannot be kept as JSON: {error}", param="metadata"
         ) from error

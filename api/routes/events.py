@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,16 +15,17 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api import present
-from api.deps import FarmDep, TenantDep
+from api.deps import FarmDep, TenantDep, allowed_still
 from api.farm import Farm
 from api.feed import Feeds, Sight
 from api.links import links
-from promptmill import jobs, records
+from promptmill import errors, jobs, records
 from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
 
 KEEP_ALIVE = 15.0  # seconds between comments that keep proxies from closing
+KEY_AGAIN = 10.0  # seconds between two looks at whether the key was revoked meanwhile
 LISTEN = 1.0  # seconds between two looks at whether the server stops
 
 Url = Callable[[records.Image], str | None]
@@ -52,7 +54,10 @@ async def events(job_id: str, request: Request, farm: FarmDep, tenant: TenantDep
     if seen == event_id(job) and job.state in jobs.FINAL:
         return Response(status_code=204)
     feeds: Feeds = request.app.state.feeds
-    stories = _stories(farm, feeds, job, seen, links(farm, request, job))
+    allowed = partial(allowed_still, request, farm)
+    teller = Teller(farm, links(farm, request, job))
+    first = Sight(job, farm.pace(job), missed=_missed(job, seen))
+    stories = _stories(feeds, job, teller.tell, first, allowed)
     return _Stream(stories, partial(feeds.place, tenant.id))
 
 
@@ -73,15 +78,22 @@ class _Stream(StreamingResponse):
 
 
 async def _stories(
-    farm: Farm, feeds: Feeds, job: records.Job, seen: str | None, url: Url
+    feeds: Feeds,
+    job: records.Job,
+    tell: Callable[[Sight], list[bytes]],
+    first: Sight,
+    allowed: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     async with feeds.listen(job) as listener:
-        teller = Teller(farm, url)
-        for part in teller.tell(Sight(job, farm.pace(job), missed=_missed(job, seen))):
+        for part in tell(first):
             yield part
-        quiet = 0.0
+        quiet, looked = 0.0, time.monotonic()
         while job.state not in jobs.FINAL and not feeds.stopping():
+            if time.monotonic() - looked > KEY_AGAIN:
+                looked = time.monotonic()
+                if not await anyio.to_thread.run_sync(_allowed, allowed):
+                    return
             sight = await listener.next(LISTEN)
             if sight is None:
                 quiet += LISTEN
@@ -90,10 +102,18 @@ async def _stories(
                     yield b": keep-alive\n\n"
                 continue
             quiet = 0.0
-            for part in await anyio.to_thread.run_sync(teller.tell, sight):
+            for part in await anyio.to_thread.run_sync(tell, sight):
                 yield part
             if sight.last:
                 return
+
+
+def _allowed(look: Callable[[], bool]) -> bool:
+    """Where the database is out of reach, what held before holds."""
+    try:
+        return look()
+    except errors.Unavailable:
+        return True
 
 
 def _missed(job: records.Job, seen: str | None) -> bool:

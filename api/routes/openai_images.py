@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from api import errors as api_errors
 from api import openapi
+from api.bodies import Uploads
 from api.deps import FarmDep, TenantDep
 from api.farm import Farm
 from api.openai import edits, images
@@ -66,7 +67,8 @@ _FORM = openapi.form(
 async def edit(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Renders images that start from a picture, for models that can."""
     async with edits.form_of(request) as form:
-        asked, start = await anyio.to_thread.run_sync(edits.prepare, farm, tenant, form)
+        uploads: Uploads = request.app.state.uploads
+        asked, start = await uploads.run(tenant.id, lambda: edits.prepare(farm, tenant, form))
     try:
         return await _answer(request, farm, tenant, asked, key=None, start=start)
     finally:

@@ -71,7 +71,10 @@ def get(db: Database, tenant_id: int) -> Tenant:
     return _tenant(row)
 
 
-def authenticate(db: Database, key: str) -> tuple[Tenant, frozenset[Scope]] | None:
+Caller = tuple[Tenant, frozenset[Scope]]
+
+
+def authenticate(db: Database, key: str) -> Caller | None:
     """The tenant of an API key that is not revoked, and what the key may do. What cannot be
     a key costs no query."""
     if _FORM.fullmatch(key) is None:

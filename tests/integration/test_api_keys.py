@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from api import headers
+from api import doors, headers
+from api import errors as api_errors
+from api.pacing import Pacing
+from api.routes import events as event_routes
 from promptmill import cli
+from promptmill.models import Model
+from promptmill.store import models as stored_models
 from promptmill.store import tenants
+from promptmill.store.database import Database
 from promptmill.store.tenants import Scope
 from tests.integration.api_farm import ApiFarm
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -74,6 +85,77 @@ def test_a_tenant_that_asks_too_often_waits_and_slows_nobody_else(farm: ApiFarm)
         assert refused[-1].json()["error"]["code"] == "rate_limited"
         assert int(refused[-1].headers["retry-after"]) >= 1
         assert calm.get("/v1/jobs").status_code == 200
+
+
+def test_who_has_no_key_is_refused_before_the_body_is_read(farm: ApiFarm) -> None:
+    """The head alone is answered, though not a byte of the body that it promises is sent."""
+    host, port = farm.socket.getsockname()
+    for given in ("", "authorization: Bearer nobody\r\n", "authorization: Basic eDp5\r\n"):
+        with socket.create_connection((host, port), timeout=10) as line:
+            head = f"POST /v1/jobs/x/exports HTTP/1.1\r\nhost: {host}\r\n{given}"
+            line.sendall(f"{head}content-length: 3000000\r\n\r\n".encode())
+            assert line.recv(1000).startswith(b"HTTP/1.1 401 "), given
+
+
+def test_a_body_that_stops_arriving_is_refused(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_errors, "SILENCE", 0.5)
+    _, secret = tenants.create_key(farm.db, "slow", scopes=tenants.TENANTS_OWN)
+    host, port = farm.socket.getsockname()
+    with socket.create_connection((host, port), timeout=10) as line:
+        head = f"POST /v1/jobs/x/exports HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {secret}"
+        line.sendall(f"{head}\r\ncontent-length: 3000\r\n\r\n[".encode())
+        assert line.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_stream_ends_when_its_key_is_revoked(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_routes, "KEY_AGAIN", 0.1)
+    key, secret = tenants.create_key(farm.db, "former", scopes=tenants.TENANTS_OWN)
+    with httpx.Client(
+        base_url=farm.url, headers={"authorization": f"Bearer {secret}"}, timeout=20
+    ) as former:
+        body = {"prompts": ["a heart"], "model": farm.model}
+        id = former.post("/v1/jobs", json=body).json()["id"]
+        with former.stream("GET", f"/v1/jobs/{id}/events") as told:
+            lines = told.iter_lines()
+            assert next(lines)
+            tenants.revoke_key(farm.db, key)
+            deadline = time.monotonic() + 10
+            for _ in lines:  # it comes to its end, though the job has not
+                assert time.monotonic() < deadline
+
+
+def test_one_key_has_so_many_requests_at_once_and_keeps_no_other_waiting(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty slow requests of one key, as many as there are threads; another key's is quick."""
+    release, inside, most, lock = threading.Event(), 0, 0, threading.Lock()
+    true = stored_models.all
+
+    def slow(db: Database) -> list[Model]:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        release.wait(20)
+        with lock:
+            inside -= 1
+        return true(db)
+
+    monkeypatch.setattr(farm.app.state.farm, "pacing", Pacing(0.0))
+    monkeypatch.setattr(stored_models, "all", slow)
+    with client(farm, "many") as many, client(farm, "few") as few, ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(many.get, "/v1/models") for _ in range(40)]
+        try:
+            wait_until(lambda: inside == doors.AT_ONCE, seconds=10, what="its places are taken")
+            assert few.get("/v1/jobs", timeout=10).status_code == 200
+        finally:
+            release.set()
+        assert {answer.result().status_code for answer in asked} == {200}
+    assert most == doors.AT_ONCE
 
 
 def test_every_answer_tells_browsers_to_keep_still(farm: ApiFarm) -> None:

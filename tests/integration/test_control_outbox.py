@@ -207,6 +207,15 @@ def test_every_host_has_one_share() -> None:
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "::127.0.0.1",
+        "::a9fe:a9fe",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b:1::7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
+        "2001::1",
+        "2001:db8::1",
     ],
 )
 def test_addresses_inside_are_not_public(address: str) -> None:

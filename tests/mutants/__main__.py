@@ -88,6 +88,9 @@ def attack(mutants: Sequence[Mutant]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
     if not chosen:
         print(

@@ -12,6 +12,10 @@ APP = "tests/integration/test_control_app.py"
 REAPER = "tests/integration/test_control_reaper.py"
 REPAIRS = "tests/integration/test_control_repairs.py"
 SLOT = "tests/integration/test_worker_slot.py"
+KEYS = "tests/integration/test_api_keys.py"
+TENANCY = "tests/integration/test_api_tenancy.py"
+LINKS = "tests/integration/test_api_links.py"
+BODIES = "tests/unit/test_api_bodies.py"
 SWEEP = "tests/integration/test_control_sweep.py"
 
 
@@ -355,5 +359,90 @@ MUTANTS = (
         "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         (f"{APP}::test_one_leads_and_the_other_takes_over",),
+    ),
+    # who may do what
+    Mutant(
+        "a revoked key is taken",
+        "promptmill/store/tenants.py",
+        ".where(api_keys.c.prefix == key[:_PREFIX], api_keys.c.revoked_at.is_(None))",
+        ".where(api_keys.c.prefix == key[:_PREFIX])",
+        (f"{KEYS}::test_a_stream_ends_when_its_key_is_revoked",),
+    ),
+    Mutant(
+        "a key does what it has no scope for",
+        "api/deps.py",
+        "    if needed not in scopes:\n",
+        "    if not scopes:\n",
+        (f"{KEYS}::test_a_key_does_what_its_scopes_say_and_no_more",),
+    ),
+    Mutant(
+        "a body is read before the key",
+        "api/doors.py",
+        'if caller is None and scope["method"] not in SAFE:',
+        'if caller is None and scope["method"] in SAFE:',
+        (f"{KEYS}::test_who_has_no_key_is_refused_before_the_body_is_read",),
+    ),
+    Mutant(
+        "one key takes every thread",
+        "api/doors.py",
+        "            await places.free.acquire()\n",
+        "            places.free._value -= 1\n",
+        (f"{KEYS}::test_one_key_has_so_many_requests_at_once_and_keeps_no_other_waiting",),
+    ),
+    Mutant(
+        "a tenant finds another's job",
+        "promptmill/store/rows.py",
+        "    query = _BY_NAME if tenant_id is None else _OF_TENANT\n",
+        "    query = _BY_NAME\n",
+        (f"{TENANCY}",),
+    ),
+    Mutant(
+        "streams are counted for all tenants together",
+        "api/feed.py",
+        "if self._streams[tenant_id] >= STREAMS:",
+        "if self._streams.total() >= STREAMS:",
+        (f"{BODIES}::test_the_streams_of_one_tenant_take_none_of_anothers",),
+    ),
+    Mutant(
+        "requests are counted for all tenants together",
+        "api/deps.py",
+        "    farm.pacing.take(tenant.id)\n",
+        "    farm.pacing.take(0)\n",
+        (f"{KEYS}::test_a_tenant_that_asks_too_often_waits_and_slows_nobody_else",),
+    ),
+    Mutant(
+        "a body may drip for ever",
+        "api/bodies.py",
+        "if self._waited > SILENCE and self._seen < LEAST * self._waited:",
+        "if self._waited > SILENCE and self._seen < 0:",
+        (f"{BODIES}::test_a_body_that_drips_is_refused",),
+    ),
+    Mutant(
+        "a signed link opens for ever",
+        "api/links.py",
+        "    if (expires or 0) < time.time():\n",
+        "    if (expires or 0) < 0:\n",
+        (f"{LINKS}::test_a_link_expires",),
+    ),
+    Mutant(
+        "any signature opens",
+        "api/links.py",
+        "    if not hmac.compare_digest(genuine.encode(), signature.encode()):\n",
+        "    if not signature:\n",
+        (LINKS,),
+    ),
+    Mutant(
+        "a webhook may call an address inside by another form",
+        "promptmill/addresses.py",
+        "        if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:\n",
+        "        if ip in _DOCUMENTATION:\n",
+        ("tests/unit/test_fuzz.py::test_no_form_of_an_address_inside_is_public",),
+    ),
+    Mutant(
+        "large pictures are decoded side by side",
+        "promptmill/pictures.py",
+        "_ONE.submit(_upright, file).result() if large else _upright(file)",
+        "_upright(file)",
+        ("tests/unit/test_inputs.py::test_large_pictures_are_decoded_one_at_a_time",),
     ),
 )

@@ -12,9 +12,10 @@ import anyio.to_thread
 import pytest
 from fastapi import Request
 
-from api import bodies
+from api import bodies, feed
 from api.bodies import Chunks, Uploads
 from api.errors import Timeout
+from api.farm import Farm
 
 
 class Sender:
@@ -69,6 +70,15 @@ def test_a_large_body_is_not_taken_before_somebody_reads_it() -> None:
 def test_a_slow_body_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "SILENCE", 2.0)
     assert received(Sender(10, 0.25, size=5000)) == 50_000
+
+
+def test_the_streams_of_one_tenant_take_none_of_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "STREAMS", 2)
+    feeds = feed.Feeds(cast(Farm, None))
+    with feeds.place(1), feeds.place(1), feeds.place(2), pytest.raises(feed.TooManyStreams):
+        feeds.place(1).__enter__()
+    with feeds.place(1):
+        pass
 
 
 def test_a_tenant_that_fills_its_places_keeps_no_other_waiting() -> None:

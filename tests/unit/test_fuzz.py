@@ -3,9 +3,11 @@ refuses with an error of the tree, and never fails in another way."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import string
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import orjson
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.requests import Request
 
-from api import contents
+from api import contents, forms
 from api.routes import images as image_routes
 from api.routes import webhooks
 from api.submissions import Limits
@@ -182,10 +184,44 @@ def test_settings_and_failpoints(text: str) -> None:
 
 
 @bounded
-@given(host=SYNTAX | st.text(max_size=20), any_network=st.booleans())
-def test_addresses(host: str, any_network: bool) -> None:
-    addresses.surely_inside(host)
-    assert addresses.surely_inside("127.0.0.1")
+@given(host=SYNTAX | st.text(max_size=20))
+def test_hosts(host: str) -> None:
+    assert addresses.surely_inside(host) in (True, False)
+
+
+CARRYING = ("::", "::ffff:", "::ffff:0:", "64:ff9b::", "64:ff9b:1::")  # before an IPv4 address
+
+
+@bounded
+@given(
+    ip=st.sampled_from(("127.0.0.0/8", "10.0.0.0/8", "169.254.0.0/16", "192.168.0.0/16")).flatmap(
+        lambda network: st.ip_addresses(network=network)
+    ),
+    before=st.sampled_from(CARRYING),
+)
+def test_no_form_of_an_address_inside_is_public(ip: IPv4Address, before: str) -> None:
+    halves = f"{int(ip) >> 16:x}:{int(ip) & 0xFFFF:x}"
+    for form in (str(ip), str(int(ip)), hex(int(ip)), f"{before}{halves}", f"2002:{halves}::"):
+        assert addresses.surely_inside(form)
+
+
+@bounded
+@given(ip=st.ip_addresses(v=6).filter(lambda ip: int(ip) >> 125 != 1))
+def test_only_global_unicast_is_public(ip: IPv6Address) -> None:
+    carried = ip.ipv4_mapped
+    assert not addresses.is_public(str(ip)) or (carried and addresses.is_public(str(carried)))
+
+
+@bounded
+@given(
+    boundary=st.just("x" * 300) | st.text(st.characters(max_codepoint=255), max_size=400),
+    body=st.binary(max_size=200),
+)
+def test_forms(boundary: str, body: bytes) -> None:
+    with contextlib.suppress(errors.Error):
+        kind = f"multipart/form-data; boundary={boundary}"
+        form = forms.Form([body], kind, file="file", on_field=lambda name, value: None)
+        list(form.pieces())
 
 
 PNG = io.BytesIO()

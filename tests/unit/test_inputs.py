@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -212,3 +215,26 @@ def test_a_source_shows_through_by_one_minus_strength(inputs: Callable[[int], In
     np.testing.assert_array_equal(weak, source.pixels)
     middle = (source.pixels.astype(int) + new.astype(int)) / 2
     assert np.abs(strong - middle).max() <= 0.5
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes three times its pixels meanwhile, and a tenant may send many."""
+    monkeypatch.setattr(pictures, "LARGE", 63 * 63)
+    data, small = file(noise(64, 64)), file(noise(8, 8))
+    inside, most, lock, true = 0, 0, threading.Lock(), pictures.ImageOps.exif_transpose
+
+    def slow(image: Image.Image) -> Image.Image:
+        nonlocal inside, most
+        with lock:
+            inside += image.width == 64
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= image.width == 64
+        return true(image)
+
+    monkeypatch.setattr(pictures.ImageOps, "exif_transpose", slow)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = [facts.width for facts in pool.map(pictures.check, [data, small] * 8)]
+    assert sizes == [64, 8] * 8
+    assert most == 1
