@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from api import errors as api_errors
 from api import metrics, openapi
-from api.bodies import Uploads
+from api.bodies import OWN_WHOLE, WHOLE, Uploads
 from api.doors import Doors
 from api.farm import Farm
 from api.feed import Feeds
@@ -43,11 +43,12 @@ from api.routes import (
 from promptmill import __version__, errors, failpoints, garbage, telemetry
 from promptmill.settings import Settings
 
-JSON_BYTES = 4_000_000  # of any body that is neither of those below
+# Of any body that is neither of those below: a prompt of 32,000 characters, all of them escaped.
+JSON_BYTES = 500_000
 FORM_BYTES = 64_000_000
 FORMS = re.compile("/v1/images/edits")
 STREAMED = re.compile("/v1/(jobs|files|uploads/[^/]+/parts)")
-SLOW = re.compile(f"{STREAMED.pattern}|/v1/images/(generations|edits)")
+WAITING = re.compile("/v1/images/(generations|edits)")
 DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
 
 
@@ -72,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         api_errors.BodyLimit, limit=JSON_BYTES, streamed=STREAMED, forms=FORMS, of_form=FORM_BYTES
     )
-    app.add_middleware(Doors, slow=SLOW)
+    app.add_middleware(Doors, streamed=STREAMED, waiting=WAITING)
     app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered, metrics=app.state.metrics)
@@ -109,6 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.feeds = Feeds(farm)
     app.state.feeds.stopping = app.state.stopping
     app.state.uploads = Uploads()
+    app.state.whole = Uploads(WHOLE, OWN_WHOLE)
     app.state.desk = Desk(farm)
     app.state.desk.start()
     unwatch = metrics.watch(farm, app.state.metrics.registry)

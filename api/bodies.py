@@ -20,6 +20,7 @@ from promptmill import errors
 
 SMALL = 64 * 1024  # bytes of a body that is taken before a thread reads it
 UPLOADS, OWN = 64, 16  # bodies read at once by this process, and of one tenant
+WHOLE, OWN_WHOLE = 24, 8  # the same of those that are there already: their work is short
 
 T = TypeVar("T")
 
@@ -66,8 +67,13 @@ class Chunks:
         """Takes a small body before a thread does, which has to wait for the event loop at each
         chunk."""
         if self._length is not None and self._length <= SMALL:
-            while chunk := await self._next():
+            while self._seen <= SMALL and (chunk := await self._next()):
                 self._ahead.append(chunk)
+
+    @property
+    def whole(self) -> bool:
+        """Nothing more is to come."""
+        return self._over
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._ahead

@@ -8,16 +8,15 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi.security.utils import get_authorization_scheme_param
 
-from api import schemas
+from api import doors, schemas
+from api.errors import SAFE
 from api.farm import Farm
 from promptmill import errors, records
 from promptmill.settings import is_loopback
 from promptmill.store import tenants
 from promptmill.store.tenants import Scope
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 bearer = HTTPBearer(auto_error=False, description="a key made by `promptmill keys create`")
 
 
@@ -36,7 +35,7 @@ def _guard_open_farm(request: Request) -> None:
     if not is_loopback(request.url.hostname or ""):
         raise errors.Forbidden("with PROMPTMILL_AUTH=off the API answers to loopback names only")
     origin = request.headers.get("origin")
-    if origin and request.method not in _SAFE and urlsplit(origin).netloc != request.url.netloc:
+    if origin and request.method not in SAFE and urlsplit(origin).netloc != request.url.netloc:
         raise errors.Forbidden("with PROMPTMILL_AUTH=off other origins may not write")
 
 
@@ -47,9 +46,7 @@ def caller_of(
     if farm.settings.auth == "off":
         _guard_open_farm(request)
         return farm.default_tenant()
-    tenant = _allowed(request, farm, given, _needed(request))
-    farm.pacing.take(tenant.id)
-    return tenant
+    return _allowed(request, farm, given, _needed(request))
 
 
 async def tenant_of(
@@ -85,7 +82,7 @@ def _needed(request: Request) -> Scope:
     """By method and path alone, so that no route can forget: a POST to a path that names
     nothing, or the upload that it is a part of, makes something new, every other writes to what
     is there."""
-    if request.method in _SAFE:
+    if request.method in SAFE:
         return Scope.READ
     path = request.scope["route"].path
     named = "{" in path and not path.startswith("/v1/uploads/")
@@ -96,8 +93,7 @@ def allowed_still(request: Request, farm: Farm) -> bool:
     """Whether the key of a request that is answered for long would be taken now, too."""
     if farm.settings.auth == "off":
         return True
-    _, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    found = tenants.authenticate(farm.db, key)
+    found = tenants.authenticate(farm.db, doors.key_of(request.headers) or "")
     return found is not None and _needed(request) in found[1]
 
 

@@ -23,6 +23,7 @@ from promptmill import errors
 
 log = logging.getLogger("promptmill.api")
 
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
 SILENCE = 60.0  # seconds in which a part of a body must arrive
 LEAST = 1000.0  # bytes a second that must have come once a body was waited for so long
 DEFAULT_RETRY_AFTER = 2.0  # seconds, where an error may be retried and names no time
@@ -176,10 +177,11 @@ class BodyLimit:
             await response(refused)(scope, receive, send)
             return
         seen, waited, over = 0, 0.0, False
+        reads = scope["method"] in SAFE
 
         async def counted() -> Message:
             nonlocal seen, waited, over
-            if over:  # who asks now waits for the client to go away
+            if over or reads:  # who asks waits for the client to go away
                 return await receive()
             begun = time.monotonic()
             try:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from promptmill import errors
 
 _GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")  # all that IANA has given out
+_ISATAP: Final = (0x00005EFE, 0x02005EFE)  # before the IPv4 address, RFC 5214
+_RELAYS: Final = ipaddress.ip_network("192.88.99.0/24")  # to 6to4, RFC 7526
 _DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")  # RFC 9637
 _INSIDE: Final = ("localhost", "local", "internal")  # last parts of names that no one else has
 
@@ -27,6 +29,10 @@ def is_public(address: str) -> bool:
             return False
         if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:
             return False
+        if int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:
+            return False
+    elif ip in _RELAYS:
+        return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -44,7 +44,7 @@ class Queue(Protocol):
         """Ends a lease and gives `spans` of it back (`charge`: one attempt more)."""
 
     def beat(self, worker: str, leases: Mapping[str, bool], *, ttl: float) -> set[str]:
-        """Renews {lease id: its rendering has begun}; returns the ids that are gone."""
+        """Renews {lease id: it renders now}; returns the ids that are gone."""
 
     def replace(self, lane: QueueLane, spans: Sequence[Span]) -> bool:
         """The lane's queue becomes `spans` (ascending, disjoint) minus what is leased or

@@ -253,9 +253,14 @@ class Engine:
         if lease.spans[0].attempt >= jobs.SOLO_ATTEMPT:
             self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
 
+    def rendered(self, lease: leases.Lease) -> None:
+        """A death from here on is not the doing of what was rendered."""
+        with self._changed:
+            self._held[lease.id].rendering = False
+
     def owns(self, lease: leases.Lease) -> bool:
         """Asks the queue whether this worker still holds the lease."""
-        gone = self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
+        gone = self.queue.beat(self.worker, {lease.id: False}, ttl=self.settings.lease_seconds)
         return lease.id not in gone
 
     def release(self, lease: leases.Lease) -> None:

@@ -4,12 +4,13 @@ beside each other; while one renders, the others fetch the next and finish the l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from promptmill import errors, failpoints
@@ -43,6 +44,14 @@ class GiveBack(Exception):
     """The engine drains: what has not begun to render goes back, uncharged."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What was rendered for, and until when (monotonic) it waits for a server."""
+
+    ready: Sequence[Ready]
+    until: float
+
+
 class Slot(threading.Thread):
     """One thread of the loop. moved: when it last made progress, by `time.monotonic`; None
     while it waits for its turn at the generator, which is not its doing."""
@@ -69,7 +78,7 @@ class Slot(threading.Thread):
                 if rested and not lease.interactive:
                     self.engine.poke()  # a wake-up reaches no worker that still does something
                 rested = False
-                with self.engine.turn.ahead() if lease.interactive else nullcontext():
+                with self.engine.turn.ahead() if lease.interactive else contextlib.nullcontext():
                     self.carry(lease)
             except errors.Unavailable as outage:
                 self.engine.outlast(outage)
@@ -90,15 +99,18 @@ class Slot(threading.Thread):
             failpoints.reach("slot.fetched")
             ready, lacking = self.gather(works)
             outcomes = self.render(lease, ready, looked=fetched)
+            self.engine.rendered(lease)
             steps.end("render")
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
             steps.end("encode")
+            keep = Keep(ready, until=time.monotonic() + KEPT)
             failpoints.reach("slot.encoded")
-            kept = self._insist(lambda: self.put(lease, files))
+            kept = self._insist(lambda: self.put(lease, files), keep)
             steps.end("store")
             failpoints.reach("slot.put")
-            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))
+            self._insist(lambda: self.commit(lease, kept, []), keep)
+            self._insist(lambda: self.commit(lease, [], [*refused, *lacking]), keep)
             steps.end("commit")
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
@@ -185,9 +197,9 @@ class Slot(threading.Thread):
         results = [filing.done(one, worker) for one in kept]
         if refused and self.engine.owns(lease):
             results += [filing.failed(one, worker, fingerprint=fingerprint) for one in refused]
-            self.engine.measured.failed += len(refused)
         if results:
             images.commit(self.engine.db, results, shard=self._shard)
+            self.engine.measured.failed += len(results) - len(kept)
             works = [one.file.work for one in kept] + [one.work for one in refused]
             self.engine.publish({work.job for work in works})
         self._move()
@@ -203,15 +215,18 @@ class Slot(threading.Thread):
 
     # when a step fails
 
-    def _insist(self, step: Callable[[], T]) -> T:
+    def _insist(self, step: Callable[[], T], keep: Keep) -> T:
         """What is rendered is not rendered again because a server was away: a step that may be
-        done twice is tried until it succeeds, the engine stops or `KEPT` seconds are over."""
-        deadline, pause = time.monotonic() + KEPT, AGAIN_FIRST
+        done twice is tried until it succeeds, the engine stops, nobody wants the images any more
+        or the time that they are kept is over."""
+        pause = AGAIN_FIRST
         while True:
             try:
                 return step()
             except errors.Unavailable as outage:
-                if time.monotonic() + pause > deadline or self.engine.stopping.wait(pause):
+                if time.monotonic() + pause > keep.until or self.engine.stopping.wait(pause):
+                    raise
+                if not self._wanted(keep.ready):
                     raise
                 log.warning("%s keeps what it rendered: %s", self.name, outage)
                 self._move()
@@ -310,6 +325,13 @@ class Slot(threading.Thread):
         pairs = {one.work.job_id: one.work.generation for one in ready}
         live = jobs.renderable(self.engine.db, pairs) if pairs else set()
         return [one for one in ready if one.work.job_id in live]
+
+    def _wanted(self, ready: Sequence[Ready]) -> bool:
+        """Whether anybody may want any of these: the database may be out of reach."""
+        try:
+            return not ready or bool(self._still_wanted(ready))
+        except errors.Unavailable:
+            return True
 
     def _begin(self, lease: Lease, wanted: Sequence[Work]) -> None:
         self.engine.rendering(lease)

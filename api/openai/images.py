@@ -89,7 +89,7 @@ async def make(
     """Submits and waits. start: what the images start from. Raises `errors.Error`: of the
     submission, `Refused`, `NotRendered`, `NotInTime`, `Gone`."""
     body = submissions.Body([_document(asked, start)])
-    uploads: Uploads = request.app.state.uploads
+    uploads: Uploads = request.app.state.whole
     received = await uploads.run(tenant.id, lambda: _take(farm, tenant, body, key))
     job, seen = await wait(request, farm, received.job)
     if job.counts.done + job.counts.failed < job.counts.total:

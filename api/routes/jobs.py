@@ -88,7 +88,8 @@ async def submit(
         query=request.query_params.multi_items(),
     )
     await chunks.ahead()
-    uploads: Uploads = request.app.state.uploads
+    state = request.app.state
+    uploads: Uploads = state.whole if chunks.whole else state.uploads
     answer, headers = await uploads.run(
         tenant.id, lambda: _take(farm, tenant, body, idempotency_key)
     )

@@ -67,7 +67,7 @@ _FORM = openapi.form(
 async def edit(request: Request, farm: FarmDep, tenant: TenantDep) -> Any:
     """Renders images that start from a picture, for models that can."""
     async with edits.form_of(request) as form:
-        uploads: Uploads = request.app.state.uploads
+        uploads: Uploads = request.app.state.whole
         asked, start = await uploads.run(tenant.id, lambda: edits.prepare(farm, tenant, form))
     try:
         return await _answer(request, farm, tenant, asked, key=None, start=start)

@@ -4,7 +4,7 @@ for i = 3, #ARGV, 2 do
   local id = ARGV[i]
   if call('SISMEMBER', P .. 'held:' .. worker, id) == 1 then
     call('ZADD', P .. 'exp', 'XX', deadline, id)
-    if ARGV[i + 1] == '1' then call('SADD', P .. 'rendering', id) end
+    call(ARGV[i + 1] == '1' and 'SADD' or 'SREM', P .. 'rendering', id)
   else
     gone[#gone + 1] = id
   end

@@ -90,7 +90,8 @@ def test_a_tenant_that_asks_too_often_waits_and_slows_nobody_else(farm: ApiFarm)
 def test_who_has_no_key_is_refused_before_the_body_is_read(farm: ApiFarm) -> None:
     """The head alone is answered, though not a byte of the body that it promises is sent."""
     host, port = farm.socket.getsockname()
-    for given in ("", "authorization: Bearer nobody\r\n", "authorization: Basic eDp5\r\n"):
+    _, secret = tenants.create_key(farm.db, "schemes", scopes=tenants.TENANTS_OWN)
+    for given in ("", "authorization: Bearer nobody\r\n", f"authorization: Basic {secret}\r\n"):
         with socket.create_connection((host, port), timeout=10) as line:
             head = f"POST /v1/jobs/x/exports HTTP/1.1\r\nhost: {host}\r\n{given}"
             line.sendall(f"{head}content-length: 3000000\r\n\r\n".encode())

@@ -83,9 +83,9 @@ MUTANTS = (
     Mutant(
         "acknowledge before commit",
         "worker/slot.py",
-        "            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))\n",
+        "            self._insist(lambda: self.commit(lease, kept, []), keep)\n",
         "            self.acknowledge(lease)\n"
-        "            self._insist(lambda: self.commit(lease, kept, [*refused, *lacking]))\n",
+        "            self._insist(lambda: self.commit(lease, kept, []), keep)\n",
         (f"{SLOT}::test_objects_before_rows_and_rows_before_the_acknowledgement",),
     ),
     Mutant(
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "what is rendered is thrown away when the store is out for a moment",
         "worker/slot.py",
-        "kept = self._insist(lambda: self.put(lease, files))",
+        "kept = self._insist(lambda: self.put(lease, files), keep)",
         "kept = self.put(lease, files)",
         (f"{SLOT}::test_what_is_rendered_outlasts_a_server_that_is_away",),
     ),
@@ -378,8 +378,8 @@ MUTANTS = (
     Mutant(
         "a body is read before the key",
         "api/doors.py",
-        'if caller is None and scope["method"] not in SAFE:',
-        'if caller is None and scope["method"] in SAFE:',
+        "        elif method not in SAFE:\n",
+        "        elif method in SAFE:\n",
         (f"{KEYS}::test_who_has_no_key_is_refused_before_the_body_is_read",),
     ),
     Mutant(
@@ -405,9 +405,9 @@ MUTANTS = (
     ),
     Mutant(
         "requests are counted for all tenants together",
-        "api/deps.py",
-        "    farm.pacing.take(tenant.id)\n",
-        "    farm.pacing.take(0)\n",
+        "api/doors.py",
+        "            farm.pacing.take(caller[0].id)\n",
+        "            farm.pacing.take(0)\n",
         (f"{KEYS}::test_a_tenant_that_asks_too_often_waits_and_slows_nobody_else",),
     ),
     Mutant(
