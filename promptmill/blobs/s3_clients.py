@@ -45,7 +45,7 @@ def connect(endpoint_url: str | None) -> S3Client:
         signature_version="s3v4",  # presigned links would else be of version 2
         s3={"addressing_style": "path" if endpoint_url else "auto"},
         connect_timeout=3,
-        read_timeout=20,
+        read_timeout=15,  # three tries end before the watchdog of a worker does
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=4 * PUTS,
     )
