@@ -4,14 +4,13 @@ beside each other; while one renders, the others fetch the next and finish the l
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from promptmill import errors, failpoints
 from promptmill.jobs import COUNTER_SHARDS, SOLO_ATTEMPT, Item
@@ -21,6 +20,7 @@ from promptmill.store import control, images, jobs
 from worker import filing, priority
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
+from worker.insistence import Insistence
 from worker.measured import Steps
 from worker.outcomes import Fault, Outcome
 from worker.render import Abandoned
@@ -30,26 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ERRORS_ALLOWED = 3  # of ours, unexplained, that an image may meet alone
-KEPT = 60.0  # seconds for which what is rendered waits for a server that is away
-AGAIN_FIRST, AGAIN_MOST = 0.25, 5.0  # seconds between two tries meanwhile
 PAUSE = 1.0  # seconds after an error that no step of a slot's own took
 LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
 
 
 class GiveBack(Exception):
     """The engine drains: what has not begun to render goes back, uncharged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """What was rendered for, and until when (monotonic) it waits for a server."""
-
-    ready: Sequence[Ready]
-    until: float
 
 
 class Slot(threading.Thread):
@@ -78,7 +66,7 @@ class Slot(threading.Thread):
                 if rested and not lease.interactive:
                     self.engine.poke()  # a wake-up reaches no worker that still does something
                 rested = False
-                with self.engine.turn.ahead() if lease.interactive else contextlib.nullcontext():
+                with self.engine.turn.ahead() if lease.interactive else nullcontext():
                     self.carry(lease)
             except errors.Unavailable as outage:
                 self.engine.outlast(outage)
@@ -104,13 +92,15 @@ class Slot(threading.Thread):
             failpoints.reach("slot.rendered")
             files, refused = self.encode(outcomes)
             steps.end("encode")
-            keep = Keep(ready, until=time.monotonic() + KEPT)
+            insist = Insistence(
+                stopping=self.engine.stopping, wanted=lambda: self._wanted(ready), moved=self._move
+            )
             failpoints.reach("slot.encoded")
-            kept = self._insist(lambda: self.put(lease, files), keep)
+            kept = insist.on(lambda: self.put(lease, files))
             steps.end("store")
             failpoints.reach("slot.put")
-            self._insist(lambda: self.commit(lease, kept, []), keep)
-            self._insist(lambda: self.commit(lease, [], [*refused, *lacking]), keep)
+            insist.on(lambda: self.commit(lease, kept, []))
+            insist.on(lambda: self.commit(lease, [], [*refused, *lacking]))
             steps.end("commit")
             failpoints.reach("slot.committed")
             self.acknowledge(lease)
@@ -215,23 +205,6 @@ class Slot(threading.Thread):
 
     # when a step fails
 
-    def _insist(self, step: Callable[[], T], keep: Keep) -> T:
-        """What is rendered is not rendered again because a server was away: a step that may be
-        done twice is tried until it succeeds, the engine stops, nobody wants the images any more
-        or the time that they are kept is over."""
-        pause = AGAIN_FIRST
-        while True:
-            try:
-                return step()
-            except errors.Unavailable as outage:
-                if time.monotonic() + pause > keep.until or self.engine.stopping.wait(pause):
-                    raise
-                if not self._wanted(keep.ready):
-                    raise
-                log.warning("%s keeps what it rendered: %s", self.name, outage)
-                self._move()
-                pause = min(2 * pause, AGAIN_MOST)
-
     def give_back(self, lease: Lease, *, charge: bool, reason: str) -> None:
         self.engine.events.given_back(lease.id, reason)
         try:
@@ -305,11 +278,7 @@ class Slot(threading.Thread):
             if time.monotonic() - looked < LOOK_EVERY:
                 return
             looked = time.monotonic()
-            try:
-                wanted = self._still_wanted(ready)
-            except errors.Unavailable:
-                return  # the commit will wait for the database
-            if not wanted:
+            if not self._wanted(ready):
                 raise Abandoned
 
         return progress

@@ -24,7 +24,7 @@ from promptmill.leases import Lease
 from promptmill.store import jobs
 from tests.integration.control_bench import Bench, bench
 from tests.servers import wait_until
-from worker import priority
+from worker import insistence, priority
 from worker import slot as slots
 from worker.app import identity
 from worker.engine import Engine
@@ -142,7 +142,7 @@ def test_what_is_rendered_outlasts_a_server_that_is_away(
         return answer
 
     monkeypatch.setattr(owner, name, wavering)
-    monkeypatch.setattr(slots, "AGAIN_FIRST", 0.01)
+    monkeypatch.setattr(insistence, "AGAIN_FIRST", 0.01)
     slot, lease = leased(engine)
     slot.carry(lease)
     assert (times, engine.measured.batches) == (3, 1)
@@ -163,14 +163,14 @@ def test_a_slot_that_stops_gives_back_what_it_cannot_store(
     slot, lease = leased(engine)
     begun = time.monotonic()
     slot.carry(lease)
-    assert time.monotonic() - begun < slots.KEPT / 2
+    assert time.monotonic() - begun < insistence.KEPT / 2
     assert attempts(farm) == {0}
 
 
 def test_an_outage_of_the_store_charges_nobody(
     farm: Bench, engine: Engine, blobs: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "KEPT", 0.0)
+    monkeypatch.setattr(insistence, "KEPT", 0.0)
     job = farm.submit(16)
 
     def down(objects: Sequence[New]) -> list[Stored]:

@@ -83,9 +83,9 @@ MUTANTS = (
     Mutant(
         "acknowledge before commit",
         "worker/slot.py",
-        "            self._insist(lambda: self.commit(lease, kept, []), keep)\n",
+        "            insist.on(lambda: self.commit(lease, kept, []))\n",
         "            self.acknowledge(lease)\n"
-        "            self._insist(lambda: self.commit(lease, kept, []), keep)\n",
+        "            insist.on(lambda: self.commit(lease, kept, []))\n",
         (f"{SLOT}::test_objects_before_rows_and_rows_before_the_acknowledgement",),
     ),
     Mutant(
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "what is rendered is thrown away when the store is out for a moment",
         "worker/slot.py",
-        "kept = self._insist(lambda: self.put(lease, files), keep)",
+        "kept = insist.on(lambda: self.put(lease, files))",
         "kept = self.put(lease, files)",
         (f"{SLOT}::test_what_is_rendered_outlasts_a_server_that_is_away",),
     ),
