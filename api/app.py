@@ -19,6 +19,7 @@ from api.doors import Doors
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
+from api.limits import BodyLimit
 from api.openai.desk import Desk
 from api.readiness import Probe
 from api.routes import (
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     api_errors.install(app)
     app.add_middleware(
-        api_errors.BodyLimit, limit=JSON_BYTES, streamed=STREAMED, forms=FORMS, of_form=FORM_BYTES
+        BodyLimit, limit=JSON_BYTES, streamed=STREAMED, forms=FORMS, of_form=FORM_BYTES
     )
     app.add_middleware(Doors, streamed=STREAMED, waiting=WAITING)
     app.add_middleware(api_errors.NoNul)

@@ -4,8 +4,6 @@ and the places that uploads take, of which no tenant has all."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
@@ -15,7 +13,7 @@ from anyio import CapacityLimiter
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from api.errors import LEAST, SILENCE, Timeout
+from api.arrival import Arrival
 from promptmill import errors
 
 SMALL = 64 * 1024  # bytes of a body that is taken before a thread reads it
@@ -57,17 +55,15 @@ class Chunks:
         if self._length and self._length > limit:
             raise errors.TooLarge(f"the body has more than {limit} bytes")
         self._stream: AsyncIterator[bytes] = request.stream()
-        self._limit = limit
+        self._arrival = Arrival(limit)
         self._ahead: list[bytes] = []
         self._over = False
-        self._seen = 0  # bytes
-        self._waited = 0.0  # seconds, for chunks
 
     async def ahead(self) -> None:
         """Takes a small body before a thread does, which has to wait for the event loop at each
         chunk."""
         if self._length is not None and self._length <= SMALL:
-            while self._seen <= SMALL and (chunk := await self._next()):
+            while self._arrival.seen <= SMALL and (chunk := await self._next()):
                 self._ahead.append(chunk)
 
     @property
@@ -82,26 +78,16 @@ class Chunks:
 
     async def _next(self) -> bytes:
         """The next chunk that is not empty; empty at the end."""
-        chunk = await self._arrived()
-        self._over = not chunk
-        self._seen += len(chunk)
-        if self._waited > SILENCE and self._seen < LEAST * self._waited:
-            raise Timeout(f"less than {LEAST:.0f} bytes of the body arrive a second")
-        if self._seen > self._limit:
-            raise errors.TooLarge(f"the body has more than {self._limit} bytes")
-        return chunk
-
-    async def _arrived(self) -> bytes:
-        begun = time.monotonic()
         try:
-            async with asyncio.timeout(SILENCE):
-                async for chunk in self._stream:
-                    if chunk:
-                        return chunk
+            chunk = await self._arrival.waited(self._filled())
         except ClientDisconnect as exc:
             raise Disconnected() from exc
-        except TimeoutError as exc:
-            raise Timeout(f"no part of the body arrived for {SILENCE:.0f} seconds") from exc
-        finally:
-            self._waited += time.monotonic() - begun
+        self._over = not chunk
+        self._arrival.came(len(chunk))
+        return chunk
+
+    async def _filled(self) -> bytes:
+        async for chunk in self._stream:
+            if chunk:
+                return chunk
         return b""

@@ -3,12 +3,10 @@ refuses and for what nobody expected; and the request id that every answer carri
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
 import secrets
-import time
 from collections.abc import Mapping
 
 import orjson
@@ -24,8 +22,6 @@ from promptmill import errors
 log = logging.getLogger("promptmill.api")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
-SILENCE = 60.0  # seconds in which a part of a body must arrive
-LEAST = 1000.0  # bytes a second that must have come once a body was waited for so long
 DEFAULT_RETRY_AFTER = 2.0  # seconds, where an error may be retried and names no time
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -145,60 +141,6 @@ class NoNul:
             await response(refused)(scope, receive, send)
             return
         await self._app(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses bodies over `limit` bytes (`of_form` to a path like `forms`), whether they say
-    their length or not, and those that stop arriving, or drip. A body that is posted to a path
-    like `streamed` sees to this itself."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limit: int,
-        streamed: re.Pattern[str],
-        forms: re.Pattern[str],
-        of_form: int,
-    ) -> None:
-        self._app = app
-        self._limit, self._of_form = limit, of_form
-        self._streamed, self._forms = streamed, forms
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        posted = scope["type"] == "http" and scope["method"] == "POST"
-        if scope["type"] != "http" or (posted and self._streamed.fullmatch(scope["path"])):
-            await self._app(scope, receive, send)
-            return
-        limit = self._of_form if self._forms.fullmatch(scope["path"]) else self._limit
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > limit:
-            refused = errors.TooLarge(f"a body here has at most {limit} bytes")
-            await response(refused)(scope, receive, send)
-            return
-        seen, waited, over = 0, 0.0, False
-        reads = scope["method"] in SAFE
-
-        async def counted() -> Message:
-            nonlocal seen, waited, over
-            if over or reads:  # who asks waits for the client to go away
-                return await receive()
-            begun = time.monotonic()
-            try:
-                async with asyncio.timeout(SILENCE):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408) from None
-            waited += time.monotonic() - begun
-            seen += len(message.get("body", b""))
-            over = not message.get("more_body", False)
-            if seen > limit:
-                raise HTTPException(413)
-            if waited > SILENCE and seen < LEAST * waited:
-                raise HTTPException(408)
-            return message
-
-        await self._app(scope, counted, send)
 
 
 def install(app: FastAPI) -> None:

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from api import doors, headers
-from api import errors as api_errors
+from api import arrival, doors, headers
 from api.pacing import Pacing
 from api.routes import events as event_routes
 from promptmill import cli
@@ -101,7 +100,7 @@ def test_who_has_no_key_is_refused_before_the_body_is_read(farm: ApiFarm) -> Non
 def test_a_body_that_stops_arriving_is_refused(
     farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_errors, "SILENCE", 0.5)
+    monkeypatch.setattr(arrival, "SILENCE", 0.5)
     _, secret = tenants.create_key(farm.db, "slow", scopes=tenants.TENANTS_OWN)
     host, port = farm.socket.getsockname()
     with socket.create_connection((host, port), timeout=10) as line:

@@ -412,9 +412,9 @@ MUTANTS = (
     ),
     Mutant(
         "a body may drip for ever",
-        "api/bodies.py",
-        "if self._waited > SILENCE and self._seen < LEAST * self._waited:",
-        "if self._waited > SILENCE and self._seen < 0:",
+        "api/arrival.py",
+        "if self._waited > SILENCE and self.seen < LEAST * self._waited:",
+        "if self._waited > SILENCE and self.seen < 0:",
         (f"{BODIES}::test_a_body_that_drips_is_refused",),
     ),
     Mutant(

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from fastapi import Request
 
-from api import bodies, feed
+from api import arrival, bodies, feed
 from api.bodies import Chunks, Uploads
 from api.errors import Timeout
 from api.farm import Farm
@@ -42,7 +42,7 @@ def received(sender: Sender) -> int:
 
 @pytest.mark.parametrize("told", [False, True])
 def test_a_body_that_drips_is_refused(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
-    monkeypatch.setattr(bodies, "SILENCE", 2.0)
+    monkeypatch.setattr(arrival, "SILENCE", 2.0)
     with pytest.raises(Timeout, match="less than 1000 bytes"):
         received(Sender(100, 0.1, told=told))
 
@@ -68,7 +68,7 @@ def test_a_large_body_is_not_taken_before_somebody_reads_it() -> None:
 
 
 def test_a_slow_body_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "SILENCE", 2.0)
+    monkeypatch.setattr(arrival, "SILENCE", 2.0)
     assert received(Sender(10, 0.25, size=5000)) == 50_000
 
 
