@@ -97,7 +97,7 @@ class Slot(threading.Thread):
             )
             failpoints.reach("slot.encoded")
             kept = insist.on(lambda: self.put(lease, files))
-            steps.end("store")
+            steps.end("put")
             failpoints.reach("slot.put")
             insist.on(lambda: self.commit(lease, kept, []))
             insist.on(lambda: self.commit(lease, [], [*refused, *lacking]))

@@ -19,7 +19,7 @@ from api.deps import FarmDep, TenantDep, allowed_still
 from api.farm import Farm
 from api.feed import Feeds, Sight
 from api.links import links
-from promptmill import errors, jobs, records
+from promptmill import jobs, records
 from promptmill.store import jobs as stored_jobs
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
@@ -92,7 +92,7 @@ async def _stories(
         while job.state not in jobs.FINAL and not feeds.stopping():
             if time.monotonic() - looked > KEY_AGAIN:
                 looked = time.monotonic()
-                if not await anyio.to_thread.run_sync(_allowed, allowed):
+                if not await anyio.to_thread.run_sync(allowed):
                     return
             sight = await listener.next(LISTEN)
             if sight is None:
@@ -106,14 +106,6 @@ async def _stories(
                 yield part
             if sight.last:
                 return
-
-
-def _allowed(look: Callable[[], bool]) -> bool:
-    """Where the database is out of reach, what held before holds."""
-    try:
-        return look()
-    except errors.Unavailable:
-        return True
 
 
 def _missed(job: records.Job, seen: str | None) -> bool:

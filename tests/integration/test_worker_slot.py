@@ -451,7 +451,7 @@ def test_the_registry_is_told_where_the_time_went(farm: Bench, engine: Engine) -
         slot, lease = leased(engine)
         slot.carry(lease)
     told = engine.presence.status()["seconds"]
-    assert list(told) == ["fetch", "render", "encode", "store", "commit", "acknowledge"]
+    assert list(told) == ["fetch", "render", "encode", "put", "commit", "acknowledge"]
     assert told == {name: round(spent, 3) for name, spent in engine.measured.steps.items()}
     assert all(spent > 0 for spent in engine.measured.steps.values())
 

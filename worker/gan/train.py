@@ -24,8 +24,8 @@ from worker.gan.journal import Journal
 from worker.gan.lexicon import Lessons, Lexicon
 from worker.gan.networks import NOISE, TEXT, Generator, condition
 
-MOST = 1.2  # of what distracts, beside the subject's 1
-LESS = 0.7  # of that, where it is another concept
+DISTRACTION = 1.2  # greatest length of what is said beside a subject, whose own is 1
+OTHER = 0.7  # of that, where it is another concept
 JOIN = 400  # steps over which the critic's say grows to its full weight
 
 
@@ -103,8 +103,8 @@ def distraction(texts: Lexicon, plan: Plan, chance: torch.Generator) -> Tensor:
     around = texts.around[torch.randint(len(texts.around), (plan.batch,), generator=chance)]
     other = texts.text[torch.randint(len(texts.text), (plan.batch,), generator=chance)].float()
     odds, kind, much = torch.rand(3, plan.batch, 1, generator=chance)
-    said = torch.where(kind < 0.5, around, LESS * other)
-    added: Tensor = said * much * MOST * (odds < plan.distracted)
+    said = torch.where(kind < 0.5, around, OTHER * other)
+    added: Tensor = said * much * DISTRACTION * (odds < plan.distracted)
     return added
 
 
