@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,5 +76,10 @@ def test_a_share_of_the_lessons_is_drawn_by_the_teacher(
     taught = round(student.TAUGHT * 20)
     assert torch.equal(batch_.pictures[taught:], usual.pictures[taught:])
     assert (batch_.vendor[:taught] < student.STYLES).all()
+    toned = replace(given, pictures=replace(given.pictures, vendor=torch.full((6,), 2)))
+    with_tones = student.lesson(Shipped(plain, ranges, ""), free, toned)(given, plan, 3)
+    last = round(student.TONED * 20)
+    assert (with_tones.vendor[-last:] == 2).all()
+    assert torch.equal(with_tones.pictures[:-last], batch_.pictures[:-last])
     near: Tensor = batch_.text[:taught] @ free.T
     assert near.amax(1).min() > 0.97 and VENDOR_CODE == 16

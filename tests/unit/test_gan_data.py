@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import re
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from promptmill import errors
-from worker.gan import captions, corpus, data, frames
+from worker.gan import archives, captions, corpus, data, frames
 
 
 def png(colour: tuple[int, int, int, int], side: int = 64) -> bytes:
@@ -111,9 +112,32 @@ def test_variants_are_left_out() -> None:
     assert [one.label for one in chosen] == ["person running", "woman"]
 
 
+def test_each_subject_has_a_skin_tone_that_is_held_out() -> None:
+    def skins(label: str, code: str) -> list[dict[str, object]]:
+        pairs = zip(captions.TONES, range(1, 6), strict=True)
+        both = {"label": f"{label}: two tones", "hexcode": f"{code}-9", "tone": [1, 2]}
+        return [
+            *({"label": f"{label}: {t}", "hexcode": f"{code}-{n}", "tone": n} for t, n in pairs),
+            both,
+        ]
+
+    emoji = [
+        entry(f"hand {n}", f"1F{n:03X}", skins=skins(f"hand {n}", f"1F{n:03X}")) for n in range(60)
+    ]
+    chosen = data.concepts(emoji[:59], [shot(str(one["hexcode"])) for one in emoji])
+    found = data.toned(emoji, chosen)
+    assert len(found) == 58 * 5  # neither one that is held out, nor one that is not chosen
+    assert not any(one.code.startswith(chosen[data.HELD_FIRST].code) for one in found)
+    held = [[c.weight == 0 for c in found[at : at + 5]] for at in range(0, len(found), 5)]
+    assert all(sum(tones) == 1 for tones in held)
+    assert all(one != other for one, other in itertools.pairwise(held))
+    assert found[0].captions[0] == "hand 0 light skin tone"
+    assert {"hand 0 with light skin tone", "light skinned hand 0"} <= set(found[0].captions)
+
+
 def test_a_sprite_is_composited_on_white_and_scaled() -> None:
-    assert data.sprite(png((0, 0, 0, 0))).min() == 255
-    half = data.sprite(png((255, 0, 0, 128), side=128))
+    assert archives.sprite(png((0, 0, 0, 0))).min() == 255
+    half = archives.sprite(png((255, 0, 0, 128), side=128))
     assert half.shape == (3, 64, 64)
     assert half[0].min() == 255 and abs(int(half[1, 5, 5]) - 127) <= 1
 
@@ -134,30 +158,40 @@ def test_only_the_vendors_own_folder_is_read(tmp_path: Path) -> None:
             "img/google/64/logo.png": red,
         },
     )
-    assert list(data.sprites(archive, "img/google/64")) == [(0xA9,)]
+    assert list(archives.sprites(archive, "img/google/64")) == [(0xA9,)]
 
 
 def test_a_drawing_is_rendered_on_white(tmp_path: Path) -> None:
     archive = tmp_path / "drawings.tgz"
     pack(archive, {"assets/1f600.svg": CIRCLE})
-    picture = data.sprites(archive, "assets")[(0x1F600,)]
+    picture = archives.sprites(archive, "assets")[(0x1F600,)]
     assert picture.shape == (3, 64, 64)
     assert picture[:, 32, 32].tolist() == [0, 255, 0] and picture[:, 0, 0].tolist() == [255] * 3
 
 
 @pytest.fixture
 def built(tmp_path: Path) -> data.Dataset:
+    return _built(tmp_path)[0]
+
+
+def _built(tmp_path: Path) -> tuple[data.Dataset, data.Dataset]:
     folder = tmp_path / "packages"
     folder.mkdir()
     index = json.dumps([shot("1F1"), shot("1F2")]).encode()
     red, blue = png((255, 0, 0, 255)), png((0, 0, 255, 255))
     pack(
         folder / "emoji-datasource-google-16.0.0.tgz",
-        {"emoji.json": index, "img/google/64/1f1.png": red, "img/google/64/1f2.png": blue},
+        {
+            "emoji.json": index,
+            "img/google/64/1f1.png": red,
+            "img/google/64/1f2.png": blue,
+            "img/google/64/1f1-1f3ff.png": blue,
+        },
     )
     pack(folder / "emoji-datasource-twitter-16.0.0.tgz", {"img/twitter/64/1f1.png": red})
     pack(folder / "lobehub-fluent-emoji-flat-1.1.0.tgz", {"assets/1f2.svg": CIRCLE})
-    names = json.dumps([entry("one", "1F1"), entry("two", "1F2")]).encode()
+    dark = {"label": "one: dark skin tone", "hexcode": "1F1-1F3FF", "tone": 5}
+    names = json.dumps([entry("one", "1F1", skins=[dark]), entry("two", "1F2")]).encode()
     german = json.dumps([{**entry("eins", "1F1"), "tags": ["erste"]}]).encode()
     pack(folder / "emojibase-data-17.0.0.tgz", {"en/data.json": names, "de/data.json": german})
     return data.build(tmp_path)
@@ -171,11 +205,17 @@ def test_build_from_made_up_packages(built: data.Dataset, tmp_path: Path) -> Non
     assert [e["label"] for e in data.languages_of(tmp_path)["de"]] == ["eins"]
 
 
+def test_subjects_in_skin_tones_are_a_set_of_their_own(tmp_path: Path) -> None:
+    _, toned = _built(tmp_path)
+    assert [one.label for one in toned.concepts] == ["one: dark skin tone"]
+    assert toned.vendor.tolist() == [0] and np.array_equal(toned.pictures[0, :, 0, 0], [0, 0, 255])
+    read = data.load(tmp_path, data.TONES)
+    assert torch.equal(read.pictures, toned.pictures) and read.concepts == toned.concepts
+
+
 def test_held_out_concepts_are_never_drawn() -> None:
-    chosen = [data.Concept(str(n), f"1F{n:03X}", (str(n),), 1.0) for n in range(80)]
-    concept = torch.arange(80)
-    weight = data.weights(chosen, concept, torch.zeros(80, dtype=torch.int64))
-    assert concept[weight == 0].tolist() == [25, 75]
+    weight = data.shares([data.Concept(str(n), f"1F{n:03X}", (str(n),), 1.0) for n in range(80)])
+    assert (weight == 0).nonzero().flatten().tolist() == [25, 75]
 
 
 def test_names_of_other_languages_mean_the_english_one(built: data.Dataset, tmp_path: Path) -> None:
@@ -205,7 +245,7 @@ def test_a_missing_training_set_says_how_to_make_it(tmp_path: Path) -> None:
 def test_a_failed_fetch_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(errors.Error, match="cannot fetch some-package@1"):
-        data.fetch("some-package@1", tmp_path / "packages")
+        archives.fetch("some-package@1", tmp_path / "packages")
 
 
 def test_held_sentences_share_no_telling_word_with_those_of_training() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
 from worker.gan import agreement, judge
 from worker.gan.disguise import disguise
@@ -63,3 +65,27 @@ def test_a_set_has_no_frechet_distance_from_itself() -> None:
     features = torch.randn(200, 8)
     assert agreement.frechet(features, features) == pytest.approx(0, abs=1e-6)
     assert agreement.frechet(features, features + 1) == pytest.approx(8, rel=1e-3)
+
+
+def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture's number is its colour; the second of the two in tones is held out."""
+    given = tiny_lessons()
+    first = len(given.pictures.concepts)
+    names = torch.eye(first + 2, TEXT)
+    seen = Judge(names, widths=(16, 32, 64))
+    one, two = given.pictures.concepts
+    pictures = replace(
+        given.pictures,
+        concepts=(one, replace(two, weight=0.0)),
+        pictures=given.pictures.concept[:, None, None, None].add(first).to(torch.uint8),
+    )
+    toned = replace(given, pictures=pictures, texts=replace(given.texts, named=names[first:]))
+    monkeypatch.setattr(judge, "vectors", lambda _, shown: names[shown[:, 0, 0, 0].long()])
+
+    def right(conditions: torch.Tensor) -> torch.Tensor:
+        return conditions[:, : len(names)].argmax(1)[:, None, None, None]
+
+    told = agreement.tones(right, seen, given, toned)
+    assert told["tone_rank1"] == told["held_tone_rank1"] == told["real_held_tone_rank1"] == 1
+    told = agreement.tones(lambda asked: right(asked).clamp(max=first), seen, given, toned)
+    assert (told["tone_rank1"], told["held_tone_rank1"], told["held_tone_rank5"]) == (1, 0, 1)

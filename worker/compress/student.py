@@ -17,7 +17,9 @@ from torch import Tensor
 from worker.compress.prune import prune
 from worker.gan import (
     checkpoint,
+    conditioner,
     corpus,
+    data,
     folding,
     lexicon,
     manifest,
@@ -37,8 +39,9 @@ from worker.gan.train import Batch, Lesson, Plan
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
-DISTRACTED = 0.4  # share of texts with something said beside their subject
+DISTRACTED = 0.5  # share of texts with something said beside their subject
 TAUGHT = 0.15  # share of a batch that the teacher draws
+TONED = 0.12  # share of a batch that shows subjects in skin tones
 STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: the first two
 CALIBRATION = 256
 
@@ -62,9 +65,10 @@ def free_texts(given: Lessons) -> Tensor:
     return lexicon.embed(given.encoder, texts)
 
 
-def lesson(teacher: Shipped, free: Tensor) -> Lesson:
+def lesson(teacher: Shipped, free: Tensor, toned: Lessons | None = None) -> Lesson:
     """Batches of which a share is the teacher's answer to a free text, in a view of its own
-    (distillation as regression on the teacher's output: Hinton et al. 2015, section 2)."""
+    (distillation as regression on the teacher's output: Hinton et al. 2015, section 2), and,
+    if there are any, a share shows subjects in skin tones, which the teacher does not know."""
     answer = quantize.drawing(teacher.generator, teacher.ranges)
 
     def taught(given: Lessons, plan: Plan, step: int) -> Batch:
@@ -78,12 +82,12 @@ def lesson(teacher: Shipped, free: Tensor) -> Lesson:
         drawn = views.view(drawn, batch.noise[:count])
         shake = torch.randn(count, free.shape[1], generator=chance)
         text = F.normalize(free[rows] + shake * plan.jitter / free.shape[1] ** 0.5, dim=1)
-        return replace(
-            batch,
-            pictures=torch.cat([drawn, batch.pictures[count:]]),
-            text=torch.cat([text, batch.text[count:]]),
-            vendor=torch.cat([vendor, batch.vendor[count:]]),
-        )
+        batch.put(slice(count), pictures=drawn, text=text, vendor=vendor)
+        if toned is not None:
+            of_them = replace(plan, batch=round(TONED * plan.batch), distracted=0.0)
+            last = train.draw(toned, of_them, step)
+            batch.put(slice(-of_them.batch, None), **last.tensors())
+        return batch
 
     return taught
 
@@ -96,12 +100,13 @@ def teach(
     *,
     widths: Widths = WIDTHS,
     student: Shipped | None = None,
+    toned: Lessons | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """The whole of the student's training, as `train.train` runs it, and at its end the
     manifest."""
     start = begin(teacher, given, widths, student=student)
-    taught = lesson(teacher, free_texts(given))
+    taught = lesson(teacher, free_texts(given), toned)
     state = train.train(given, plan, out, start=start, lesson=taught, stop=stop)
     if state.step == plan.steps and parallel.first():
         found = validation.report(state.average, given)
@@ -141,7 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         distracted=DISTRACTED,
         save_every=options.save_every,
     )
-    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=plan.seed)
+    encoder, words = TextEncoder(options.encoder), conditioner.vocabulary()
+    given, toned = (
+        lexicon.lessons(options.data, encoder, seed=plan.seed, name=name, vocabulary=words)
+        for name in data.SETS
+    )
     with parallel.joined():
         teach(
             given,
@@ -149,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan,
             options.out,
             student=weights.read(options.start) if options.start else None,
+            toned=toned,
             stop=train.stopped_by_signal(),
         )
 

@@ -4,18 +4,19 @@ of JSON. It needs the language model, the data set and the judge (docs/training.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from worker.expand import train, weights, words
 from worker.expand.expander import ADAPTER, Expander
 from worker.expand.writer import Writer
 from worker.gan import agreement, data, judge
-from worker.gan.agreement import Draw
 from worker.gan.encoder import TextEncoder
 from worker.gan.judge import Judge
 
@@ -26,7 +27,7 @@ SEEDS = range(3)
 
 def terse(emoji: Path) -> list[tuple[str, int]]:
     """(prompt, concept) of names and lone tags whose descriptions the adapter never learned."""
-    concepts = data.load(emoji).concepts
+    concepts = data.concepts_of(emoji)
     place = {concept.captions[0]: number for number, concept in enumerate(concepts)}
     _, held = train.split(train.pairs(emoji))
     found = [
@@ -39,17 +40,22 @@ def terse(emoji: Path) -> list[tuple[str, int]]:
 
 
 def figures(
-    draw: Draw, seen: Judge, encoder: TextEncoder, expander: Expander, asked: list[tuple[str, int]]
+    drawn: Callable[[Sequence[str], int], Tensor],
+    seen: Judge,
+    named: Tensor,
+    expander: Expander,
+    asked: list[tuple[str, int]],
 ) -> dict[str, float]:
-    """rank1, rank5: the judge's agreement with pictures of the prompts as they are and, with
+    """drawn: pictures of prompts by a seed; named [C, 384]: the judge's vectors of the names among
+    which it chooses. rank1, rank5: its agreement with pictures of the prompts as they are and, with
     expanded_ before, as they are written out, mean over three seeds; changed: share of the prompts
     that were; kept: share of which every word that means something is in the text."""
     prompts, wanted = [prompt for prompt, _ in asked], torch.tensor([n for _, n in asked])
     written = expander.expand(prompts)
     told: dict[str, float] = {}
     for kind, texts in (("", prompts), ("expanded_", written)):
-        made = [agreement.pictures(draw, encoder, texts, seed) for seed in SEEDS]
-        ranks = [judge.ranks(judge.vectors(seen, one), seen.named, wanted) for one in made]
+        made = [drawn(texts, seed) for seed in SEEDS]
+        ranks = [judge.ranks(judge.vectors(seen, one), named, wanted) for one in made]
         for k in (1, 5):
             told[f"{kind}rank{k}"] = (torch.stack(ranks) < k).float().mean().item()
     both = list(zip(prompts, written, strict=True))
@@ -74,14 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{options.data} has no language model: promptmill models pull smollm2")
     adapter = options.adapter if options.adapter.exists() else None
     expander = Expander(Writer(weights.folder(options.data), digest=digest, adapter=adapter))
-    asked = terse(options.emoji)
-    told = figures(
-        agreement.shipped(options.network),
-        judge.load(options.judge),
-        TextEncoder(options.encoder),
-        expander,
-        asked,
-    )
+    asked, seen = terse(options.emoji), judge.load(options.judge)
+    encoder, network = TextEncoder(options.encoder), agreement.shipped(options.network)
+    drawn = functools.partial(agreement.pictures, network, encoder)
+    named = seen.named[: len(data.concepts_of(options.emoji))]
+    told = figures(drawn, seen, named, expander, asked)
     prompts = [prompt for prompt, _ in asked[: options.show]]
     for prompt, text in zip(prompts, expander.expand(prompts), strict=True):
         print(f"{prompt} -> {text}")

@@ -56,7 +56,7 @@ def scores(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str, 
     liked = torch.tensor([_scored(score, each, named[known]) for each in tries]).argmax(0)
     best = tries[liked, torch.arange(len(known))]
     for name, chosen in (("first", tries[0]), ("best", best)):
-        rank = judge.ranks(judge.vectors(seen, chosen), seen.named, known)
+        rank = judge.ranks(judge.vectors(seen, chosen), seen.named[: len(named)], known)
         told |= {f"{name}_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
     return told
 

@@ -45,12 +45,16 @@ def figures(
     draw: Draw, seen: Judge, given: Lessons, languages: dict[str, list[dict[str, Any]]]
 ) -> dict[str, float]:
     """All figures by name. rank1, rank5: share of pictures whose right name is the nearest,
-    or among the five nearest, of all names; `real_…` the same of the vendors' own pictures."""
-    shown, texts, named = given.pictures, given.texts, seen.named
+    or among the five nearest, of all names; `real_…` the same of the vendors' own pictures;
+    `still_…` of pictures without a seed's noise."""
+    shown, texts = given.pictures, given.texts
+    named = _names_of(seen, given)
     held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
     taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
     made = drawn(draw, texts.named[taught])
     told = _ranks("seen", judge.vectors(seen, made), named, taught)
+    still = judge.vectors(seen, drawn(draw, texts.named[taught], noisy=False))
+    told |= _ranks("still", still, named, taught)
     real = torch.isin(shown.concept, taught)
     told |= _ranks("real", judge.vectors(seen, shown.pictures[real]), named, shown.concept[real])
     told |= _ranks("held", _judged(draw, seen, texts.named[held]), named, held)
@@ -72,13 +76,31 @@ def figures(
     return told
 
 
+def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, float]:
+    """Agreement with subjects in skin tones, among the names of all concepts and of all these:
+    `tone_…` of those that training saw together, `held_tone_…` of those that it did not,
+    `real_held_tone_…` of the vendors' own pictures of these."""
+    apart = torch.tensor([concept.weight == 0 for concept in toned.pictures.concepts])
+    first, shown = len(given.pictures.concepts), toned.pictures
+    told: dict[str, float] = {}
+    for kind, numbers in (
+        ("tone", (~apart).nonzero().flatten()),
+        ("held_tone", apart.nonzero().flatten()),
+    ):
+        looked = _judged(draw, seen, toned.texts.named[numbers])
+        told |= _ranks(kind, looked, seen.named, first + numbers)
+    real = apart[shown.concept]
+    looked = judge.vectors(seen, shown.pictures[real])
+    return told | _ranks("real_held_tone", looked, seen.named, first + shown.concept[real])
+
+
 def fifty(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
     style that it picks: how many pictures are closest to their own of the fifty; and the share
     of the vendors' own pictures of these that are."""
     shown = given.pictures
     meant = torch.tensor(data.meant(common.FIFTY, shown.concepts))
-    named, own = seen.named[meant], torch.arange(len(meant))
+    named, own = _names_of(seen, given)[meant], torch.arange(len(meant))
     looked = judge.vectors(seen, pictures(draw, given.encoder, common.FIFTY))
     rank = judge.ranks(looked, named, own)
     place = (shown.concept[:, None] == meant).int()
@@ -109,11 +131,17 @@ def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int
     return joined.permute(0, 3, 1, 2).float() / 255
 
 
-def drawn(draw: Draw, text: Tensor, seed: int = 0) -> Tensor:
+def drawn(draw: Draw, text: Tensor, seed: int = 0, *, noisy: bool = True) -> Tensor:
     """One picture for each text [N, 384], in a style that chance picks."""
     chance = torch.Generator().manual_seed(seed)
     vendor = torch.randint(len(VENDORS), (len(text),), generator=chance)
-    return draw(condition(text, vendor, torch.randn(len(text), NOISE, generator=chance)))
+    noise = torch.randn(len(text), NOISE, generator=chance)
+    return draw(condition(text, vendor, noise if noisy else torch.zeros_like(noise)))
+
+
+def _names_of(seen: Judge, given: Lessons) -> Tensor:
+    """The judge's vectors [C, 384] of the concepts, without those in skin tones."""
+    return seen.named[: len(given.pictures.concepts)]
 
 
 def _judged(draw: Draw, seen: Judge, text: Tensor) -> Tensor:
@@ -145,16 +173,16 @@ def _both(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     real = torch.from_numpy(pairs.join(two, [2] * len(asked))).permute(0, 3, 1, 2) / 255
     made = pictures(draw, given.encoder, [text for text, _, _ in asked])
     return {
-        f"{name}_both_of_10": _found(seen, of, wanted)
+        f"{name}_both_of_10": _found(seen, _names_of(seen, given), of, wanted)
         for name, of in (("pairs", made), ("real_pairs", real))
     }
 
 
-def _found(seen: Judge, made: Tensor, wanted: Tensor) -> float:
+def _found(seen: Judge, named: Tensor, made: Tensor, wanted: Tensor) -> float:
     middle = made[:, :, SIDE // 4 : SIDE - SIDE // 4]
     halves = torch.cat(torch.split(middle, SIDE // 2, dim=3))
     large = F.interpolate(halves, scale_factor=2.0, mode="bilinear")
-    near = (judge.vectors(seen, large) @ seen.named.T).topk(5, dim=1).indices
+    near = (judge.vectors(seen, large) @ named.T).topk(5, dim=1).indices
     near = torch.cat(near.chunk(2), dim=1)
     both = (near[:, :, None] == wanted[:, None]).any(1).all(1)
     return both.float().mean().item()

@@ -37,6 +37,10 @@ PEOPLES = {
     "Vietnam": "Vietnamese", "Wales": "Welsh",
 }  # fmt: skip
 
+TONES = tuple(
+    f"{each} skin tone" for each in ("light", "medium-light", "medium", "medium-dark", "dark")
+)
+
 _CUE = re.compile(
     rf"[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>{'|'.join(VENDORS)})\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
     re.IGNORECASE,
@@ -56,6 +60,12 @@ def names(label: str, aliases: Iterable[str]) -> list[str]:
         if len(words) > 2 and words.isascii() and words.lower() not in " ".join(found).lower():
             found.append(words)
     return found
+
+
+def toned(label: str, tone: str) -> list[str]:
+    """Other wordings for something of that label in a skin tone."""
+    called = names(label, ())[0]
+    return [f"{called} with {tone}", f"{tone.removesuffix(' skin tone')} skinned {called}"]
 
 
 def captions(

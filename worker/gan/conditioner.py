@@ -30,6 +30,11 @@ def folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def vocabulary(where: Path | None = None) -> list[str]:
+    """The words and pieces of words that its tokenizer knows."""
+    return sorted(((where or folder()) / "vocab.txt").read_text("utf-8").splitlines())
+
+
 def bucket(tokens: int) -> int:
     """The padded length of a prompt of so many tokens, which nothing else may influence."""
     return next((length for length in ROWS if length >= tokens), LONGEST)
@@ -76,10 +81,6 @@ class Conditioner:
                 found.update(zip(texts, self._run(chunk, length), strict=True))
         self._remember({text: found[text] for text in fresh})
         return torch.stack([found[text] for text in prompts])
-
-    def vocabulary(self) -> list[str]:
-        """The words and pieces of words that its tokenizer knows."""
-        return sorted(self._tokenizer.get_vocab())
 
     def _by_length(self, prompts: Sequence[str]) -> dict[int, list[tuple[str, list[int]]]]:
         groups: dict[int, list[tuple[str, list[int]]]] = {}

@@ -5,10 +5,8 @@ version; cached as safetensors and JSON. The pictures are never part of this tre
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
-import subprocess
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import captions, common
-from worker.gan.networks import SIDE, VENDORS
+from worker.gan import archives, captions, common
+from worker.gan.networks import VENDORS
 
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
 PICTURE_PACKAGE = "emoji-datasource-{}@16.0.0"
@@ -34,11 +31,11 @@ NAMES_PACKAGE = "emojibase-data@17.0.0"
 SELDOM = (1, 8, 9)  # groups of the names package: people, symbols, flags
 SHARE = {"noto": 1.0, "twemoji": 0.7, "fluent": 0.7}
 HELD_EVERY, HELD_FIRST = 50, 25  # concepts that training never sees: 25, 75, 125, ...
+SETS = EMOJI, TONES = "emoji", "tones"  # all concepts, and those of them that take a skin tone
+TONED = 0.3  # weight of a subject in a tone
 COMMON_TAG = 3  # a tag that more emoji share says too little on its own
-CODED = re.compile(r"[0-9a-fA-F]{2,6}(?:-[0-9a-fA-F]{2,6})*\.(?:png|svg)")  # a file's name
 _VARIANT = re.compile(r"facing right|^(?:family|kiss|couple with heart): |regional indicator")
 _GENDER = re.compile(r"^(?:man|woman|men|women) (?P<rest>.+)$")
-_VARIATION = 0xFE0F
 
 Shots = Mapping[tuple[int, ...], NDArray[np.uint8]]  # code points -> picture
 
@@ -47,7 +44,7 @@ Shots = Mapping[tuple[int, ...], NDArray[np.uint8]]  # code points -> picture
 class Concept:
     """One emoji: its label, its code points in hexadecimal ("1F1EB-1F1F7"), the English
     captions that mean it and how often it is drawn in training, beside 1 for the most
-    wanted."""
+    wanted; 0 for a subject and a skin tone that training never sees together."""
 
     label: str
     code: str
@@ -67,31 +64,9 @@ class Dataset:
     concepts: tuple[Concept, ...]
 
 
-def fetch(package: str, folder: Path) -> Path:
-    """Downloads a package's archive with the ordinary client, once, and returns its path."""
-    name, _, version = package.rpartition("@")
-    archive = folder / f"{name.strip('@').replace('/', '-')}-{version}.tgz"
-    if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            subprocess.run(["npm", "pack", package], cwd=folder, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as problem:
-            raise errors.Error(f"cannot fetch {package}: npm pack failed ({problem})") from problem
-    return archive
-
-
-def read(archive: Path, member: str) -> bytes:
-    """One file of a package archive."""
-    with tarfile.open(archive) as bundle:
-        file = bundle.extractfile(f"package/{member}")
-        if file is None:
-            raise errors.Error(f"{archive} has no file {member}: delete it and build again")
-        return file.read()
-
-
 def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -> list[Concept]:
     """The emoji to learn: `emoji` is the names package's list, `index` the picture
-    package's. Skin tones, families, mirrored figures and man/woman variants of a neutral
+    package's. Families, mirrored figures and man/woman variants of a neutral
     figure are left out: they would take most of the capacity for little that differs."""
     files = {entry["unified"].upper(): entry for entry in index}
     files |= {e["non_qualified"].upper(): e for e in index if e.get("non_qualified")}
@@ -105,6 +80,25 @@ def concepts(emoji: Sequence[dict[str, Any]], index: Sequence[dict[str, Any]]) -
         aliases = source.get("short_names", [])
         texts = captions.captions(entry["label"], aliases, entry.get("tags", []), rare=rare)
         found.append(Concept(entry["label"], entry["hexcode"], tuple(texts), weight(entry)))
+    return found
+
+
+def toned(emoji: Sequence[dict[str, Any]], chosen: Sequence[Concept]) -> list[Concept]:
+    """The chosen concepts in each of five skin tones, where there is one. Of each subject one
+    tone is held out, of neighbours different ones; held-out concepts have no place here."""
+    taught = {one.code for n, one in enumerate(chosen) if n % HELD_EVERY != HELD_FIRST}
+    subjects = [entry for entry in emoji if entry["hexcode"] in taught and entry.get("skins")]
+    found = []
+    for number, entry in enumerate(subjects):
+        for skin in entry["skins"]:
+            if not isinstance(skin["tone"], int):
+                continue  # of two people, each has a tone
+            tone = captions.TONES[skin["tone"] - 1]
+            aliases, tags = captions.toned(entry["label"], tone), entry.get("tags", [])
+            texts = captions.captions(skin["label"], aliases, tags, rare=frozenset())
+            held = (number + skin["tone"]) % len(captions.TONES) == 0
+            weight = 0.0 if held else TONED
+            found.append(Concept(skin["label"], skin["hexcode"], tuple(texts), weight))
     return found
 
 
@@ -145,53 +139,15 @@ def _wanted(entry: dict[str, Any], labels: set[str]) -> bool:
     return not {rest, f"person {rest}", f"people {rest}"} & labels
 
 
-def sprite(data: bytes, side: int = SIDE) -> NDArray[np.uint8]:
-    """A picture file as uint8 [3, side, side], composited on white."""
-    with Image.open(io.BytesIO(data)) as file:
-        picture = file.convert("RGBA")
-    if picture.size != (side, side):
-        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(white, picture).convert("RGB")
-    return np.ascontiguousarray(np.asarray(flat, dtype=np.uint8).transpose(2, 0, 1))
-
-
-def points(code: str) -> tuple[int, ...]:
-    """Code points of a name like "1F1EB-1F1F7", without variation selectors, which
-    packages add or leave out as they like."""
-    return tuple(p for p in (int(part, 16) for part in code.split("-")) if p != _VARIATION)
-
-
-def sprites(archive: Path, folder: str) -> dict[tuple[int, ...], NDArray[np.uint8]]:
-    """The pictures of one folder of a package, PNG or SVG, by code points."""
-    found = {}
-    with tarfile.open(archive) as bundle:
-        for member in bundle:
-            path = Path(member.name)
-            if str(path.parent) != f"package/{folder}" or not CODED.fullmatch(path.name):
-                continue
-            file = bundle.extractfile(member)
-            if file is not None:
-                data = file.read()
-                png = drawn(data) if path.suffix == ".svg" else data
-                found[points(path.stem)] = sprite(png)
-    return found
-
-
-def drawn(svg: bytes, side: int = SIDE) -> bytes:
-    """An SVG file as a PNG of that many pixels each way."""
-    import resvg_py
-
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=side, height=side))
-
-
 def shots(packages: Path) -> dict[str, Shots]:
     """Every vendor's pictures by code points. Only those vendors' folders are opened."""
     found: dict[str, Shots] = {
-        vendor: sprites(fetch(PICTURE_PACKAGE.format(name), packages), f"img/{name}/64")
+        vendor: archives.sprites(
+            archives.fetch(PICTURE_PACKAGE.format(name), packages), f"img/{name}/64"
+        )
         for vendor, name in PICTURES.items()
     }
-    return found | {"fluent": sprites(fetch(FLUENT_PACKAGE, packages), "assets")}
+    return found | {"fluent": archives.sprites(archives.fetch(FLUENT_PACKAGE, packages), "assets")}
 
 
 def assemble(
@@ -200,40 +156,58 @@ def assemble(
     """Pictures [N, 3, 64, 64], concept [N] and vendor [N]. A concept that a vendor has not
     drawn has one picture less."""
     rows = [
-        (pictures[vendor][points(concept.code)], number, VENDORS.index(vendor))
+        (pictures[vendor][_points(concept)], number, VENDORS.index(vendor))
         for number, concept in enumerate(chosen)
         for vendor in VENDORS
-        if points(concept.code) in pictures[vendor]
+        if _points(concept) in pictures[vendor]
     ]
     stack, concept, vendor = zip(*rows, strict=True)
     return torch.from_numpy(np.stack(stack)), torch.tensor(concept), torch.tensor(vendor)
 
 
-def weights(chosen: Sequence[Concept], concept: Tensor, vendor: Tensor) -> Tensor:
-    """How often each picture [N] is drawn: its concept's weight times its vendor's share,
-    never for a held-out concept."""
+def shares(chosen: Sequence[Concept]) -> Tensor:
+    """How often each concept [C] is drawn: as it weighs, never a held-out one."""
     wanted = torch.tensor([one.weight for one in chosen])
     wanted[HELD_FIRST::HELD_EVERY] = 0
-    return wanted[concept] * torch.tensor([SHARE[name] for name in VENDORS])[vendor]
+    return wanted
 
 
-def build(out: Path) -> Dataset:
-    """Fetches, cuts, words and saves; returns what `load` reads back."""
+def build(out: Path) -> tuple[Dataset, Dataset]:
+    """Fetches, cuts, words and saves both sets; returns what `load` reads back."""
     packages = out / "packages"
-    names = fetch(NAMES_PACKAGE, packages)
-    index = json.loads(read(fetch(PICTURE_PACKAGE.format("google"), packages), "emoji.json"))
-    chosen = concepts(json.loads(read(names, "en/data.json")), index)
-    pictures, concept, vendor = assemble(chosen, shots(packages))
+    names = archives.fetch(NAMES_PACKAGE, packages)
+    pictured = archives.fetch(PICTURE_PACKAGE.format(PICTURES[VENDORS[0]]), packages)
+    emoji = json.loads(archives.read(names, "en/data.json"))
+    chosen = concepts(emoji, json.loads(archives.read(pictured, "emoji.json")))
+    found = shots(packages)
+    _save(out, EMOJI, chosen, found, shares(chosen))
+    in_tones = [
+        one for one in toned(emoji, chosen) if any(_points(one) in own for own in found.values())
+    ]
+    _save(out, TONES, in_tones, found, torch.tensor([one.weight for one in in_tones]))
+    (out / "languages.json").write_text(json.dumps(dict(languages(names)), ensure_ascii=False))
+    return load(out), load(out, TONES)
+
+
+def _save(
+    out: Path, name: str, chosen: Sequence[Concept], found: Mapping[str, Shots], wanted: Tensor
+) -> None:
+    """wanted [C]: how often each concept is drawn. A picture's weight is its concept's, times
+    its vendor's share."""
+    pictures, concept, vendor = assemble(chosen, found)
+    share = torch.tensor([SHARE[each] for each in VENDORS])
     tensors = {
         "pictures": pictures,
         "concept": concept,
         "vendor": vendor,
-        "weight": weights(chosen, concept, vendor),
+        "weight": wanted[concept] * share[vendor],
     }
-    save_file(tensors, out / "emoji.safetensors")
-    (out / "emoji.json").write_text(json.dumps([asdict(one) for one in chosen], indent=1))
-    (out / "languages.json").write_text(json.dumps(dict(languages(names)), ensure_ascii=False))
-    return load(out)
+    save_file(tensors, out / f"{name}.safetensors")
+    (out / f"{name}.json").write_text(json.dumps([asdict(one) for one in chosen], indent=1))
+
+
+def _points(concept: Concept) -> tuple[int, ...]:
+    return archives.points(concept.code)
 
 
 def languages(archive: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -250,18 +224,20 @@ def languages(archive: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
                 yield path.parent.name, [{k: e.get(k) for k in kept} for e in entries]
 
 
-def load(folder: Path) -> Dataset:
-    """What `build` saved in `folder`; raises `errors.Error` when it is not there."""
+def load(folder: Path, name: str = EMOJI) -> Dataset:
+    """The set that `build` saved in `folder`; raises `errors.Error` when it is not there."""
     try:
-        return Dataset(**load_file(folder / "emoji.safetensors"), concepts=concepts_of(folder))
+        return Dataset(
+            **load_file(folder / f"{name}.safetensors"), concepts=concepts_of(folder, name)
+        )
     except OSError as problem:
         raise _missing(folder) from problem
 
 
-def concepts_of(folder: Path) -> tuple[Concept, ...]:
+def concepts_of(folder: Path, name: str = EMOJI) -> tuple[Concept, ...]:
     """The concepts that `build` saved; raises `errors.Error` when they are not there."""
     try:
-        listed = json.loads((folder / "emoji.json").read_text())
+        listed = json.loads((folder / f"{name}.json").read_text())
     except OSError as problem:
         raise _missing(folder) from problem
     return tuple(Concept(**{**entry, "captions": tuple(entry["captions"])}) for entry in listed)
@@ -283,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build the emoji training set.")
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder to fill")
     torch.set_num_threads(1)
-    made = build(parser.parse_args(arguments).out)
-    print(f"{len(made.concepts)} concepts, {len(made.pictures)} pictures")
+    for name, made in zip(SETS, build(parser.parse_args(arguments).out), strict=True):
+        print(f"{name}: {len(made.concepts)} concepts, {len(made.pictures)} pictures")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.gan import captions, corpus, data, frames, lexicon
+from worker.gan import captions, conditioner, corpus, data, frames, lexicon
 from worker.gan.conditioner import Conditioner
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import TEXT
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     answer: Answer = teacher.encode
     if options.answers:
         answer = functools.partial(lexicon.embed, TextEncoder(options.answers))
-    given = lessons(options.data, answer, teacher.vocabulary(), seed=plan.seed)
+    given = lessons(options.data, answer, conditioner.vocabulary(), seed=plan.seed)
     student = load(options.start) if options.start else Student()
     teach(student, given, plan, steps=plan.steps, rate=plan.rate)
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import jurors, lexicon
+from worker.gan import data, jurors, lexicon
 from worker.gan.disguise import disguise
 from worker.gan.encoder import TextEncoder
 from worker.gan.jurors import Jury
@@ -33,7 +33,7 @@ class Judge(nn.Module):
     """Pixels [B, 3, 64, 64] in [0, 1] to unit vectors [B, 384], and the features [B, 256] before
     them, in which distances are measured. The vector of a concept (`named`) starts as the text
     encoder's of its name and is learned with the rest: a picture shows the concept whose vector
-    is closest."""
+    is closest. Concepts come first, then the same in skin tones."""
 
     def __init__(self, names: Tensor, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
@@ -188,16 +188,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
-    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
-    shown = given.pictures
-    jury = jurors.jury(options.data, shown.concepts)
+    encoder = TextEncoder(options.encoder)
+    sets = [lexicon.lessons(options.data, encoder, seed=1, name=name) for name in data.SETS]
+    concepts = [concept for each in sets for concept in each.pictures.concepts]
+    jury = jurors.jury(options.data, concepts)
     torch.manual_seed(0)
-    judge = Judge(given.texts.named, options.widths)
+    judge = Judge(torch.cat([each.texts.named for each in sets]), options.widths)
     train(judge, judge.names, jury, steps=options.steps, batch=options.batch, device=options.device)
     save(judge, options.out / FILE)
-    told = {"chance": 1 / len(judge.named)}
-    for name, of in (("jurors", jury), ("real", shown)):
-        rank = ranks(vectors(judge, of.pictures), judge.named, of.concept)
+    told, shown = {"chance": 1 / len(judge.named)}, sets[0].pictures
+    names = judge.named[: len(shown.concepts)]
+    for name, of, among in (("jurors", jury, judge.named), ("real", shown, names)):
+        rank = ranks(vectors(judge, of.pictures), among, of.concept)
         told |= {f"{name}_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from worker.gan import data
+from worker.gan import archives, data
 from worker.gan.data import Concept
 from worker.gan.networks import SIDE
 
@@ -62,7 +62,7 @@ def jury(folder: Path, chosen: Sequence[Concept]) -> Jury:
     ]
     called = names(packages, chosen)
     for package in ICONS:
-        icons = json.loads(data.read(data.fetch(package, packages), "icons.json"))
+        icons = json.loads(archives.read(archives.fetch(package, packages), "icons.json"))
         rows += [(filled(svg), number, 1.0) for svg, number in matched(icons, called)]
     drawn, concept, weight = zip(*rows, strict=True)
     return Jury(torch.from_numpy(np.stack(drawn)), torch.tensor(concept), torch.tensor(weight))
@@ -71,19 +71,19 @@ def jury(folder: Path, chosen: Sequence[Concept]) -> Jury:
 def openmoji(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:
     """OpenMoji's pictures uint8 [N, 3, 64, 64] as they are published, and the concept of each."""
     found = _openmoji(folder / "packages", chosen)
-    rows = [(data.sprite(data.drawn(svg)), number) for svg, number in found]
+    rows = [(archives.sprite(archives.drawn(svg)), number) for svg, number in found]
     drawn, concept = zip(*rows, strict=True)
     return torch.from_numpy(np.stack(drawn)), torch.tensor(concept)
 
 
 def _openmoji(packages: Path, chosen: Sequence[Concept]) -> Iterator[tuple[bytes, int]]:
-    wanted = {data.points(concept.code): number for number, concept in enumerate(chosen)}
-    with tarfile.open(data.fetch(OPENMOJI, packages)) as bundle:
+    wanted = {archives.points(concept.code): number for number, concept in enumerate(chosen)}
+    with tarfile.open(archives.fetch(OPENMOJI, packages)) as bundle:
         for member in bundle:
             path = Path(member.name)
-            if str(path.parent) != f"package/{FOLDER}" or not data.CODED.fullmatch(path.name):
+            if str(path.parent) != f"package/{FOLDER}" or not archives.CODED.fullmatch(path.name):
                 continue
-            number, file = wanted.get(data.points(path.stem)), bundle.extractfile(member)
+            number, file = wanted.get(archives.points(path.stem)), bundle.extractfile(member)
             if number is not None and file is not None:
                 yield file.read(), number
 
@@ -91,13 +91,13 @@ def _openmoji(packages: Path, chosen: Sequence[Concept]) -> Iterator[tuple[bytes
 def names(packages: Path, chosen: Sequence[Concept]) -> dict[str, int]:
     """What drawings of the concepts are called, as `key` writes it: their labels, then the names
     of their characters, then short names that are in use. Who comes first has the name."""
-    archive = data.fetch(data.NAMES_PACKAGE, packages)
-    short = [json.loads(data.read(archive, f"en/shortcodes/{each}.json")) for each in SHORT]
+    archive = archives.fetch(data.NAMES_PACKAGE, packages)
+    short = [json.loads(archives.read(archive, f"en/shortcodes/{each}.json")) for each in SHORT]
     found: dict[str, int] = {}
     for number, concept in enumerate(chosen):
         found.setdefault(key(concept.label), number)
     for number, concept in enumerate(chosen):
-        character = data.points(concept.code)
+        character = archives.points(concept.code)
         if len(character) == 1:
             found.setdefault(key(unicodedata.name(chr(character[0]), "")), number)
     for known in short:
@@ -140,10 +140,10 @@ def outlined(svg: bytes, share: float) -> bytes:
 
 def filled(svg: bytes) -> NDArray[np.uint8]:
     """A drawing as uint8 [3, 64, 64], cut to what is drawn, as other vendors fill theirs."""
-    large = data.sprite(data.drawn(svg, 2 * SIDE), 2 * SIDE)
+    large = archives.sprite(archives.drawn(svg, 2 * SIDE), 2 * SIDE)
     inked = np.argwhere((large < 250).any(0))
     if not len(inked):
-        return data.sprite(data.drawn(svg))
+        return archives.sprite(archives.drawn(svg))
     (top, left), (bottom, right) = inked.min(0), inked.max(0) + 1
     side = max(bottom - top, right - left) * (1 + 2 * MARGIN)
     x, y = (left + right - side) / 2, (top + bottom - side) / 2

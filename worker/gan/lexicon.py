@@ -43,28 +43,45 @@ class Lessons:
     encoder: TextEncoder
 
 
-def lessons(folder: Path, encoder: TextEncoder, *, seed: int) -> Lessons:
-    """What `worker.gan.data` built in `folder`, read by `encoder`."""
-    dataset = data.load(folder)
-    return Lessons(dataset, _kept(folder, dataset, encoder, seed=seed), encoder)
+def lessons(
+    folder: Path,
+    encoder: TextEncoder,
+    *,
+    seed: int,
+    name: str = data.EMOJI,
+    vocabulary: Sequence[str] = (),
+) -> Lessons:
+    """The set that `worker.gan.data` built in `folder`, read by `encoder`. vocabulary: words of
+    which some may stand among those around a name."""
+    dataset = data.load(folder, name)
+    amid = corpus.plain(dataset.concepts, vocabulary)
+    return Lessons(dataset, _kept(folder, dataset, encoder, seed=seed, amid=amid), encoder)
 
 
-def _kept(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:
+def _kept(
+    folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int, amid: Sequence[str]
+) -> Lexicon:
     """`read`, or what it gave before for this data, encoder and seed: it takes a minute."""
     names = "\n".join(caption for one in dataset.concepts for caption in one.captions)
-    known = hashlib.sha256(
-        f"{encoder.digest}\n{seed}\n{SENTENCES} {SHARE} {FRAMES}\n{names}".encode()
-    ).hexdigest()
+    made_of = (encoder.digest, seed, SENTENCES, SHARE, FRAMES, names, *amid)
+    known = hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()
     path = folder / f"lexicon-{known[:16]}.safetensors"
     if path.exists():
         return Lexicon(**load_file(path))
-    made = read(folder, dataset, encoder, seed=seed)
+    made = read(folder, dataset, encoder, seed=seed, amid=amid)
     parts = {field.name: getattr(made, field.name).contiguous() for field in fields(made)}
     checkpoint.write(path, lambda beside: save_file(parts, beside))
     return made
 
 
-def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int) -> Lexicon:
+def read(
+    folder: Path,
+    dataset: data.Dataset,
+    encoder: TextEncoder,
+    *,
+    seed: int,
+    amid: Sequence[str] = (),
+) -> Lexicon:
     """The texts of `dataset`, which `folder` holds, in an order that the seed decides."""
     chance = random.Random(seed)
     chosen = dataset.concepts
@@ -83,7 +100,7 @@ def read(folder: Path, dataset: data.Dataset, encoder: TextEncoder, *, seed: int
         torch.stack([counts.cumsum(0) - counts, counts], 1),
         torch.cat([_odds(texts) for texts in mine]),
         embed(encoder, [captions.names(concept.label, ())[0] for concept in chosen]),
-        embed(encoder, [" ".join(frames.frame(chance)) for _ in range(FRAMES)]),
+        embed(encoder, [" ".join(frames.frame(chance, amid)) for _ in range(FRAMES)]),
     )
 
 

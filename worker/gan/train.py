@@ -61,8 +61,16 @@ class Batch:
     noise: Tensor
     dice: Tensor
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def part(self, rows: slice) -> Batch:
-        return Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Batch(**{name: tensor[rows] for name, tensor in self.tensors().items()})
+
+    def put(self, rows: slice, **others: Tensor) -> None:
+        """Puts others in the place of these rows."""
+        for name, tensor in others.items():
+            getattr(self, name)[rows] = tensor
 
 
 Lesson = Callable[[Lessons, Plan, int], Batch]

@@ -8,6 +8,8 @@ import re
 import unicodedata
 import zlib
 
+from worker.gan import captions
+
 BUCKETS = 1 << 15
 MOST = 64  # words of a prompt that are read
 
@@ -16,15 +18,17 @@ _SIGNS = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\
 _WORD = re.compile(
     rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]"  # words, flags, pictographs
 )
-_MODIFIER = re.compile("[\ufe0f\u200d\U0001f3fb-\U0001f3ff]")  # variants, joiners, skin tones
+_MODIFIER = re.compile("[\ufe0f\u200d]")  # variants, joiners
+_TONES = str.maketrans({0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.TONES)})
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 def words(text: str) -> list[str]:
     """The words of a text, at most `MOST`, letter case and compatibility forms folded
-    (Unicode NFKC); a pictograph is a word, and so is a flag. Empty for a text without any.
+    (Unicode NFKC); a pictograph is a word, and so is a flag; a skin tone says its name. Empty
+    for a text without any.
     """
-    folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text)).casefold()
+    folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_TONES)).casefold()
     return _WORD.findall(folded)[:MOST]
 
 
