@@ -131,7 +131,7 @@ def test_a_student_goes_on_from_the_shipped_encoder(shipped: encoder.TextEncoder
         made = student_encoder.load(WEIGHTS)(
             [student_encoder.pieces(prompt) for prompt in usual]
         ).numpy()
-    assert (made * shipped.encode(usual)).sum(1).min() > 0.99
+    assert (made * shipped.read(usual)).sum(1).min() > 0.99
 
 
 def test_words_around_a_thing_change_little_of_what_it_means(shipped: encoder.TextEncoder) -> None:

@@ -12,7 +12,7 @@ from worker.compress import graph, sight
 from worker.gan.weightfile import Contents
 
 if TYPE_CHECKING:
-    from worker.gan.encoder import Dense, Floats
+    from worker.gan.memory import Dense, Floats
     from worker.gan.score import Tensors, Trunk
 
 

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.gan import captions, conditioner, corpus, data, frames, lexicon
+from worker.gan import captions, conditioner, corpus, data, frames
 from worker.gan.conditioner import Conditioner
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import TEXT
-from worker.gan.student_encoder import Student, load, pieces, save
+from worker.gan.student_encoder import Student, load, pieces, put_names, save
 
 FRAMES = 50_000
 
@@ -141,10 +141,10 @@ def report(student: Student, dataset: Path, teacher: Conditioner) -> dict[str, f
     for language, entries in data.languages_of(dataset).items():
         asked[language] = _asked(corpus.foreign(chosen, {language: entries}))
     told = {}
-    for name, questions in asked.items():
+    for kind, questions in asked.items():
         made = student([pieces(text) for text, _ in questions])
         right = torch.tensor([concept for _, concept in questions])
-        told[name] = round(((made @ named.T).argmax(1) == right).float().mean().item(), 3)
+        told[kind] = round(((made @ named.T).argmax(1) == right).float().mean().item(), 3)
     return told
 
 
@@ -152,6 +152,16 @@ def _asked(texts: Iterable[corpus.Text]) -> list[tuple[str, int]]:
     """The names among the texts, without tags."""
     named = ((text.text, text.concept) for text in texts if text.weight >= 2)
     return [(text, concept) for text, concept in named if concept is not None]
+
+
+def _answered(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
+    return torch.from_numpy(encoder.read(texts))
+
+
+def names(dataset: Path) -> list[str]:
+    """The names of all that the generator is shown: of both sets."""
+    chosen = (concept for kind in data.SETS for concept in data.concepts_of(dataset, kind))
+    return [captions.names(concept.label, ())[0] for concept in chosen]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,13 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     teacher = Conditioner()
     answer: Answer = teacher.encode
     if options.answers:
-        answer = functools.partial(lexicon.embed, TextEncoder(options.answers))
+        answer = functools.partial(_answered, TextEncoder(options.answers))
     given = lessons(options.data, answer, conditioner.vocabulary(), seed=plan.seed)
     student = load(options.start) if options.start else Student()
     teach(student, given, plan, steps=plan.steps, rate=plan.rate)
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])
     teach(student, given, plan, steps=plan.rounded_steps, rate=plan.rate / 2)
     save(student, options.out)
+    put_names(options.out, names(options.data))
     print(json.dumps(report(student, options.data, teacher)))
 
 

@@ -1,6 +1,7 @@
 """The text encoder that ships: a prompt in any language to a unit vector, from one int8
-table of hashed word pieces and two small dense layers. All sums run over integers that
-float32 holds exactly, so a vector's bits depend on its prompt alone."""
+table of hashed word pieces and two small dense layers, drawn towards the nearest name of
+what the generator knows. All sums run over integers that float32 holds exactly, so a vector's
+bits depend on its prompt alone."""
 
 from __future__ import annotations
 
@@ -10,18 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from worker.gan import weightfile, words
+from worker.gan import memory, weightfile, words
+from worker.gan.memory import Dense, Floats, Memory
 
 FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
-
-Floats = NDArray[np.float32]
-Dense = Callable[[Floats], Floats]  # codes [N, K] -> their product with weights [K, M]
+NAMES = "names"  # the tensor that holds them: UTF-8, one a line
 
 
 def by_torch(weights: Floats) -> Dense:
@@ -44,7 +43,8 @@ class TextEncoder:
     A word is the sum of its pieces' rows over the root of their number; a prompt is the
     mean of its words, each weighted by a learned say of its own (so that "please" weighs
     less than "rocket"), beside their greatest value in each component; two dense layers
-    make the vector. It was distilled from a sentence encoder (`worker.gan.distil`).
+    make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
+    has names (`NAMES`) gives the vector its part of the nearest one's (`worker.gan.memory`).
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -70,6 +70,8 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
+            names = bytes(t[NAMES]).decode().splitlines() if NAMES in t else []
+        self._memory = Memory(self.read(names), dense=dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
@@ -92,6 +94,11 @@ class TextEncoder:
                 del self._recent[oldest]
 
     def _encoded(self, prompts: Sequence[str]) -> Floats:
+        made = self.read(prompts)
+        return self._memory.recalled(made) if self._memory else made
+
+    def read(self, prompts: Sequence[str]) -> Floats:
+        """What the words say, [N, 384], before any name draws it."""
         pooled = np.stack([self._pool(prompt) for prompt in prompts])
         (inner, inner_scale, inner_bias), (outer, outer_scale, outer_bias) = self._layers
         step, inner_step = self._steps
@@ -99,9 +106,7 @@ class TextEncoder:
         hidden = inner(codes) * (step * inner_scale) + inner_bias
         codes = np.rint(hidden / inner_step).clip(0, 255)
         found = outer(codes) * (inner_step * outer_scale) + outer_bias
-        length = np.sqrt(np.square(found).sum(1, keepdims=True))
-        unit: Floats = found / length
-        return unit
+        return memory.unit(found)
 
     def _pool(self, prompt: str) -> Floats:
         """The prompt's words as one vector [2 * width]: weighted mean, then greatest."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gan import encoder, pairs, weightfile
-from worker.gan.encoder import Dense
 from worker.gan.inputs import SIDE, TEXT, Floats
+from worker.gan.memory import Dense
 
 FILE = "scorer.safetensors"
 REMEDY = "make it with python -m worker.gan.scorer"

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import words
-from worker.gan.encoder import FILE, FLOOR
+from worker.gan import checkpoint, words
+from worker.gan.encoder import FILE, FLOOR, NAMES
 from worker.gan.networks import TEXT
 
 WIDTH = 96
@@ -117,6 +117,13 @@ def save(student: Student, folder: Path) -> None:
         }
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / FILE)
+
+
+def put_names(folder: Path, names: Sequence[str]) -> None:
+    """Puts into the file that `folder` has what its texts are drawn towards."""
+    tensors = load_file(folder / FILE)
+    tensors[NAMES] = torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8)
+    checkpoint.write(folder / FILE, lambda beside: save_file(tensors, beside))
 
 
 def load(folder: Path) -> Student:

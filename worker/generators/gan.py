@@ -19,7 +19,7 @@ from worker.generators import quantization as formats
 from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 if TYPE_CHECKING:
-    from worker.gan.encoder import Floats
+    from worker.gan.memory import Floats
     from worker.generators.gan_engines import Engine
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from worker.generators import processor
 from worker.generators.base import Pixels
 
 if TYPE_CHECKING:
-    from worker.gan.encoder import Floats, TextEncoder
+    from worker.gan.encoder import TextEncoder
+    from worker.gan.memory import Floats
     from worker.gan.score import Scorer
 
 SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 2**64

@@ -1,0 +1,57 @@
+"""Texts are drawn to the nearest known name, to the same bits in any company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worker.gan import memory
+from worker.gan.encoder import TextEncoder, by_torch
+from worker.gan.memory import Floats, Memory
+from worker.generators.gan import WEIGHTS
+
+
+def units(count: int, seed: int) -> Floats:
+    return memory.unit(np.random.RandomState(seed).randn(count, 384).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TextEncoder:
+    return TextEncoder(WEIGHTS)
+
+
+def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
+    names = units(50, 0)
+    near = memory.unit(names[7:8] + units(1, 1))
+    (found,) = Memory(names, dense=by_torch).recalled(near)
+    before, after = names @ near[0], names @ found
+    assert before.argmax() == 7 and after[7] > before[7] + 0.1
+    assert found @ near[0] > 0.9 and abs(np.linalg.norm(found) - 1) < 1e-6
+
+
+def test_a_name_stays_where_it_is() -> None:
+    names = units(50, 0)
+    assert np.allclose(Memory(names, dense=by_torch).recalled(names), names, atol=1e-6)
+
+
+def test_what_is_recalled_is_the_same_bits_in_any_company() -> None:
+    names, texts = units(2500, 0), units(64, 1)
+    kept = Memory(names, dense=by_torch)
+    whole = kept.recalled(texts)
+    for size in (1, 7, 32):
+        parts = [kept.recalled(texts[at : at + size]) for at in range(0, 64, size)]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_sums_of_codes_are_exact_in_float32() -> None:
+    """The greatest sum of their products, whatever the vectors: that of a unit with itself."""
+    worst = np.abs(np.rint(units(200, 2) * memory.CODES)).astype(np.int64)
+    assert np.square(worst).sum(1).max() < 2**24
+
+
+def test_the_shipped_encoder_draws_a_sentence_to_its_subject(shipped: TextEncoder) -> None:
+    said = ["she hung a picture of a rocket above the fireplace"]
+    (name,) = shipped.read(["rocket"])
+    raw, drawn = shipped.read(said)[0] @ name, shipped.encode(said)[0] @ name
+    assert drawn > raw + 0.05
+    assert np.allclose(shipped.encode(["rocket"])[0], name, atol=1e-6)

@@ -1,0 +1,45 @@
+"""What a text is drawn towards: the nearest of the names of everything the generator knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+PULL = np.float32(0.5)  # the name's share, beside 1 for the text itself
+CODES = 2000  # of a component: sums of their products stay below 2**24
+
+Floats = NDArray[np.float32]
+Dense = Callable[[Floats], Floats]  # codes [N, K] -> their product with weights [K, M]
+
+
+class Memory:
+    """An associative memory of unit vectors [M, K]: one step of retrieval at infinite sharpness
+    (Ramsauer et al. 2021, eq. 3), of which a part is added. What people write around a name
+    leads its vector away from where the generator learned the thing; this leads it back, and
+    leaves part of what was said beside it.
+
+    Bits: which name is nearest is decided by sums of integers that float32 holds exactly."""
+
+    def __init__(self, names: Floats, *, dense: Callable[[Floats], Dense]) -> None:
+        """dense: makes a product of its weights."""
+        self._names = names
+        self._likeness = dense(np.ascontiguousarray(_codes(names).T))
+
+    def recalled(self, texts: Floats) -> Floats:
+        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to."""
+        nearest = self._likeness(_codes(texts)).argmax(1)
+        return unit(texts + PULL * self._names[nearest])
+
+
+def unit(vectors: Floats) -> Floats:
+    """The vectors [N, K] at length 1."""
+    length = np.sqrt(np.square(vectors).sum(1, keepdims=True))
+    made: Floats = vectors / length
+    return made
+
+
+def _codes(vectors: Floats) -> Floats:
+    codes: Floats = np.rint(vectors * np.float32(CODES))
+    return codes
