@@ -74,6 +74,11 @@ def test_captions_start_with_the_label_and_keep_common_tags_in_company() -> None
     assert len(found) == len(set(found))
 
 
+def test_what_an_emoji_is_called_can_be_told_from_its_captions() -> None:
+    found = captions.captions("dog face", ["dog", "puppy_head"], ["pet"], rare=frozenset({"pet"}))
+    assert captions.called(found) == ["dog face", "puppy head"]
+
+
 def test_a_prompt_means_the_concept_of_that_name_before_that_of_a_caption() -> None:
     known = [
         data.Concept(captions[0], "1F600", captions[1:] or captions, 1.0)

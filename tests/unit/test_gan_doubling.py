@@ -18,7 +18,7 @@ def test_it_is_the_convolution_of_the_doubled_map(side: int) -> None:
     bias = torch.randn(6, generator=chance, dtype=torch.float64)
     truth = F.conv2d(double(maps), weight, bias, padding=1)
     four = F.conv2d(maps, doubling.kernels(weight), bias.repeat(4), padding=1)
-    made = doubling.together(four, torch.full_like(truth, torch.nan))
+    made = doubling.together(four, torch.full_like(truth, torch.nan), outputs=6, side=side)
     torch.testing.assert_close(made, truth)
 
 
@@ -26,9 +26,7 @@ def test_it_is_the_convolution_of_the_doubled_map(side: int) -> None:
 def test_codes_stay_what_they_are() -> None:
     codes = torch.randint(0, 256, (2, 8, 4, 4), dtype=torch.uint8)
     maps = torch._make_per_tensor_quantized_tensor(codes, 0.25, 0)
-    made = torch._empty_affine_quantized(
-        doubling.shape(maps), scale=0.25, zero_point=0, dtype=torch.quint8
-    )
-    plain = doubling.together(codes, codes.new_empty(doubling.shape(codes)))
-    assert plain.shape == (2, 2, 6, 6)
-    assert torch.equal(doubling.together(maps, made).int_repr(), plain)
+    shape = (2, 2, 6, 6)
+    made = torch._empty_affine_quantized(shape, scale=0.25, zero_point=0, dtype=torch.quint8)
+    plain = doubling.together(codes, codes.new_empty(shape), outputs=2, side=3)
+    assert torch.equal(doubling.together(maps, made, outputs=2, side=3).int_repr(), plain)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from worker.gan import memory
-from worker.gan.encoder import TextEncoder, by_torch
+from worker.gan import memory, student_encoder
+from worker.gan.encoder import FILE, TextEncoder, by_torch
 from worker.gan.memory import Floats, Memory
 from worker.generators.gan import WEIGHTS
 
@@ -47,6 +50,15 @@ def test_sums_of_codes_are_exact_in_float32() -> None:
     """The greatest sum of their products, whatever the vectors: that of a unit with itself."""
     worst = np.abs(np.rint(units(200, 2) * memory.CODES)).astype(np.int64)
     assert np.square(worst).sum(1).max() < 2**24
+
+
+def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:
+    shutil.copy(WEIGHTS / FILE, tmp_path)
+    student_encoder.put_names(tmp_path, [["Red Heart", "heart"], ["sun"]])
+    read = TextEncoder(tmp_path)
+    assert read.known == {"red heart", "heart", "sun"}
+    (near,) = read.encode(["the sun rises"])
+    assert near @ read.read(["sun"])[0] > read.read(["the sun rises"])[0] @ read.read(["sun"])[0]
 
 
 def test_the_shipped_encoder_draws_a_sentence_to_its_subject(shipped: TextEncoder) -> None:

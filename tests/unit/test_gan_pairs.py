@@ -36,6 +36,32 @@ def test_where_a_prompt_is_cut(text: str, found: tuple[str, str] | None) -> None
     assert pairs.subjects(text) == (found or (text,))
 
 
+KNOWN = frozenset({"cat", "dog", "bow and arrow", "sun", "nail polish", "star and crescent"})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cat and dog", ("cat", "dog")),
+        ("Cats & the dogs.", ("Cats", "dogs.")),
+        ("nail polish and a star and crescent", ("nail polish", "star and crescent")),
+        ("a star and crescent and sun", ("a star and crescent", "sun")),
+        ("a star and crescent next to nail polish", ("a star and crescent", "nail polish")),
+        ("bow and arrow", None),
+        ("the bow and arrow", None),
+        ("black and white cat", None),
+        ("cat and mouse", None),
+        ("a cat and a mouse", ("a cat", "mouse")),
+        ("sun and", None),
+        ("", None),
+    ],
+)
+def test_between_known_names_a_prompt_is_cut_and_within_one_it_is_not(
+    text: str, found: tuple[str, str] | None
+) -> None:
+    assert pairs.subjects(text, KNOWN) == (found or (text,))
+
+
 def test_every_form_of_two_subjects_that_is_judged_is_cut() -> None:
     for form in corpus.PAIRS:
         assert pairs.subjects(form.format("a cat", "a dog")) == ("a cat", "dog")

@@ -39,7 +39,7 @@ from worker.gan.train import Batch, Lesson, Plan
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
-DISTRACTED = 0.5  # share of texts with something said beside their subject
+DISTRACTED = 0.4  # share of texts with something said beside their subject
 TAUGHT = 0.15  # share of a batch that the teacher draws
 TONED = 0.12  # share of a batch that shows subjects in skin tones
 STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: the first two

@@ -82,6 +82,12 @@ def captions(
     return list(dict.fromkeys(found))
 
 
+def called(texts: Sequence[str]) -> list[str]:
+    """The names among the captions of an emoji: those that stand in every template, too."""
+    known = set(texts)
+    return [text for text in texts if known.issuperset(each.format(text) for each in TEMPLATES)]
+
+
 def parse(prompt: str) -> tuple[str, int | None]:
     """The prompt without its style cue, and the vendor's index: the last vendor named, or
     None. "rocket, twemoji style" is ("rocket", 1)."""

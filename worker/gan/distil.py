@@ -158,10 +158,10 @@ def _answered(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
     return torch.from_numpy(encoder.read(texts))
 
 
-def names(dataset: Path) -> list[str]:
-    """The names of all that the generator is shown: of both sets."""
+def names(dataset: Path) -> list[list[str]]:
+    """What everything is called that the generator is shown, of both sets, plain names first."""
     chosen = (concept for kind in data.SETS for concept in data.concepts_of(dataset, kind))
-    return [captions.names(concept.label, ())[0] for concept in chosen]
+    return [captions.called(concept.captions) for concept in chosen]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,10 +24,10 @@ def kernels(weight: Tensor) -> Tensor:
     return made.reshape(4 * outputs, inputs, 2, 2)
 
 
-def together(maps: Tensor, made: Tensor) -> Tensor:
+def together(maps: Tensor, made: Tensor, *, outputs: int, side: int) -> Tensor:
     """What a convolution with `kernels` gives, [B, 4 O, S + 1, S + 1], put into `made`
-    [B, O, 2 S, 2 S]."""
-    outputs, side = made.shape[1], made.shape[2] // 2
+    [B, O, 2 S, 2 S]. Outputs O and side S are told, since a program that is recorded would work
+    them out anew each time."""
     for down in range(2):
         for across in range(2):
             first = (2 * down + across) * outputs
@@ -35,9 +35,3 @@ def together(maps: Tensor, made: Tensor) -> Tensor:
                 :, first : first + outputs, down : down + side, across : across + side
             ]
     return made
-
-
-def shape(maps: Tensor) -> list[int]:
-    """Of `made`, for these maps."""
-    count, channels, side, _ = maps.shape
-    return [count, channels // 4, 2 * (side - 1), 2 * (side - 1)]

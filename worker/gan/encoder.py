@@ -20,7 +20,7 @@ FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
-NAMES = "names"  # the tensor that holds them: UTF-8, one a line
+NAMES = "names"  # the tensor that holds them: UTF-8, a thing's on one line, tabs between
 
 
 def by_torch(weights: Floats) -> Dense:
@@ -44,7 +44,8 @@ class TextEncoder:
     mean of its words, each weighted by a learned say of its own (so that "please" weighs
     less than "rocket"), beside their greatest value in each component; two dense layers
     make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
-    has names (`NAMES`) gives the vector its part of the nearest one's (`worker.gan.memory`).
+    has names (`NAMES`) gives the vector its part of the nearest first one's (`worker.gan.memory`);
+    `known` are all of them, in small letters.
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -70,8 +71,11 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
-            names = bytes(t[NAMES]).decode().splitlines() if NAMES in t else []
-        self._memory = Memory(self.read(names), dense=dense) if names else None
+            lines = bytes(t[NAMES]).decode().splitlines() if NAMES in t else []
+            names = [line.split("\t") for line in lines]
+        self.known = frozenset(name.casefold() for each in names for name in each)
+        first = [each[0] for each in names]
+        self._memory = Memory(self.read(first), dense=dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()

@@ -4,7 +4,7 @@ one picture. The network draws one thing; a prompt that names two asks it twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,29 @@ _PARTS = re.compile(
     r"\b(?:with|without|showing|wearing|holding|having|between)\b", re.IGNORECASE
 )  # what follows belongs to the one thing before
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+_LINK = re.compile(rf"\s+(?:and|&)\s+|{_BESIDE.pattern}", re.IGNORECASE)
 
 
-def subjects(text: str) -> tuple[str, ...]:
-    """The two things that a text asks for, or the text alone. Only what is plainly two is cut:
-    "a cat and a dog", not "bow and arrow", "a black and white cat", "a castle with a tower and
-    a flag" or "it rains and we stay at home"."""
+def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
+    """The two things that a text asks for, or the text alone. known: names of things, in small
+    letters. Cut is between two of them ("cat and dog", "cats and dogs"), never within one ("bow
+    and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and white cat",
+    "a castle with a tower and a flag" or "it rains and we stay at home"."""
+    if _is_known(text, known):
+        return (text,)
+    for link in _LINK.finditer(text):
+        two = text[: link.start()].strip(), text[link.end() :].strip()
+        if all(_is_known(part, known) for part in two):
+            return two[0], _ARTICLE.sub("", two[1])
+    return _plainly(text)
+
+
+def _is_known(text: str, known: Container[str]) -> bool:
+    name = _ARTICLE.sub("", text.strip(" \t\n.,!?")).casefold()
+    return name in known or name.removesuffix("s") in known
+
+
+def _plainly(text: str) -> tuple[str, ...]:
     cut = _BESIDE.search(text) or _AND.search(text)
     if cut is None:
         return (text,)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from worker.gan import doubling, losses
 from worker.gan.folding import layers
-from worker.gan.inputs import CONDITION
+from worker.gan.inputs import CONDITION, SIDE
 from worker.gan.networks import Generator, double
-from worker.gan.traced import traced
+from worker.gan.traced import scripted, traced
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
-DOUBLED = ("at16", "at32")  # convolutions of a map that was doubled
+DOUBLED = {"at16": 8, "at32": 16}  # convolutions of a map that is doubled, and its side
 CUTS = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)  # quantiles of the rows' greatest values
 Ranges = Mapping[str, tuple[float, float]]  # stage -> least and greatest value
 
@@ -143,27 +143,28 @@ class _Int8(nn.Module):
         details = self._dense(hidden, "detail", "at4").reshape(-1, w.detail, 8, 8)
         features = self._beside(double(self._convolve(features, "at4")), details)
         features = self._convolve(features, "at8")
-        for stage in DOUBLED:
-            features = self._doubled(features, stage)
+        for stage, side in DOUBLED.items():
+            features = self._doubled(features, stage, side)
         features = self._convolve(features, "at32b")
         last = torch.ops.quantized.conv2d(
             features, self.pixels, self.scale["pixels"], self.zero["pixels"]
         )
-        return _shuffle(last.int_repr())
+        return _shuffle(last)
 
     def _beside(self, one: Tensor, other: Tensor) -> Tensor:
         """Both sets of channels as one. They share a scale, so their codes are copied as
         they are, where `torch.cat` would turn them to floats and back."""
-        count, first, side, _ = one.shape
-        shape = [count, first + other.shape[1], side, side]
+        first = self.widths.at4
+        shape = [one.shape[0], first + self.widths.detail, 8, 8]
         made = _codes(shape, self.scale["at4"], self.zero["at4"])
         made[:, :first], made[:, first:] = one, other
         return made
 
-    def _doubled(self, codes: Tensor, layer: str) -> Tensor:
-        maps = self._convolve(codes, layer)
-        shape = doubling.shape(maps)
-        return doubling.together(maps, _codes(shape, self.scale[layer], self.zero[layer]))
+    def _doubled(self, codes: Tensor, layer: str, side: int) -> Tensor:
+        maps, outputs = self._convolve(codes, layer), getattr(self.widths, layer)
+        shape = [codes.shape[0], outputs, 2 * side, 2 * side]
+        made = _codes(shape, self.scale[layer], self.zero[layer])
+        return doubling.together(maps, made, outputs=outputs, side=side)
 
     def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_relu(
@@ -196,12 +197,21 @@ def _by_cell(values: Tensor) -> Tensor:
 
 
 def _shuffle(codes: Tensor) -> Tensor:
-    """Cells [B, 12, S, S], in the order of `_by_cell`, as pixels [B, 3, 2 S, 2 S]; the channels
-    of both lie together in memory. One copy, of six bytes at a time."""
-    count, channels, side, _ = codes.shape
-    cells = codes.permute(0, 2, 3, 1).reshape(count, side, side, 2, channels // 2)
-    rows = cells.transpose(2, 3).reshape(count, 2 * side, 2 * side, channels // 4)
+    """The codes of cells [B, 12, 32, 32], in the order of `_by_cell`, as pixels [B, 3, 64, 64]; the
+    channels of both lie together in memory. One copy, of six bytes at a time."""
+    rows: Tensor = _half_cells(codes).transpose(2, 3).reshape(-1, SIDE, SIDE, 3)
     return rows.permute(0, 3, 1, 2)
+
+
+@scripted
+def _half_cells(codes: Tensor) -> Tensor:
+    """Codes [B, 12, 32, 32] as bytes [B, 32, 32, 2, 6] where they lie: `int_repr` would copy
+    them, one by one."""
+    shape = [codes.size(0), 32, 32, 2, 6]
+    lying = codes.permute(0, 2, 3, 1)
+    made = torch.empty([0], dtype=torch.uint8)
+    torch.ops.aten.set_(made, lying, 0, shape, [32 * 32 * 12, 32 * 12, 12, 6, 1])
+    return made
 
 
 def clipped(plain: Generator, ranges: Ranges, *, rounded: bool = False) -> Generator:

@@ -119,10 +119,12 @@ def save(student: Student, folder: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / FILE)
 
 
-def put_names(folder: Path, names: Sequence[str]) -> None:
-    """Puts into the file that `folder` has what its texts are drawn towards."""
+def put_names(folder: Path, names: Sequence[Sequence[str]]) -> None:
+    """Puts into the file that `folder` has what things are called: towards the first name of
+    each its texts are drawn."""
     tensors = load_file(folder / FILE)
-    tensors[NAMES] = torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8)
+    lines = "\n".join("\t".join(each) for each in names)
+    tensors[NAMES] = torch.tensor(list(lines.encode()), dtype=torch.uint8)
     checkpoint.write(folder / FILE, lambda beside: save_file(tensors, beside))
 
 

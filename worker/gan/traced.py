@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,3 +22,11 @@ def traced(network: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
             network.eval(), sample, check_trace=False
         )
     return made
+
+
+def scripted(function: Callable[..., Tensor]) -> Any:
+    """The function as a part of such a program that works out shapes itself: recorded, they would
+    stay those of the sample where a step takes them as plain numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(function)

@@ -24,7 +24,7 @@ from worker.gan.journal import Journal
 from worker.gan.lexicon import Lessons, Lexicon
 from worker.gan.networks import NOISE, TEXT, Generator, condition
 
-DISTRACTION = 1.2  # greatest length of what is said beside a subject, whose own is 1
+DISTRACTION = 0.8  # greatest length of what is said beside a subject, whose own is 1
 OTHER = 0.7  # of that, where it is another concept
 JOIN = 400  # steps over which the critic's say grows to its full weight
 

@@ -210,7 +210,7 @@ def _conditions(
     else:
         text, counts = _texts(engine, items)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
-    styles = [style for _, style in map(_asked, items)]
+    styles = [_parsed(item)[1] for item in items]
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
     vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
     return conditioning.condition(text, vendor, view), counts
@@ -218,17 +218,19 @@ def _conditions(
 
 def _texts(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
     """Vectors [N, 384] of all subjects, in order, and how many each item has."""
-    subjects = [subjects for subjects, _ in map(_asked, items)]
+    from worker.gan import pairs
+
+    known = engine.encoder.known
+    subjects = [pairs.subjects(_parsed(item)[0], known) for item in items]
     text = engine.encoder.encode([one for each in subjects for one in each])
     return text, [len(each) for each in subjects]
 
 
-def _asked(item: Item) -> tuple[tuple[str, ...], int | None]:
-    """The subjects that a prompt asks for, and its style if it names one."""
-    from worker.gan import captions, pairs
+def _parsed(item: Item) -> tuple[str, int | None]:
+    """A prompt without its style, and that style, if it names one."""
+    from worker.gan import captions
 
-    plain, style = captions.parse(_clean(item.prompt))
-    return pairs.subjects(plain), style
+    return captions.parse(_clean(item.prompt))
 
 
 def _clean(prompt: str) -> str:
