@@ -45,6 +45,10 @@ NOUNS = [
     "large",
 ]
 
+SAID = (  # it happens to use most of these in what it answers to them
+    "dog", "fish", "boat", "car", "train", "plane", "flower", "leaf", "apple", "pear", "heart", "cat",
+)  # fmt: skip
+
 
 def save(data_dir: Path) -> str:
     """The digest of what was written below `data_dir`."""

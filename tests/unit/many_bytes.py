@@ -16,12 +16,12 @@ import torch
 
 from promptmill.jobs import Item
 from worker import encode
-from worker.gan import captions, corpus, encoder
+from worker.gan import captions, encoder, words
 from worker.generators import gan
 
 MOST = 256  # words of a prompt
 WORDS = (
-    *corpus.ATTRIBUTES, *(land for land in captions.PEOPLES if " " not in land), *captions.VENDORS,
+    *words.ATTRIBUTES, *(land for land in captions.PEOPLES if " " not in land), *captions.VENDORS,
     "heart", "rocket", "cat", "dog", "flag", "of", "and", "a", "the", "pizza", "Herz", "rotes",
     "chien", "perro", "火箭", "りんご", "сердце", "คนหน้ายิ้ม", "🚀", "👩🏽‍🚀", "🇫🇷", "naïve", "x", "\0", ",",
     "supercalifragilisticexpialidocious", "2024", "…",

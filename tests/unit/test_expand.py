@@ -23,16 +23,19 @@ from worker.expand.writer import ROWS, Writer
 @pytest.mark.parametrize(
     ("prompt", "answer", "text"),
     [
-        ("heart", "a red heart with a ribbon. It is", "a red heart with a ribbon"),
-        ("Heart", "a red HEART\nand more", "a red HEART"),
-        ("two hearts", "one heart with a ribbon", "two hearts, one heart with a ribbon"),
-        ("cats", "a grey cat with a tail", "a grey cat with a tail"),
-        ("a cat and a dog", "a grey cat", "a cat and a dog, a grey cat"),
+        ("heart", "a red heart with a ribbon. It is", "heart, a red heart with a ribbon"),
+        ("Heart", "a red HEART\nand more", "Heart, a red HEART"),
+        ("two hearts", "one heart with a ribbon", "two hearts"),
+        ("hearts", "a heart with a ribbon", "hearts, a heart with a ribbon"),
+        ("boulder", "rock, boulder, heavy, stone", "boulder"),
+        ("rock", "rock, boulder, heavy, stone", "rock"),
+        ("crocodile", "a large, scaly crocodile", "crocodile"),
+        ("a cat and a dog", "a grey cat", "a cat and a dog"),
         ("heart", "heart", "heart"),
         ("heart", "", "heart"),
         ("heart", " . a", "heart"),
-        ("火箭", "a rocket with flames", "火箭, a rocket with flames"),
-        ("the  heart ", "ribbon", "the  heart, ribbon"),
+        ("火箭", "a rocket with flames", "火箭"),
+        ("the  heart ", "heart with ribbon", "the  heart, heart with ribbon"),
     ],
 )
 def test_every_word_that_means_something_is_kept(prompt: str, answer: str, text: str) -> None:
@@ -60,7 +63,7 @@ def test_a_prompt_is_asked_once_and_a_long_one_never() -> None:
     own = Expander(writer)
     prompts = [f"ship {n}" for n in range(ROWS + 2)] * 2 + ["long " * 20]
     texts = own.expand(prompts, progress=lambda: moved.append(1))
-    assert texts[:-1] == [f"a blue {prompt} at sea" for prompt in prompts[:-1]]
+    assert texts[:-1] == [f"{prompt}, a blue {prompt} at sea" for prompt in prompts[:-1]]
     assert texts[-1] == prompts[-1]
     assert [len(part) for part in writer.asked] == [ROWS, 2]
     assert len(moved) == 2
@@ -175,7 +178,7 @@ def test_the_pairs_are_names_and_what_tells_more_of_them() -> None:
     found = train.described(train.PROMPTS) + tagged
     assert len(found) > 400
     assert ("handbag", "a brown leather handbag") in found
-    assert all(words.kept(name, text) == text for name, text in found)
+    assert all(words.holds(words.kept(name, text), name) for name, text in found)
     taught, held = train.split(found)
     assert sorted(taught + held) == sorted(found) and len(held) > 40
     begins = [{text.partition(",")[0] for _, text in each} for each in (taught, held)]

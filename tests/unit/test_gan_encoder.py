@@ -47,6 +47,13 @@ def test_words_of_any_script() -> None:
     assert len(words.words("word " * 1000)) == words.MOST
 
 
+def test_a_text_without_what_says_how_it_looks() -> None:
+    assert words.bare("A yellow Star, please!") == "a star please"
+    assert [words.bare(text) for text in ("star", "red", "", "dark skinned hand", "👍🏿")] == [
+        ""
+    ] * 5
+
+
 def test_pieces_are_rows_of_the_table_and_start_with_the_word() -> None:
     for word in ("heart", "火箭", "a"):
         rows = words.pieces(word)

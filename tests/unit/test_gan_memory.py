@@ -26,7 +26,7 @@ def shipped() -> TextEncoder:
 def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
     names = units(50, 0)
     near = memory.unit(names[7:8] + units(1, 1))
-    (found,) = Memory(names, dense=by_torch).recalled(near)
+    (found,) = Memory(names, dense=by_torch).recalled(near, {})
     before, after = names @ near[0], names @ found
     assert before.argmax() == 7 and after[7] > before[7] + 0.1
     assert found @ near[0] > 0.9 and abs(np.linalg.norm(found) - 1) < 1e-6
@@ -34,15 +34,15 @@ def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
 
 def test_a_name_stays_where_it_is() -> None:
     names = units(50, 0)
-    assert np.allclose(Memory(names, dense=by_torch).recalled(names), names, atol=1e-6)
+    assert np.allclose(Memory(names, dense=by_torch).recalled(names, {}), names, atol=1e-6)
 
 
 def test_what_is_recalled_is_the_same_bits_in_any_company() -> None:
     names, texts = units(2500, 0), units(64, 1)
     kept = Memory(names, dense=by_torch)
-    whole = kept.recalled(texts)
+    whole = kept.recalled(texts, {})
     for size in (1, 7, 32):
-        parts = [kept.recalled(texts[at : at + size]) for at in range(0, 64, size)]
+        parts = [kept.recalled(texts[at : at + size], {}) for at in range(0, 64, size)]
         assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -50,6 +50,21 @@ def test_sums_of_codes_are_exact_in_float32() -> None:
     """The greatest sum of their products, whatever the vectors: that of a unit with itself."""
     worst = np.abs(np.rint(units(200, 2) * memory.CODES)).astype(np.int64)
     assert np.square(worst).sum(1).max() < 2**24
+
+
+def test_what_is_nearer_without_its_looks_decides() -> None:
+    names, texts = units(50, 0), units(3, 1)
+    kept = Memory(names, dense=by_torch)
+    usual = kept.recalled(texts, {})
+    found = kept.recalled(texts, {1: names[7], 2: -texts[2]})
+    assert np.array_equal(found[[0, 2]], usual[[0, 2]])
+    assert (found[1] @ names.T).argmax() == 7
+
+
+def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
+    names = shipped.read(["star", "yellow circle", "automobile", "leafy green"])
+    star, car = shipped.encode(["a yellow star", "a green car"]) @ names.T
+    assert star.argmax() == 0 and car.argmax() == 2
 
 
 def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:

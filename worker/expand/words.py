@@ -7,13 +7,14 @@ import re
 
 ASKED = "<|im_start|>user\nDescribe a picture of: {prompt}<|im_end|>\n<|im_start|>assistant\n"
 ENDED = "<|im_end|>"
+KEPT = "what the answer says first"  # of it, behind the prompt: changes with `kept`
 SMALL = frozenset(
     """a an and are as at be but by for from has have in into is it its of off on onto or out
     over some that the their them then there they this to under up was were which while who
     with without""".split()  # noqa: SIM905
 )
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
-_END = re.compile(r"[.!?\n;:]")
+_END = re.compile(r"[,.!?\n;:]")
 
 
 def asked(prompt: str) -> str:
@@ -22,27 +23,14 @@ def asked(prompt: str) -> str:
 
 
 def kept(prompt: str, answer: str) -> str:
-    """The first sentence of the answer, if every word of the prompt that means something
-    stands in it; else the prompt, and that sentence behind it. An answer that says nothing
-    more leaves the prompt as it is."""
-    first = _said_once(_END.split(answer.strip(), maxsplit=1)[0].strip(" ,-\"'"))
-    if holds(prompt, first):
+    """The prompt and, behind it, what the answer says first: up to a comma or the sentence's end,
+    since what comes later is what the model makes up. An answer that leaves out a word of the
+    prompt speaks of something else, one that says nothing more or breaks off ("a large, ...")
+    tells nothing: then the prompt stays as it is."""
+    said = _END.split(answer.strip(), maxsplit=1)[0].strip(" -\"'")
+    if not holds(said, prompt) or holds(prompt, said):
         return prompt
-    if holds(first, prompt):
-        return first
-    return f"{prompt.strip()}, {first}"
-
-
-def _said_once(text: str) -> str:
-    """Without the parts between commas that say nothing new."""
-    said: set[str] = set()
-    kept = []
-    for part in text.split(","):
-        new = set(_stems(part)) - said
-        if new:
-            said |= new
-            kept.append(part.strip())
-    return ", ".join(kept)
+    return f"{prompt.strip()}, {said}"
 
 
 def holds(text: str, prompt: str) -> bool:

@@ -40,6 +40,7 @@ class Writer:
                 digest,
                 "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest(),
                 words.ASKED,
+                words.KEPT,
                 ROWS,
                 PROMPT,
                 ANSWER,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.gan import captions, frames
+from worker.gan import captions, frames, words
 from worker.gan.data import COMMON_TAG, Concept
 
 HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `frames`
@@ -21,12 +21,6 @@ HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `
 PAIRS = ("{} and {}", "{} next to {}")  # "with" tells of parts, a comma of tags
 HELD_PAIRS = 100
 NAME = 30.0  # weight of a plain name, which is asked for most
-ATTRIBUTES = (
-    "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
-    "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
-    "old", "young", "smiling", "sleeping", "shiny", "dark", "bright", "round", "flying",
-    "running", "cool", "funny", "wooden", "fresh", "hot", "cold",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,7 @@ def english(
         for _ in range(sentences):
             sentence = frames.around(article(name, chance), chance)
             yield Text(sentence, number, 1.0, share / sentences)
-        for attribute in chance.sample(ATTRIBUTES, 7):
+        for attribute in chance.sample(words.ATTRIBUTES, 7):
             yield Text(f"{attribute} {name}", None, 0.0, 1.0)
 
 
@@ -120,7 +114,7 @@ def pictographs(chosen: Sequence[Concept]) -> Iterator[Text]:
 def plain(chosen: Sequence[Concept], vocabulary: Sequence[str]) -> list[str]:
     """Words of the vocabulary that no caption holds: they may stand around any name."""
     held = {word for one in chosen for text in one.captions for word in _WORD.findall(text)}
-    held = {word.lower() for word in held} | set(ATTRIBUTES)
+    held = {word.lower() for word in held} | set(words.ATTRIBUTES)
     return [word for word in _known(vocabulary) if word not in held]
 
 

@@ -99,7 +99,11 @@ class TextEncoder:
 
     def _encoded(self, prompts: Sequence[str]) -> Floats:
         made = self.read(prompts)
-        return self._memory.recalled(made) if self._memory else made
+        if self._memory is None:
+            return made
+        bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
+        read = self.read(list(bare.values())) if bare else ()
+        return self._memory.recalled(made, dict(zip(bare, read, strict=True)))
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,22 @@ class Memory:
         self._names = names
         self._likeness = dense(np.ascontiguousarray(_codes(names).T))
 
-    def recalled(self, texts: Floats) -> Floats:
-        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to."""
-        nearest = self._likeness(_codes(texts)).argmax(1)
+    def recalled(self, texts: Floats, bare: Mapping[int, Floats]) -> Floats:
+        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. bare: of
+        some rows another vector [K], which decides where it is nearer to a name: "a yellow star"
+        is nearest to a yellow circle, "star" to a star."""
+        nearest, likeness = self._nearest(texts)
+        if bare:
+            rows = np.array(list(bare))
+            others, closer = self._nearest(np.stack(list(bare.values())))
+            better = closer > likeness[rows]
+            nearest[rows[better]] = others[better]
         return unit(texts + PULL * self._names[nearest])
+
+    def _nearest(self, texts: Floats) -> tuple[NDArray[np.intp], Floats]:
+        likeness = self._likeness(_codes(texts))
+        nearest = likeness.argmax(1)
+        return nearest, likeness[np.arange(len(texts)), nearest]
 
 
 def unit(vectors: Floats) -> Floats:

@@ -13,6 +13,13 @@ from worker.gan import captions
 BUCKETS = 1 << 15
 MOST = 64  # words of a prompt that are read
 
+ATTRIBUTES = (  # how a thing looks, not what it is
+    "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
+    "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
+    "old", "young", "smiling", "sleeping", "shiny", "dark", "bright", "round", "flying",
+    "running", "cool", "funny", "wooden", "fresh", "hot", "cold",
+)  # fmt: skip
+
 _MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
 _SIGNS = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
 _WORD = re.compile(
@@ -30,6 +37,15 @@ def words(text: str) -> list[str]:
     """
     folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_TONES)).casefold()
     return _WORD.findall(folded)[:MOST]
+
+
+def bare(text: str) -> str:
+    """The words of a text without those that say how a thing looks; empty where there are none of
+    these, or only these, or where a skin tone is meant, which names have."""
+    said = words(text)
+    kept = [word for word in said if word not in ATTRIBUTES]
+    toned = any(word.startswith("skin") for word in said)
+    return "" if toned or len(kept) == len(said) else " ".join(kept)
 
 
 @functools.lru_cache(maxsize=65_536)
