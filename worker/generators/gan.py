@@ -31,6 +31,7 @@ STYLE = "style"  # the task
 RULES = "6"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 INT8 = ("int8", STUDENT, *ONNX)
+TEACHER = ("int8", "onnx")  # the forms that the large network draws
 ON_CPU, ON_GPU = (*INT8, "none"), ("bf16", "none")
 NO_MEMORY = ("allocate memory", "out of memory")  # what a CPU and a GPU say
 
@@ -42,9 +43,10 @@ class EmojiGan:
     the noise comes from the item's own stream, and the network is exact (int8 and student),
     or run one row at a time (none), or, on a GPU (bf16, none), always in one shape.
     `student` is the small network that the large one and the pictures taught, in int8: several
-    times faster, and better. `onnx` and `student-onnx` are the two in int8 by ONNX Runtime, without
-    torch: nearly the same pictures. A prompt that names no style is drawn in one that its seed
-    picks. A variation is the prompt with a seed of its own; it does not look at the source.
+    times faster, and better; `none` and `bf16` are the same in float. `int8` is the large one.
+    `onnx` and `student-onnx` are the two in int8 by ONNX Runtime, without torch: nearly the same
+    pictures. A prompt that names no style is drawn in one that its seed picks.
+    A variation is the prompt with a seed of its own; it does not look at the source.
     A prompt of two subjects is two drawings side by side.
     A style is what its source shows, as far as the scorer knows it, drawn in the style that the
     prompt names; nothing else of the prompt counts.
@@ -105,10 +107,10 @@ class EmojiGan:
 
     def _made(self, chosen: Resolved) -> Engine:
         form = chosen.quantization
+        network = self.weights if form in TEACHER else self.weights / STUDENT
         if chosen.device != "cpu":
             bf16 = form == "bf16"
-            return gan_engines.by_cuda(self.weights, self.weights, device=chosen.device, bf16=bf16)
-        network = self.weights / STUDENT if form.startswith(STUDENT) else self.weights
+            return gan_engines.by_cuda(network, self.weights, device=chosen.device, bf16=bf16)
         if form in ONNX:
             return gan_engines.by_onnx(network, self.weights)
         return gan_engines.by_torch(network, self.weights, int8=form != "none")
