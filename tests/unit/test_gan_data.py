@@ -76,7 +76,17 @@ def test_captions_start_with_the_label_and_keep_common_tags_in_company() -> None
 
 def test_what_an_emoji_is_called_can_be_told_from_its_captions() -> None:
     found = captions.captions("dog face", ["dog", "puppy_head"], ["pet"], rare=frozenset({"pet"}))
-    assert captions.called(found) == ["dog face", "puppy head"]
+    assert captions.called(found) == ["dog face", "puppy head", "pet"]
+
+
+def test_what_things_share_belongs_to_the_one_that_is_named_so() -> None:
+    called = [
+        ["clinking beer mugs", "beer", "pub"],
+        ["beer mug", "beer", "ale", "pub"],
+        ["pub", "ale"],
+    ]
+    assert corpus.owned(called) == [["clinking beer mugs"], ["beer mug", "beer"], ["pub"]]
+    assert corpus.owned([["a", "x"], ["b", "y"]]) == [["a", "x"], ["b", "y"]]
 
 
 def test_a_prompt_means_the_concept_of_that_name_before_that_of_a_caption() -> None:

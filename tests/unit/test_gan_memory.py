@@ -10,7 +10,7 @@ import pytest
 
 from worker.gan import memory, student_encoder
 from worker.gan.encoder import FILE, TextEncoder, by_torch
-from worker.gan.memory import Floats, Memory
+from worker.gan.memory import Cue, Floats, Memory
 from worker.generators.gan import WEIGHTS
 
 
@@ -56,9 +56,27 @@ def test_what_is_nearer_without_its_looks_decides() -> None:
     names, texts = units(50, 0), units(3, 1)
     kept = Memory(names, dense=by_torch)
     usual = kept.recalled(texts, {})
-    found = kept.recalled(texts, {1: names[7], 2: -texts[2]})
+    found = kept.recalled(texts, {1: Cue(bare=names[7]), 2: Cue(bare=-texts[2])})
     assert np.array_equal(found[[0, 2]], usual[[0, 2]])
     assert (found[1] @ names.T).argmax() == 7
+
+
+def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
+    found = shipped.encode(["👍🏿", "🧑🏽‍🚀", "beer", "❤️"])
+    names = ["thumbs up dark skin tone", "astronaut medium skin tone", "beer mug", "red heart"]
+    wanted = shipped.read(names)
+    assert ((found @ wanted.T).argmax(1) == np.arange(4)).all()
+
+
+def test_what_a_text_begins_with_says_the_most(shipped: TextEncoder) -> None:
+    names = shipped.read(["rocket", "owl"])
+    for text, first in (
+        ("Rocket, owl", 0),
+        ("owl, rocket", 1),
+        ("an owl , rocket, digital art", 1),
+    ):
+        close = shipped.encode([text])[0] @ names.T
+        assert close[first] > 0.9 > close[1 - first]
 
 
 def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
@@ -69,9 +87,10 @@ def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
 
 def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:
     shutil.copy(WEIGHTS / FILE, tmp_path)
-    student_encoder.put_names(tmp_path, [["Red Heart", "heart"], ["sun"]])
+    student_encoder.put_names(tmp_path, [["Red Heart", "heart"], ["sun", "!"]])
     read = TextEncoder(tmp_path)
-    assert read.known == {"red heart", "heart", "sun"}
+    assert read.known == {"red heart": 0, "heart": 0, "sun": 1}
+    assert np.array_equal(read.encode(["A heart!", "the Sun"]), read.read(["Red Heart", "sun"]))
     (near,) = read.encode(["the sun rises"])
     assert near @ read.read(["sun"])[0] > read.read(["the sun rises"])[0] @ read.read(["sun"])[0]
 

@@ -83,9 +83,12 @@ def captions(
 
 
 def called(texts: Sequence[str]) -> list[str]:
-    """The names among the captions of an emoji: those that stand in every template, too."""
+    """What among the captions of an emoji stands for it alone, its names first: neither a template
+    around a name nor a tag beside one."""
     known = set(texts)
-    return [text for text in texts if known.issuperset(each.format(text) for each in TEMPLATES)]
+    names = [text for text in texts if known.issuperset(each.format(text) for each in TEMPLATES)]
+    framed = {each.format(name) for name in names for each in TEMPLATES} - set(names)
+    return [text for text in texts if text not in framed and not text.startswith(f"{names[0]}, ")]
 
 
 def parse(prompt: str) -> tuple[str, int | None]:

@@ -85,6 +85,27 @@ def pairs(
     return found
 
 
+def owned(called: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of what things are called, names first, what is theirs: of those that share a word the one
+    whose name has it, the shortest; nobody's where none has."""
+    sharing: dict[str, list[int]] = {}
+    for number, texts in enumerate(called):
+        for text in texts:
+            sharing.setdefault(text, []).append(number)
+
+    def owner(text: str) -> int | None:
+        numbers = sharing[text]
+        having = [n for n in numbers if text in called[n][0].split()]
+        if len(numbers) == 1:
+            return numbers[0]
+        return min(having, key=lambda n: len(called[n][0]), default=None)
+
+    return [
+        [texts[0], *(text for text in texts[1:] if owner(text) == number)]
+        for number, texts in enumerate(called)
+    ]
+
+
 def foreign(
     chosen: Sequence[Concept], languages: Mapping[str, Sequence[dict[str, Any]]]
 ) -> Iterator[Text]:

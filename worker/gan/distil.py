@@ -159,9 +159,12 @@ def _answered(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
 
 
 def names(dataset: Path) -> list[list[str]]:
-    """What everything is called that the generator is shown, of both sets, plain names first."""
-    chosen = (concept for kind in data.SETS for concept in data.concepts_of(dataset, kind))
-    return [captions.called(concept.captions) for concept in chosen]
+    """What everything is called that the generator is shown, of both sets: its plain name, what
+    stands for it alone, and its own characters."""
+    chosen = [concept for kind in data.SETS for concept in data.concepts_of(dataset, kind)]
+    signs = [text.text for text in corpus.pictographs(chosen)]
+    own = corpus.owned([captions.called(concept.captions) for concept in chosen])
+    return [[*texts, sign] for texts, sign in zip(own, signs, strict=True)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

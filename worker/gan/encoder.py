@@ -14,13 +14,13 @@ import numpy as np
 from safetensors.numpy import load
 
 from worker.gan import memory, weightfile, words
-from worker.gan.memory import Dense, Floats, Memory
+from worker.gan.memory import Cue, Dense, Floats, Memory
 
 FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
-NAMES = "names"  # the tensor that holds them: UTF-8, a thing's on one line, tabs between
+NAMES = "names"  # the tensor that holds them: UTF-8, what one thing is called on a line, by tabs
 
 
 def by_torch(weights: Floats) -> Dense:
@@ -45,7 +45,7 @@ class TextEncoder:
     less than "rocket"), beside their greatest value in each component; two dense layers
     make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
     has names (`NAMES`) gives the vector its part of the nearest first one's (`worker.gan.memory`);
-    `known` are all of them, in small letters.
+    `known`, by `words.key`, is what stands for each, word for word.
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -71,10 +71,14 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
-            lines = bytes(t[NAMES]).decode().splitlines() if NAMES in t else []
+            lines = bytes(t[NAMES]).decode().split("\n") if NAMES in t else []
             names = [line.split("\t") for line in lines]
-        self.known = frozenset(name.casefold() for each in names for name in each)
         first = [each[0] for each in names]
+        self.known = {words.key(name): place for place, name in enumerate(first)}
+        for place, each in enumerate(names):
+            for name in each[1:]:
+                self.known.setdefault(words.key(name), place)
+        self.known.pop("", None)  # of signs that are no words to it
         self._memory = Memory(self.read(first), dense=dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
@@ -101,9 +105,19 @@ class TextEncoder:
         made = self.read(prompts)
         if self._memory is None:
             return made
+        return self._memory.recalled(made, self._cues(prompts))
+
+    def _cues(self, prompts: Sequence[str]) -> dict[int, Cue]:
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
-        read = self.read(list(bare.values())) if bare else ()
-        return self._memory.recalled(made, dict(zip(bare, read, strict=True)))
+        read = dict(zip(bare, self.read(list(bare.values())) if bare else (), strict=True))
+        found = {}
+        for row, prompt in enumerate(prompts):
+            first, comma, _ = prompt.partition(",")
+            name = self.known.get(words.key(prompt))
+            leads = self.known.get(words.key(first)) if comma else None
+            if row in read or name is not None or leads is not None:
+                found[row] = Cue(read.get(row), leads, name)
+        return found
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""

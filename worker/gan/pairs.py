@@ -9,6 +9,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.gan import words
 from worker.gan.inputs import SIDE
 
 Pixels = NDArray[np.uint8]
@@ -25,8 +26,8 @@ _LINK = re.compile(rf"\s+(?:and|&)\s+|{_BESIDE.pattern}", re.IGNORECASE)
 
 
 def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
-    """The two things that a text asks for, or the text alone. known: names of things, in small
-    letters. Cut is between two of them ("cat and dog", "cats and dogs"), never within one ("bow
+    """The two things that a text asks for, or the text alone. known: what things are called, by
+    `words.key`. Cut is between two of them ("cat and dog", "cats and dogs"), never within one ("bow
     and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and white cat",
     "a castle with a tower and a flag" or "it rains and we stay at home"."""
     if _is_known(text, known):
@@ -39,7 +40,7 @@ def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
 
 
 def _is_known(text: str, known: Container[str]) -> bool:
-    name = _ARTICLE.sub("", text.strip(" \t\n.,!?")).casefold()
+    name = words.key(text)
     return name in known or name.removesuffix("s") in known
 
 

@@ -13,6 +13,7 @@ from worker.gan import captions
 BUCKETS = 1 << 15
 MOST = 64  # words of a prompt that are read
 
+ARTICLES = ("a", "an", "the")
 ATTRIBUTES = (  # how a thing looks, not what it is
     "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
     "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
@@ -37,6 +38,12 @@ def words(text: str) -> list[str]:
     """
     folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_TONES)).casefold()
     return _WORD.findall(folded)[:MOST]
+
+
+def key(text: str) -> str:
+    """What a text is known by: its words, without an article before others."""
+    said = words(text)
+    return " ".join(said[1:] if len(said) > 1 and said[0] in ARTICLES else said)
 
 
 def bare(text: str) -> str:
