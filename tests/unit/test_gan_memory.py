@@ -23,10 +23,20 @@ def shipped() -> TextEncoder:
     return TextEncoder(WEIGHTS)
 
 
+def memory_of(names: Floats) -> Memory:
+    return Memory(names, [frozenset({f"name{n}"}) for n in range(len(names))], dense=by_torch)
+
+
+def recalled(kept: Memory, texts: Floats, **cues: Cue) -> Floats:
+    """cues: those of some rows, by "_ROW"."""
+    given = [cues.get(f"_{row}", Cue(frozenset())) for row in range(len(texts))]
+    return kept.recalled(texts, given)
+
+
 def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
     names = units(50, 0)
     near = memory.unit(names[7:8] + units(1, 1))
-    (found,) = Memory(names, dense=by_torch).recalled(near, {})
+    (found,) = recalled(memory_of(names), near)
     before, after = names @ near[0], names @ found
     assert before.argmax() == 7 and after[7] > before[7] + 0.1
     assert found @ near[0] > 0.9 and abs(np.linalg.norm(found) - 1) < 1e-6
@@ -34,31 +44,50 @@ def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
 
 def test_a_name_stays_where_it_is() -> None:
     names = units(50, 0)
-    assert np.allclose(Memory(names, dense=by_torch).recalled(names, {}), names, atol=1e-6)
+    assert np.allclose(recalled(memory_of(names), names), names, atol=1e-6)
 
 
 def test_what_is_recalled_is_the_same_bits_in_any_company() -> None:
     names, texts = units(2500, 0), units(64, 1)
-    kept = Memory(names, dense=by_torch)
-    whole = kept.recalled(texts, {})
+    kept = memory_of(names)
+    whole = recalled(kept, texts)
     for size in (1, 7, 32):
-        parts = [kept.recalled(texts[at : at + size], {}) for at in range(0, 64, size)]
+        parts = [recalled(kept, texts[at : at + size]) for at in range(0, 64, size)]
         assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_what_is_nearer_without_its_looks_decides_unless_the_name_is_said() -> None:
+    names, texts = units(50, 0), units(3, 1)
+    kept = memory_of(names)
+    usual = recalled(kept, texts)
+    said = frozenset({f"name{(texts[0] @ names.T).argmax()}", "more"})
+    found = recalled(
+        kept,
+        texts,
+        _0=Cue(said, bare=names[7]),
+        _1=Cue(frozenset(), bare=names[7]),
+        _2=Cue(frozenset(), bare=-texts[2]),
+    )
+    assert np.array_equal(found[[0, 2]], usual[[0, 2]])
+    assert (found[1] @ names.T).argmax() == 7
+
+
+def test_only_what_tells_of_a_skin_tone_is_drawn_to_one() -> None:
+    names = units(50, 0)
+    said = [frozenset({f"name{n}"} | ({"skin"} if n >= 40 else set())) for n in range(50)]
+    kept = Memory(names, said, dense=by_torch)
+    near = memory.unit(names[[45, 45, 3]] + 0.5 * units(3, 1))
+    told, quiet = Cue(frozenset({"skin", "dark"})), Cue(frozenset({"dark"}))
+    found = kept.recalled(near, [told, quiet, told]) @ names.T
+    before = near @ names.T
+    assert found[0, 45] > before[0, 45] + 0.01 and found[2, 3] > before[2, 3] + 0.01
+    assert found[1, 45] < before[1, 45]
 
 
 def test_sums_of_codes_are_exact_in_float32() -> None:
     """The greatest sum of their products, whatever the vectors: that of a unit with itself."""
     worst = np.abs(np.rint(units(200, 2) * memory.CODES)).astype(np.int64)
     assert np.square(worst).sum(1).max() < 2**24
-
-
-def test_what_is_nearer_without_its_looks_decides() -> None:
-    names, texts = units(50, 0), units(3, 1)
-    kept = Memory(names, dense=by_torch)
-    usual = kept.recalled(texts, {})
-    found = kept.recalled(texts, {1: Cue(bare=names[7]), 2: Cue(bare=-texts[2])})
-    assert np.array_equal(found[[0, 2]], usual[[0, 2]])
-    assert (found[1] @ names.T).argmax() == 7
 
 
 def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
@@ -68,15 +97,30 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
     assert ((found @ wanted.T).argmax(1) == np.arange(4)).all()
 
 
-def test_what_a_text_begins_with_says_the_most(shipped: TextEncoder) -> None:
-    names = shipped.read(["rocket", "owl"])
-    for text, first in (
-        ("Rocket, owl", 0),
-        ("owl, rocket", 1),
-        ("an owl , rocket, digital art", 1),
-    ):
-        close = shipped.encode([text])[0] @ names.T
-        assert close[first] > 0.9 > close[1 - first]
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Rocket, owl", "rocket"),
+        ("an owl , rocket, digital art", "owl"),
+        ("sauce, spicy sauce", "sauce"),
+        ("photo, a cat", "cat"),
+        ("hey, draw me a dog", "dog"),
+        (", cat", "cat"),
+        ("thumbs up, dark skin tone, digital art", "thumbs up dark skin tone"),
+        ("👍🏿 please", "thumbs up dark skin tone"),
+        ("🐱 on a mat", "cat face"),
+        ("dark forest", "deciduous tree"),
+        ("blue heart on a shirt", "blue heart"),
+        ("🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", "flag of Scotland"),
+        ("#️⃣", "keycap #"),
+        ("©", "copyright"),
+    ],
+)
+def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -> None:
+    others = ["person dark skin tone", "leg medium skin tone", "camera", "keycap 1", "waving hand"]
+    names = [name, *others, "t-shirt", "black flag", "thumbs up", "keycap *"]
+    close = shipped.encode([text])[0] @ shipped.encode(names).T
+    assert close.argmax() == 0, dict(zip(names, close.tolist(), strict=True))
 
 
 def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
@@ -90,6 +134,7 @@ def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:
     student_encoder.put_names(tmp_path, [["Red Heart", "heart"], ["sun", "!"]])
     read = TextEncoder(tmp_path)
     assert read.known == {"red heart": 0, "heart": 0, "sun": 1}
+    assert set(read.names) == {"red heart", "heart", "sun"}
     assert np.array_equal(read.encode(["A heart!", "the Sun"]), read.read(["Red Heart", "sun"]))
     (near,) = read.encode(["the sun rises"])
     assert near @ read.read(["sun"])[0] > read.read(["the sun rises"])[0] @ read.read(["sun"])[0]

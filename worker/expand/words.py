@@ -28,7 +28,7 @@ def kept(prompt: str, answer: str) -> str:
     prompt speaks of something else, one that says nothing more or breaks off ("a large, ...")
     tells nothing: then the prompt stays as it is."""
     said = _END.split(answer.strip(), maxsplit=1)[0].strip(" -\"'")
-    if not holds(said, prompt) or holds(prompt, said):
+    if not _stems(prompt) or not holds(said, prompt) or holds(prompt, said):
         return prompt
     return f"{prompt.strip()}, {said}"
 

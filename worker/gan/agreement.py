@@ -120,7 +120,7 @@ def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int
     noise = torch.randn(NOISE, generator=chance)
     own = int(torch.randint(len(VENDORS), (), generator=chance))
     plain, vendors = zip(*map(captions.parse, prompts), strict=True)
-    subjects = [pairs.subjects(text, encoder.known) for text in plain]
+    subjects = [pairs.subjects(text, encoder.names) for text in plain]
     counts = [len(each) for each in subjects]
     vendor = torch.tensor([own if v is None else v for v in vendors])
     vendor = vendor.repeat_interleave(torch.tensor(counts))

@@ -6,6 +6,7 @@ bits depend on its prompt alone."""
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 NAMES = "names"  # the tensor that holds them: UTF-8, what one thing is called on a line, by tabs
+_COMMA = re.compile(r"\s*,\s+|\s+,\s*")  # not that of 1,000
 
 
 def by_torch(weights: Floats) -> Dense:
@@ -45,7 +47,8 @@ class TextEncoder:
     less than "rocket"), beside their greatest value in each component; two dense layers
     make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
     has names (`NAMES`) gives the vector its part of the nearest first one's (`worker.gan.memory`);
-    `known`, by `words.key`, is what stands for each, word for word.
+    Of each, by `words.key`, `names` has its name and its characters, `known` all that it is
+    called.
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -74,12 +77,10 @@ class TextEncoder:
             lines = bytes(t[NAMES]).decode().split("\n") if NAMES in t else []
             names = [line.split("\t") for line in lines]
         first = [each[0] for each in names]
-        self.known = {words.key(name): place for place, name in enumerate(first)}
-        for place, each in enumerate(names):
-            for name in each[1:]:
-                self.known.setdefault(words.key(name), place)
-        self.known.pop("", None)  # of signs that are no words to it
-        self._memory = Memory(self.read(first), dense=dense) if names else None
+        self.names = _places([[each[0], each[-1]] for each in names])
+        self.known = _places(names) | self.names
+        said = [frozenset(words.words(name)) for name in first]
+        self._memory = Memory(self.read(first), said, dense=dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
@@ -107,17 +108,38 @@ class TextEncoder:
             return made
         return self._memory.recalled(made, self._cues(prompts))
 
-    def _cues(self, prompts: Sequence[str]) -> dict[int, Cue]:
+    def _cues(self, prompts: Sequence[str]) -> list[Cue]:
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
         read = dict(zip(bare, self.read(list(bare.values())) if bare else (), strict=True))
-        found = {}
-        for row, prompt in enumerate(prompts):
-            first, comma, _ = prompt.partition(",")
-            name = self.known.get(words.key(prompt))
-            leads = self.known.get(words.key(first)) if comma else None
-            if row in read or name is not None or leads is not None:
-                found[row] = Cue(read.get(row), leads, name)
-        return found
+        return [
+            Cue(
+                frozenset(words.words(prompt)),
+                read.get(row),
+                self._leading(prompt),
+                self.known.get(words.key(prompt)),
+            )
+            for row, prompt in enumerate(prompts)
+        ]
+
+    def _leading(self, prompt: str) -> int | None:
+        """The name that a prompt begins with: the longest that a comma ends, or another thing it is
+        called if what follows says that again ("sauce, spicy sauce"), or its only emoji. A name
+        without a skin tone does not lead a text that tells of one."""
+        parts = _COMMA.split(prompt)
+        keys = [words.key(", ".join(parts[:end])) for end in range(len(parts) - 1, 0, -1)]
+        found = [self.names[key] for key in keys if key in self.names]
+        if not found and keys and keys[-1] in self.known:
+            again = set(words.words(" ".join(parts[1:]))) >= set(keys[-1].split())
+            found = [self.known[keys[-1]]] if again else []
+        signs = words.signs(prompt)
+        if not found and len(signs) == 1:
+            found = [self.names[sign] for sign in signs if sign in self.names]
+        if found and words.toned(words.words(prompt)) and not self._is_toned(found[0]):
+            return None
+        return found[0] if found else None
+
+    def _is_toned(self, place: int) -> bool:
+        return self._memory is not None and self._memory.is_toned(place)
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""
@@ -145,3 +167,13 @@ class TextEncoder:
         mean = (word * say).sum(0) / (np.sqrt(np.square(say).sum()) + np.float32(FLOOR))
         pooled: Floats = np.concatenate([mean, word.max(0)]).astype(np.float32)
         return pooled
+
+
+def _places(called: Sequence[Sequence[str]]) -> dict[str, int]:
+    """What things are called, by `words.key`, and whose it is: the first one's."""
+    found: dict[str, int] = {}
+    for place, texts in enumerate(called):
+        for text in texts:
+            found.setdefault(words.key(text), place)
+    found.pop("", None)  # of signs that are no words
+    return found

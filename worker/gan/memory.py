@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worker.gan import words
 
 PULL = np.float32(0.5)  # the name's share, beside 1 for the text itself
 LEAD = np.float32(3)  # the same where a text begins with it
 CODES = 2000  # of a component: sums of their products stay below 2**24
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.intp]
 Dense = Callable[[Floats], Floats]  # codes [N, K] -> their product with weights [K, M]
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """bare: a vector [K] of what the text is without what says how it looks, which decides where it
-    is nearer to a name: "a yellow star" is nearest to a yellow circle, "star" to a star. leads: the
-    name that the text begins with, before a comma; name: the one that it is, word for word."""
+    """What is known of a text beside its vector. said: its words; bare: a vector [K] of it without
+    what says how it looks, which decides where it is nearer to a name ("a yellow star" is nearest
+    to a yellow circle, "star" to a star), unless the nearest name is said in full; leads: the name
+    that it begins with; name: the one that it is, word for word."""
 
+    said: frozenset[str]
     bare: Floats | None = None
     leads: int | None = None
     name: int | None = None
@@ -35,40 +40,56 @@ class Memory:
 
     Bits: which name is nearest is decided by sums of integers that float32 holds exactly."""
 
-    def __init__(self, names: Floats, *, dense: Callable[[Floats], Dense]) -> None:
-        """dense: makes a product of its weights."""
-        self._names = names
+    def __init__(
+        self, names: Floats, said: Sequence[frozenset[str]], *, dense: Callable[[Floats], Dense]
+    ) -> None:
+        """said: the words of each name; those in a skin tone come last, and only a text that tells
+        of one is drawn to them. dense: makes a product of its weights."""
+        self._names, self._said = names, said
+        self._plain = sum(not words.toned(each) for each in said)
         self._likeness = dense(np.ascontiguousarray(_codes(names).T))
 
-    def recalled(self, texts: Floats, cues: Mapping[int, Cue]) -> Floats:
-        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. cues: of
-        some rows what else is known."""
-        nearest, likeness = self._nearest(texts)
-        pull = np.full((len(texts), 1), PULL)
-        self._compare(nearest, likeness, {r: c.bare for r, c in cues.items() if c.bare is not None})
-        for row, cue in cues.items():
+    def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
+        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
+        is nearer to a skin tone, of which it does not tell ("dark forest"), moves further."""
+        nearest, likeness, misled = self._nearest(texts, cues)
+        self._compare(nearest, likeness, cues)
+        pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
+        for row, cue in enumerate(cues):
             if cue.leads is not None:
                 nearest[row], pull[row] = cue.leads, LEAD
         found = unit(texts + pull * self._names[nearest])
-        for row, cue in cues.items():
+        for row, cue in enumerate(cues):
             if cue.name is not None:
                 found[row] = self._names[cue.name]
         return found
 
-    def _compare(
-        self, nearest: NDArray[np.intp], likeness: Floats, bare: Mapping[int, Floats]
-    ) -> None:
-        """Puts others into `nearest` where these vectors are nearer to a name."""
-        if bare:
-            rows = np.array(list(bare))
-            others, closer = self._nearest(np.stack(list(bare.values())))
-            better = closer > likeness[rows]
-            nearest[rows[better]] = others[better]
+    def is_toned(self, place: int) -> bool:
+        return place >= self._plain
 
-    def _nearest(self, texts: Floats) -> tuple[NDArray[np.intp], Floats]:
+    def _compare(self, nearest: Places, likeness: Floats, cues: Sequence[Cue]) -> None:
+        """Puts others into `nearest` where a bare vector is nearer to a name."""
+        rows, bare = [], []
+        for row, cue in enumerate(cues):
+            if cue.bare is not None and not self._said[nearest[row]] <= cue.said:
+                rows.append(row)
+                bare.append(cue.bare)
+        if rows:
+            others, closer, _ = self._nearest(np.stack(bare), [cues[row] for row in rows])
+            better = closer > likeness[rows]
+            nearest[np.array(rows)[better]] = others[better]
+
+    def _nearest(
+        self, texts: Floats, cues: Sequence[Cue]
+    ) -> tuple[Places, Floats, NDArray[np.bool_]]:
+        """The nearest name of each text that it may be drawn to, how near it is, and whether one in
+        a skin tone that the text does not tell of is nearer."""
         likeness = self._likeness(_codes(texts))
-        nearest = likeness.argmax(1)
-        return nearest, likeness[np.arange(len(texts)), nearest]
+        told = np.array([words.toned(cue.said) for cue in cues])
+        nearest, rows = likeness.argmax(1), np.arange(len(texts))
+        misled = ~told & (nearest >= self._plain)
+        nearest[misled] = likeness[misled, : self._plain].argmax(1)
+        return nearest, likeness[rows, nearest], misled
 
 
 def unit(vectors: Floats) -> Floats:

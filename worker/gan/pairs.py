@@ -22,21 +22,24 @@ _PARTS = re.compile(
     r"\b(?:with|without|showing|wearing|holding|having|between)\b", re.IGNORECASE
 )  # what follows belongs to the one thing before
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+LONGEST = 300  # characters; what is longer tells a story and is not cut
 _LINK = re.compile(rf"\s+(?:and|&)\s+|{_BESIDE.pattern}", re.IGNORECASE)
 
 
 def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
-    """The two things that a text asks for, or the text alone. known: what things are called, by
+    """The two things that a text asks for, or the text alone. known: names of things, by
     `words.key`. Cut is between two of them ("cat and dog", "cats and dogs"), never within one ("bow
     and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and white cat",
     "a castle with a tower and a flag" or "it rains and we stay at home"."""
-    if _is_known(text, known):
+    spaced = " ".join(text.split())
+    if len(spaced) > LONGEST or _is_known(spaced, known):
         return (text,)
-    for link in _LINK.finditer(text):
-        two = text[: link.start()].strip(), text[link.end() :].strip()
+    for link in _LINK.finditer(spaced):
+        two = spaced[: link.start()].strip(), spaced[link.end() :].strip()
         if all(_is_known(part, known) for part in two):
             return two[0], _ARTICLE.sub("", two[1])
-    return _plainly(text)
+    cut = _plainly(spaced)
+    return cut if len(cut) == 2 else (text,)
 
 
 def _is_known(text: str, known: Container[str]) -> bool:

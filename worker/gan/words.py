@@ -7,6 +7,7 @@ import functools
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterable
 
 from worker.gan import captions
 
@@ -14,6 +15,7 @@ BUCKETS = 1 << 15
 MOST = 64  # words of a prompt that are read
 
 ARTICLES = ("a", "an", "the")
+SKIN = frozenset({"skin", "skinned"})
 ATTRIBUTES = (  # how a thing looks, not what it is
     "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
     "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",
@@ -22,12 +24,14 @@ ATTRIBUTES = (  # how a thing looks, not what it is
 )  # fmt: skip
 
 _MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
-_SIGNS = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
-_WORD = re.compile(
-    rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]"  # words, flags, pictographs
+_SIGNS = "©®‼⁉\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
+_WORD = re.compile(  # words, flags, pictographs, keys
+    rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]|[#*]\u20e3"
 )
+_SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
+_LETTERS = {0xE0000 + letter: chr(letter) for letter in range(0x61, 0x7B)}  # of a land's flag
 _MODIFIER = re.compile("[\ufe0f\u200d]")  # variants, joiners
-_TONES = str.maketrans({0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.TONES)})
+_SAID = _LETTERS | {0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.TONES)}
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -36,7 +40,7 @@ def words(text: str) -> list[str]:
     (Unicode NFKC); a pictograph is a word, and so is a flag; a skin tone says its name. Empty
     for a text without any.
     """
-    folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_TONES)).casefold()
+    folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_SAID)).casefold()
     return _WORD.findall(folded)[:MOST]
 
 
@@ -51,8 +55,17 @@ def bare(text: str) -> str:
     these, or only these, or where a skin tone is meant, which names have."""
     said = words(text)
     kept = [word for word in said if word not in ATTRIBUTES]
-    toned = any(word.startswith("skin") for word in said)
-    return "" if toned or len(kept) == len(said) else " ".join(kept)
+    return "" if toned(said) or len(kept) == len(said) else " ".join(kept)
+
+
+def toned(said: Iterable[str]) -> bool:
+    """Whether words tell of a skin tone."""
+    return not SKIN.isdisjoint(said)
+
+
+def signs(text: str) -> set[str]:
+    """The emoji in a text, each by its `key`."""
+    return {key(found) for found in _SIGN.findall(text)}
 
 
 @functools.lru_cache(maxsize=65_536)

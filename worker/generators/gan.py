@@ -171,7 +171,9 @@ def _on_cpu(quantization: str) -> Resolved:
     if form in ONNX and (missing := gan_engines.onnx_missing()):
         raise _refused(form, missing)
     if form not in ("none", *ONNX) and not _int8():
-        return Resolved("cpu", "none", "this processor has no VNNI: float32 in place of int8")
+        return Resolved(
+            "cpu", "none", "this processor has no VNNI: the student in float32, not int8"
+        )
     if quantization == "auto":
         return Resolved("cpu", form, "auto: this processor multiplies int8 exactly (VNNI)")
     return Resolved("cpu", form, "as it is set")
@@ -222,8 +224,8 @@ def _texts(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
     """Vectors [N, 384] of all subjects, in order, and how many each item has."""
     from worker.gan import pairs
 
-    known = engine.encoder.known
-    subjects = [pairs.subjects(_parsed(item)[0], known) for item in items]
+    names = engine.encoder.names
+    subjects = [pairs.subjects(_parsed(item)[0], names) for item in items]
     text = engine.encoder.encode([one for each in subjects for one in each])
     return text, [len(each) for each in subjects]
 
