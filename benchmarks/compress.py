@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.report import Figure, show
 from worker.compress import graph, runtime
-from worker.gan import conditioner, corpus, folding, measure, quantize, weightfile, weights
+from worker.gan import conditioner, folding, measure, quantize, weightfile, weights, words
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, Generator, condition
 from worker.generators.gan import STUDENT, WEIGHTS
@@ -32,7 +32,7 @@ Read = Callable[[Sequence[str]], Tensor]
 
 def prompts(number: int) -> list[str]:
     """Eight prompts that no other number has."""
-    return [f"{corpus.ATTRIBUTES[i]} rocket number {number} {i}" for i in range(BATCH)]
+    return [f"{words.ATTRIBUTES[i]} rocket number {number} {i}" for i in range(BATCH)]
 
 
 def conditions(read: Read, texts: Sequence[str]) -> Tensor:

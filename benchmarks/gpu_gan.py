@@ -21,7 +21,7 @@ import torch
 from benchmarks.report import Figure, show
 from promptmill import errors
 from promptmill.jobs import Item
-from worker.gan import corpus, cuda, measure, weights
+from worker.gan import cuda, measure, weights, words
 from worker.gan.encoder import TextEncoder
 from worker.gan.inputs import Floats
 from worker.generators import device, gan
@@ -63,7 +63,7 @@ def eager(network: torch.nn.Module, dtype: torch.dtype, where: str) -> Callable[
 def items(number: int) -> list[Item]:
     """Prompts that no other number has."""
     return [
-        Item(n, n, 0, f"{corpus.ATTRIBUTES[n % 8]} rocket number {number} {n}", n, 64, 64)
+        Item(n, n, 0, f"{words.ATTRIBUTES[n % 8]} rocket number {number} {n}", n, 64, 64)
         for n in range(cuda.ROWS)
     ]
 
