@@ -38,12 +38,12 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_of_any_script() -> None:
-    assert words.words("Two  RED-hearts!") == ["two", "red", "hearts"]
-    assert words.words("👍 and 🇩🇪❤️") == ["👍", "and", "🇩🇪", "❤"]
-    assert words.words("👍🏽") == ["👍", "medium", "skin", "tone"]
-    assert words.words("👩🏿‍🚀!") == ["👩", "dark", "skin", "tone", "🚀"]
-    assert words.words("หน้าสับสน") == ["หน้าสับสน"]
-    assert words.words("!?") == []
+    assert words.words("Two  RED-hearts!") == ("two", "red", "hearts")
+    assert words.words("👍 and 🇩🇪❤️") == ("👍", "and", "🇩🇪", "❤")
+    assert words.words("👍🏽") == ("👍", "medium", "skin", "tone")
+    assert words.words("👩🏿‍🚀!") == ("👩", "dark", "skin", "tone", "🚀")
+    assert words.words("หน้าสับสน") == ("หน้าสับสน",)
+    assert words.words("!?") == ()
     assert len(words.words("word " * 1000)) == words.MOST
 
 

@@ -103,23 +103,21 @@ class TextEncoder:
                 del self._recent[oldest]
 
     def _encoded(self, prompts: Sequence[str]) -> Floats:
-        made = self.read(prompts)
         if self._memory is None:
-            return made
-        return self._memory.recalled(made, self._cues(prompts))
-
-    def _cues(self, prompts: Sequence[str]) -> list[Cue]:
+            return self.read(prompts)
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
-        read = dict(zip(bare, self.read(list(bare.values())) if bare else (), strict=True))
-        return [
+        read = self.read([*prompts, *bare.values()])  # at once: a product's price is its weights'
+        plainer = dict(zip(bare, read[len(prompts) :], strict=True))
+        cues = [
             Cue(
                 frozenset(words.words(prompt)),
-                read.get(row),
+                plainer.get(row),
                 self._leading(prompt),
                 self.known.get(words.key(prompt)),
             )
             for row, prompt in enumerate(prompts)
         ]
+        return self._memory.recalled(read[: len(prompts)], cues)
 
     def _leading(self, prompt: str) -> int | None:
         """The name that a prompt begins with: the longest that a comma ends, or another thing it is

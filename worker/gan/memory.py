@@ -52,8 +52,14 @@ class Memory:
     def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
         """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
         is nearer to a skin tone, of which it does not tell ("dark forest"), moves further."""
-        nearest, likeness, misled = self._nearest(texts, cues)
-        self._compare(nearest, likeness, cues)
+        rows = [row for row, cue in enumerate(cues) if cue.bare is not None]
+        given = np.concatenate([texts, *(cues[row].bare[None] for row in rows)])  # type: ignore[index]
+        nearest, likeness, misled = self._nearest(given, [*cues, *(cues[row] for row in rows)])
+        for place, row in enumerate(rows, len(texts)):
+            said = self._said[nearest[row]] <= cues[row].said
+            if likeness[place] > likeness[row] and not said:
+                nearest[row] = nearest[place]
+        nearest, misled = nearest[: len(texts)], misled[: len(texts)]
         pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
         for row, cue in enumerate(cues):
             if cue.leads is not None:
@@ -66,18 +72,6 @@ class Memory:
 
     def is_toned(self, place: int) -> bool:
         return place >= self._plain
-
-    def _compare(self, nearest: Places, likeness: Floats, cues: Sequence[Cue]) -> None:
-        """Puts others into `nearest` where a bare vector is nearer to a name."""
-        rows, bare = [], []
-        for row, cue in enumerate(cues):
-            if cue.bare is not None and not self._said[nearest[row]] <= cue.said:
-                rows.append(row)
-                bare.append(cue.bare)
-        if rows:
-            others, closer, _ = self._nearest(np.stack(bare), [cues[row] for row in rows])
-            better = closer > likeness[rows]
-            nearest[np.array(rows)[better]] = others[better]
 
     def _nearest(
         self, texts: Floats, cues: Sequence[Cue]

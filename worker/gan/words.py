@@ -35,13 +35,14 @@ _SAID = _LETTERS | {0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.T
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-def words(text: str) -> list[str]:
+@functools.lru_cache(1024)
+def words(text: str) -> tuple[str, ...]:
     """The words of a text, at most `MOST`, letter case and compatibility forms folded
     (Unicode NFKC); a pictograph is a word, and so is a flag; a skin tone says its name. Empty
     for a text without any.
     """
     folded = unicodedata.normalize("NFKC", _MODIFIER.sub("", text).translate(_SAID)).casefold()
-    return _WORD.findall(folded)[:MOST]
+    return tuple(_WORD.findall(folded)[:MOST])
 
 
 def key(text: str) -> str:
