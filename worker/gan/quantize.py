@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import doubling, losses
+from worker.gan import cells, doubling, losses
 from worker.gan.folding import layers
-from worker.gan.inputs import CONDITION, SIDE
+from worker.gan.inputs import CONDITION
 from worker.gan.networks import Generator, double
-from worker.gan.traced import scripted, traced
+from worker.gan.traced import traced
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
@@ -130,7 +130,7 @@ class _Int8(nn.Module):
             if name in DOUBLED:
                 weight, bias = doubling.kernels(weight), bias.repeat(4)
             elif name == "pixels":
-                weight, bias = _by_cell(weight), _by_cell(bias)
+                weight, bias = cells.ordered(weight), cells.ordered(bias)
             setattr(self, name, packed(weight, bias))
 
     def forward(self, conditions: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class _Int8(nn.Module):
         last = torch.ops.quantized.conv2d(
             features, self.pixels, self.scale["pixels"], self.zero["pixels"]
         )
-        return _shuffle(last)
+        return cells.pixels(last)
 
     def _beside(self, one: Tensor, other: Tensor) -> Tensor:
         """Both sets of channels as one. They share a scale, so their codes are copied as
@@ -188,30 +188,6 @@ def _codes(shape: list[int], scale: float, zero: int) -> Tensor:
         dtype=torch.quint8,
         memory_format=torch.channels_last,
     )
-
-
-def _by_cell(values: Tensor) -> Tensor:
-    """The 12 outputs of a cell in the order in which its pixels lie in memory: by row, by
-    column, by colour, where `F.pixel_shuffle` wants them by colour first."""
-    return values.reshape(-1, 2, 2, *values.shape[1:]).movedim(0, 2).reshape(values.shape)
-
-
-def _shuffle(codes: Tensor) -> Tensor:
-    """The codes of cells [B, 12, 32, 32], in the order of `_by_cell`, as pixels [B, 3, 64, 64]; the
-    channels of both lie together in memory. One copy, of six bytes at a time."""
-    rows: Tensor = _half_cells(codes).transpose(2, 3).reshape(-1, SIDE, SIDE, 3)
-    return rows.permute(0, 3, 1, 2)
-
-
-@scripted
-def _half_cells(codes: Tensor) -> Tensor:
-    """Codes [B, 12, 32, 32] as bytes [B, 32, 32, 2, 6] where they lie: `int_repr` would copy
-    them, one by one."""
-    shape = [codes.size(0), 32, 32, 2, 6]
-    lying = codes.permute(0, 2, 3, 1)
-    made = torch.empty([0], dtype=torch.uint8)
-    torch.ops.aten.set_(made, lying, 0, shape, [32 * 32 * 12, 32 * 12, 12, 6, 1])
-    return made
 
 
 def clipped(plain: Generator, ranges: Ranges, *, rounded: bool = False) -> Generator:
