@@ -35,7 +35,7 @@ Call = Callable[[int], object]  # given a number that no other call has
 
 def networks(where: str) -> dict[str, Callable[[Floats], Pixels]]:
     """Each form at each shape: conditions [B, 416] → pixels uint8 [B, 64, 64, 3]."""
-    shipped = weights.read(gan.WEIGHTS)
+    shipped = weights.read(gan.WEIGHTS / gan.STUDENT)
     made: dict[str, Callable[[Floats], Pixels]] = {}
     for rows in SHAPES:
         for name, dtype in zip(FORMS, (torch.float32, torch.bfloat16), strict=False):
@@ -87,7 +87,7 @@ def figures(where: str, rounds: int) -> Iterator[Figure]:
     model, encoder = gan.EmojiGan(), TextEncoder(gan.WEIGHTS)
     model.load(device=where, quantization="auto")
     assert model._engine is not None
-    own = gan._conditions(model._engine, items(-1))[0]
+    own = gan._conditions(model._engine, items(-1), ())[0]
     given = {str(rows): np.tile(own, (rows // len(own), 1)) for rows in SHAPES}
     calls: dict[str, Call] = {}
     for name, render in drawn.items():
