@@ -79,8 +79,8 @@ class TextEncoder:
         first = [each[0] for each in names]
         self.names = _places([[each[0], each[-1]] for each in names])
         self.known = _places(names) | self.names
-        said = [frozenset(words.words(name)) for name in first]
-        self._memory = Memory(self.read(first), said, dense=dense) if names else None
+        self._said = [frozenset(words.words(name)) for name in first]
+        self._memory = Memory(self.read(first), self._said, dense=dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
@@ -132,12 +132,8 @@ class TextEncoder:
         signs = words.signs(prompt)
         if not found and len(signs) == 1:
             found = [self.names[sign] for sign in signs if sign in self.names]
-        if found and words.toned(words.words(prompt)) and not self._is_toned(found[0]):
-            return None
-        return found[0] if found else None
-
-    def _is_toned(self, place: int) -> bool:
-        return self._memory is not None and self._memory.is_toned(place)
+        told = words.toned(words.words(prompt))
+        return next((n for n in found if not told or words.toned(self._said[n])), None)
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""

@@ -52,10 +52,10 @@ class Memory:
     def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
         """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
         is nearer to a skin tone, of which it does not tell ("dark forest"), moves further."""
-        rows = [row for row, cue in enumerate(cues) if cue.bare is not None]
-        given = np.concatenate([texts, *(cues[row].bare[None] for row in rows)])  # type: ignore[index]
-        nearest, likeness, misled = self._nearest(given, [*cues, *(cues[row] for row in rows)])
-        for place, row in enumerate(rows, len(texts)):
+        bare = {row: cue.bare for row, cue in enumerate(cues) if cue.bare is not None}
+        given = np.stack([*texts, *bare.values()])
+        nearest, likeness, misled = self._nearest(given, [*cues, *(cues[row] for row in bare)])
+        for place, row in enumerate(bare, len(texts)):
             said = self._said[nearest[row]] <= cues[row].said
             if likeness[place] > likeness[row] and not said:
                 nearest[row] = nearest[place]
@@ -69,9 +69,6 @@ class Memory:
             if cue.name is not None:
                 found[row] = self._names[cue.name]
         return found
-
-    def is_toned(self, place: int) -> bool:
-        return place >= self._plain
 
     def _nearest(
         self, texts: Floats, cues: Sequence[Cue]
