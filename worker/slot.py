@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 256 * 256  # pixels above which pictures are encoded beside each other
 ERRORS_ALLOWED = 3  # of ours, unexplained, that an image may meet alone
-PAUSE = 1.0  # seconds after an error that no step of a slot's own took
+PAUSE = 1.0  # seconds after an error that no step took, and after one of an image alone
 LOOK_EVERY = 0.5  # seconds for which a look at who still wants what is rendered counts
 
 
@@ -215,11 +215,13 @@ class Slot(threading.Thread):
 
     def isolate(self, lease: Lease, error: Exception) -> None:
         """An error of ours, not of the generator: the images come back in ever smaller
-        leases, and one that meets such errors alone again and again is failed with the
-        reason. Leases that were lost count for nothing here."""
-        alone = lease.count == 1 and lease.spans[0].attempt >= SOLO_ATTEMPT
-        if not (alone and self._fail_alone(lease, error)):
-            self.give_back(lease, charge=True, reason=type(error).__name__)
+        leases, and one that meets such errors alone again and again, not all at once, is
+        failed with the reason. Leases that were lost count for nothing here."""
+        if lease.count == 1 and lease.spans[0].attempt >= SOLO_ATTEMPT:
+            if self._fail_alone(lease, error):
+                return
+            self.engine.stopping.wait(PAUSE)  # so that what passes soon is met once
+        self.give_back(lease, charge=True, reason=type(error).__name__)
 
     def _fail_alone(self, lease: Lease, error: Exception) -> bool:
         fault = Fault("internal_error", f"{type(error).__name__}: {error}")

@@ -91,7 +91,11 @@ class Invariants:
         for index, count in times.items():
             if count > 1 or not 0 <= index < job["total"]:
                 yield Violation("twice", id, f"image {index} has {count} rows")
-        failed = {row["index"]: row["error_code"] for row in rows if row["state"] == FAILED}
+        failed = {
+            row["index"]: f"{row['error_code']}: {row['error_text']}"
+            for row in rows
+            if row["state"] == FAILED
+        }
         for index in failed.keys() ^ (set(guilty) if job["state"] == "completed" else set()):
             yield Violation("failed", id, f"image {index}: {failed.get(index, 'did not fail')}")
 

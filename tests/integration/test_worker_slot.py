@@ -30,7 +30,7 @@ from worker.app import identity
 from worker.engine import Engine
 from worker.generators.base import Pixels
 from worker.generators.stub import Stub
-from worker.slot import Slot
+from worker.slot import PAUSE, Slot
 
 pytestmark = pytest.mark.servers
 
@@ -323,9 +323,11 @@ def test_a_lone_image_fails_by_errors_and_not_by_lost_leases(
     lost: int,
     failed: int,
 ) -> None:
-    """Six attempts: of errors alone, or of lost leases and one error."""
+    """Six attempts: of errors alone, or of lost leases and one error. Between two errors of an
+    image that is alone there is time for what was wrong to pass."""
     job = farm.submit(1)
-
+    paused: list[float] = []
+    monkeypatch.setattr(engine.stopping, "wait", paused.append)
     monkeypatch.setattr(blobs, "create_many", broken)
     for attempt in range(6):
         assert farm.job(job).counts.failed == 0
@@ -336,6 +338,7 @@ def test_a_lone_image_fails_by_errors_and_not_by_lost_leases(
         else:
             slot.carry(lease)
     assert farm.job(job).counts.failed == failed
+    assert paused == [PAUSE] * (2 if failed else 1)
 
 
 def test_a_zombie_fails_nobody(

@@ -117,6 +117,13 @@ MUTANTS = (
         (f"{SLOT}::test_a_lone_image_fails_by_errors_and_not_by_lost_leases",),
     ),
     Mutant(
+        "an image that is alone meets its three errors at once",
+        "worker/slot.py",
+        "self.engine.stopping.wait(PAUSE)  # so that what passes soon is met once",
+        "pass",
+        (f"{SLOT}::test_a_lone_image_fails_by_errors_and_not_by_lost_leases",),
+    ),
+    Mutant(
         "an error that no step took ends a slot",
         "worker/slot.py",
         "except Exception:  # what it held expires; its thread must not end",
