@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from worker.gan import memory, student_encoder
-from worker.gan.encoder import FILE, TextEncoder, by_torch
+from worker.gan import captions, memory, student_encoder, words
+from worker.gan.encoder import FILE, NAMES, TextEncoder, by_torch
+from worker.gan.everyday import EVERYDAY
 from worker.gan.memory import Cue, Floats, Memory
 from worker.generators.gan import WEIGHTS
 
@@ -23,8 +26,11 @@ def shipped() -> TextEncoder:
     return TextEncoder(WEIGHTS)
 
 
-def memory_of(names: Floats) -> Memory:
-    return Memory(names, [frozenset({f"name{n}"}) for n in range(len(names))], dense=by_torch)
+def memory_of(names: Floats, said: Sequence[frozenset[str]] = ()) -> Memory:
+    """Of things that have one name each."""
+    count = len(names)
+    words = said or [frozenset({f"name{n}"}) for n in range(count)]
+    return Memory(names, names, words, range(count), dense=by_torch)
 
 
 def recalled(kept: Memory, texts: Floats, **cues: Cue) -> Floats:
@@ -75,13 +81,23 @@ def test_what_is_nearer_without_its_looks_decides_unless_the_name_is_said() -> N
 def test_only_what_tells_of_a_skin_tone_is_drawn_to_one() -> None:
     names = units(50, 0)
     said = [frozenset({f"name{n}"} | ({"skin"} if n >= 40 else set())) for n in range(50)]
-    kept = Memory(names, said, dense=by_torch)
+    kept = memory_of(names, said)
     near = memory.unit(names[[45, 45, 3]] + 0.5 * units(3, 1))
     told, quiet = Cue(frozenset({"skin", "dark"})), Cue(frozenset({"dark"}))
     found = kept.recalled(near, [told, quiet, told]) @ names.T
     before = near @ names.T
     assert found[0, 45] > before[0, 45] + 0.01 and found[2, 3] > before[2, 3] + 0.01
     assert found[1, 45] < before[1, 45]
+
+
+def test_a_word_of_every_day_has_to_be_nearer_than_a_name() -> None:
+    """Key 0 stands for thing 7 beside the names; near both, a text is drawn to the name."""
+    names, word = units(50, 0), units(1, 3)
+    said = [frozenset({f"name{n}"}) for n in range(51)]
+    kept = Memory(names, np.concatenate([word, names]), said, [7, *range(50)], dense=by_torch)
+    near = memory.unit(np.stack([word[0], word[0] + 0.98 * names[3], word[0] + 0.8 * names[3]]))
+    found = recalled(kept, near) @ names.T - near @ names.T
+    assert found.argmax(1).tolist() == [7, 3, 7]
 
 
 def test_sums_of_codes_are_exact_in_float32() -> None:
@@ -91,10 +107,27 @@ def test_sums_of_codes_are_exact_in_float32() -> None:
 
 
 def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
-    found = shipped.encode(["👍🏿", "🧑🏽‍🚀", "beer", "❤️"])
-    names = ["thumbs up dark skin tone", "astronaut medium skin tone", "beer mug", "red heart"]
-    wanted = shipped.read(names)
-    assert ((found @ wanted.T).argmax(1) == np.arange(4)).all()
+    named = {
+        "👍🏿": "thumbs up dark skin tone",
+        "🧑🏽‍🚀": "astronaut medium skin tone",
+        "👩🏾‍🚀": "astronaut medium-dark skin tone",
+        "🏃‍♀️": "person running",
+        "🧔‍♂️": "man beard",
+        "🧜‍♂️": "merman",
+        "👨‍👩‍👧": "family",
+        "👩🏻‍❤️‍👨🏿": "couple with heart",
+        "👩‍❤️‍💋‍👨": "kiss",
+        "❤️‍🔥": "heart on fire",
+        "beer": "beer mug",
+        "an orange": "tangerine",
+        "Bull": "ox",
+        "UK flag": "flag of United Kingdom",
+        "lightbulb": "light bulb",
+        "sad": "frowning face",
+        "❤️": "red heart",
+    }
+    close = shipped.encode(list(named)) @ shipped.read(list(named.values())).T
+    assert (close.argmax(1) == np.arange(len(named))).all()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +143,10 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
         ("👍🏿 please", "thumbs up dark skin tone"),
         ("🐱 on a mat", "cat face"),
         ("dark forest", "deciduous tree"),
+        ("a bull in a field", "ox"),
+        ("a sad dog", "dog"),
+        ("a 👩🏿‍🌾 at work", "farmer dark skin tone"),
+        ("hen, in a barn", "chicken"),
         ("blue heart on a shirt", "blue heart"),
         ("🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", "flag of Scotland"),
         ("#️⃣", "keycap #"),
@@ -123,6 +160,17 @@ def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -
     assert close.argmax() == 0, dict(zip(names, close.tolist(), strict=True))
 
 
+def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: TextEncoder) -> None:
+    lines = load_file(WEIGHTS / FILE)[NAMES].tobytes().decode().splitlines()
+    own = {words.key(line.split("\t")[0]) for line in lines}
+    said = [words.key(word) for each in EVERYDAY.values() for word in each]
+    assert len(set(said)) == len(said)
+    assert own.isdisjoint(said)
+    for label, others in EVERYDAY.items():
+        place = shipped.names[words.key(captions.names(label, ())[0])]
+        assert {shipped.known[words.key(word)] for word in others} == {place}, label
+
+
 def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
     names = shipped.read(["star", "yellow circle", "automobile", "leafy green"])
     star, car = shipped.encode(["a yellow star", "a green car"]) @ names.T
@@ -131,10 +179,12 @@ def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
 
 def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:
     shutil.copy(WEIGHTS / FILE, tmp_path)
-    student_encoder.put_names(tmp_path, [["Red Heart", "heart"], ["sun", "!"]])
+    named = [["Red Heart", "heart"], ["sun", "!"]]
+    student_encoder.put_names(tmp_path, named, {"the day": 1, "heart": 1})
     read = TextEncoder(tmp_path)
-    assert read.known == {"red heart": 0, "heart": 0, "sun": 1}
-    assert set(read.names) == {"red heart", "heart", "sun"}
+    assert read.known == {"red heart": 0, "heart": 0, "sun": 1, "day": 1}
+    assert read.names == read.known
+    assert np.array_equal(read.encode(["day"]), read.read(["sun"]))
     assert np.array_equal(read.encode(["A heart!", "the Sun"]), read.read(["Red Heart", "sun"]))
     (near,) = read.encode(["the sun rises"])
     assert near @ read.read(["sun"])[0] > read.read(["the sun rises"])[0] @ read.read(["sun"])[0]

@@ -36,7 +36,9 @@ def test_where_a_prompt_is_cut(text: str, found: tuple[str, str] | None) -> None
     assert pairs.subjects(text) == (found or (text,))
 
 
-KNOWN = frozenset({"cat", "dog", "bow and arrow", "sun", "nail polish", "star and crescent"})
+KNOWN = frozenset(
+    {"cat", "dog", "bow and arrow", "sun", "nail polish", "star", "crescent", "star and crescent"}
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,9 @@ KNOWN = frozenset({"cat", "dog", "bow and arrow", "sun", "nail polish", "star an
         ("nail polish and a star and crescent", ("nail polish", "star and crescent")),
         ("a star and crescent and sun", ("a star and crescent", "sun")),
         ("a star and crescent next to nail polish", ("a star and crescent", "nail polish")),
+        ("cats and dogs, furry, two friends", ("cats", "dogs, furry, two friends")),
+        ("cat, asleep, and a dog", ("cat, asleep,", "dog")),
+        ("star and crescent, golden", None),
         ("bow and arrow", None),
         ("the bow and arrow", None),
         ("black and white cat", None),

@@ -20,6 +20,7 @@ from torch import Tensor
 from worker.gan import captions, conditioner, corpus, data, frames
 from worker.gan.conditioner import Conditioner
 from worker.gan.encoder import TextEncoder
+from worker.gan.everyday import EVERYDAY
 from worker.gan.networks import TEXT
 from worker.gan.student_encoder import Student, load, pieces, put_names, save
 
@@ -167,6 +168,13 @@ def names(dataset: Path) -> list[list[str]]:
     return [[*texts, sign] for texts, sign in zip(own, signs, strict=True)]
 
 
+def everyday(dataset: Path) -> dict[str, int]:
+    """The words of every day, and the place among `names` of what each means."""
+    chosen = data.concepts_of(dataset)
+    places = {concept.label: place for place, concept in enumerate(chosen)}
+    return {word: places[label] for label, words in EVERYDAY.items() for word in words}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Distil the text encoder.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -195,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])
     teach(student, given, plan, steps=plan.rounded_steps, rate=plan.rate / 2)
     save(student, options.out)
-    put_names(options.out, names(options.data))
+    put_names(options.out, names(options.data), everyday(options.data))
     print(json.dumps(report(student, options.data, teacher)))
 
 

@@ -10,8 +10,10 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from worker.gan import memory, weightfile, words
@@ -22,6 +24,7 @@ REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 NAMES = "names"  # the tensor that holds them: UTF-8, what one thing is called on a line, by tabs
+EVERYDAY = "everyday"  # the same: on a line a word of every day and the number of its thing
 _COMMA = re.compile(r"\s*,\s+|\s+,\s*")  # not that of 1,000
 
 
@@ -46,9 +49,9 @@ class TextEncoder:
     mean of its words, each weighted by a learned say of its own (so that "please" weighs
     less than "rocket"), beside their greatest value in each component; two dense layers
     make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
-    has names (`NAMES`) gives the vector its part of the nearest first one's (`worker.gan.memory`);
-    Of each, by `words.key`, `names` has its name and its characters, `known` all that it is
-    called.
+    has names (`NAMES`) gives the vector its part of the nearest thing's (`worker.gan.memory`),
+    which a word of every day may find. Of each thing, by `words.key`, `names` has its name, its
+    characters and such words, `known` all that it is called.
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -74,16 +77,28 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
-            lines = bytes(t[NAMES]).decode().split("\n") if NAMES in t else []
-            names = [line.split("\t") for line in lines]
+            names, other = _lines(t, NAMES), _lines(t, EVERYDAY)
+            everyday = {word: int(place) for word, place in other}
         first = [each[0] for each in names]
-        self.names = _places([[each[0], each[-1]] for each in names])
+        also = {words.key(word): place for word, place in everyday.items()}
+        self.names = also | _places([[each[0], each[-1]] for each in names])
         self.known = _places(names) | self.names
         self._said = [frozenset(words.words(name)) for name in first]
-        self._memory = Memory(self.read(first), self._said, dense=dense) if names else None
+        self._memory = self._remembering(first, everyday, dense) if names else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
+
+    def _remembering(
+        self, first: Sequence[str], everyday: Mapping[str, int], dense: Callable[[Floats], Dense]
+    ) -> Memory:
+        """A word that tells how things look, such as "sad", draws no other text to its thing."""
+        also = [word for word in everyday if not set(words.words(word)) <= set(words.ATTRIBUTES)]
+        keys = [*also, *first]
+        read = self.read(keys)
+        said = [frozenset(words.words(key)) for key in keys]
+        owners = [*(everyday[word] for word in also), *range(len(first))]
+        return Memory(read[len(also) :], read, said, owners, dense=dense)
 
     def encode(self, prompts: Sequence[str]) -> Floats:
         """Vectors float32 [N, 384] of the prompts, in order. Thread-safe."""
@@ -105,6 +120,7 @@ class TextEncoder:
     def _encoded(self, prompts: Sequence[str]) -> Floats:
         if self._memory is None:
             return self.read(prompts)
+        prompts = [words.neutral(prompt, self.names) for prompt in prompts]
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
         read = self.read([*prompts, *bare.values()])  # at once: a product's price is its weights'
         plainer = dict(zip(bare, read[len(prompts) :], strict=True))
@@ -161,6 +177,12 @@ class TextEncoder:
         mean = (word * say).sum(0) / (np.sqrt(np.square(say).sum()) + np.float32(FLOOR))
         pooled: Floats = np.concatenate([mean, word.max(0)]).astype(np.float32)
         return pooled
+
+
+def _lines(tensors: Mapping[str, NDArray[Any]], name: str) -> list[list[str]]:
+    """The lines of a text that a file's tensor holds, if it does, each cut at its tabs."""
+    text = bytes(tensors[name]).decode() if name in tensors else ""
+    return [line.split("\t") for line in text.splitlines()]
 
 
 def _places(called: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from worker.gan import words
 
 PULL = np.float32(0.5)  # the name's share, beside 1 for the text itself
 LEAD = np.float32(3)  # the same where a text begins with it
+FAINT = np.float32(0.05)  # by so much nearer a word of every day must be than a name
 CODES = 2000  # of a component: sums of their products stay below 2**24
 
 Floats = NDArray[np.float32]
@@ -33,21 +34,31 @@ class Cue:
 
 
 class Memory:
-    """An associative memory of unit vectors [M, K]: one step of retrieval at infinite sharpness
-    (Ramsauer et al. 2021, eq. 3), of which a part is added. What people write around a name
-    leads its vector away from where the generator learned the thing; this leads it back, and
-    leaves part of what was said beside it.
+    """An associative memory of unit vectors: one step of retrieval at infinite sharpness (Ramsauer
+    et al. 2021, eq. 3), keys [M, K] beside values [C, K], of which a part is added. What people
+    write around a name leads its vector away from where the generator learned the thing; this
+    leads it back, and leaves part of what was said beside it. A key is what a thing is called, its
+    value where its own name lies: "a bull in a field" is nearest to "bull" and drawn to "ox".
 
     Bits: which name is nearest is decided by sums of integers that float32 holds exactly."""
 
     def __init__(
-        self, names: Floats, said: Sequence[frozenset[str]], *, dense: Callable[[Floats], Dense]
+        self,
+        names: Floats,
+        keys: Floats,
+        said: Sequence[frozenset[str]],
+        owners: Sequence[int],
+        *,
+        dense: Callable[[Floats], Dense],
     ) -> None:
-        """said: the words of each name; those in a skin tone come last, and only a text that tells
-        of one is drawn to them. dense: makes a product of its weights."""
-        self._names, self._said = names, said
+        """said, owners: of each key its words and whose name it stands for. Words of every day come
+        first; names follow, the last C keys, those in a skin tone at the end: only a text that
+        tells of one is drawn to them. dense: makes a product of its weights."""
+        self._names, self._said, self._owners = names, said, np.array(owners)
+        self._faint = np.zeros(len(keys), dtype=np.float32)
+        self._faint[: len(keys) - len(names)] = np.rint(FAINT * CODES * CODES)
         self._plain = sum(not words.toned(each) for each in said)
-        self._likeness = dense(np.ascontiguousarray(_codes(names).T))
+        self._likeness = dense(np.ascontiguousarray(_codes(keys).T))
 
     def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
         """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
@@ -59,7 +70,7 @@ class Memory:
             said = self._said[nearest[row]] <= cues[row].said
             if likeness[place] > likeness[row] and not said:
                 nearest[row] = nearest[place]
-        nearest, misled = nearest[: len(texts)], misled[: len(texts)]
+        nearest, misled = self._owners[nearest[: len(texts)]], misled[: len(texts)]
         pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
         for row, cue in enumerate(cues):
             if cue.leads is not None:
@@ -73,9 +84,9 @@ class Memory:
     def _nearest(
         self, texts: Floats, cues: Sequence[Cue]
     ) -> tuple[Places, Floats, NDArray[np.bool_]]:
-        """The nearest name of each text that it may be drawn to, how near it is, and whether one in
+        """The nearest key of each text that it may be drawn to, how near it is, and whether one in
         a skin tone that the text does not tell of is nearer."""
-        likeness = self._likeness(_codes(texts))
+        likeness = self._likeness(_codes(texts)) - self._faint
         told = np.array([words.toned(cue.said) for cue in cues])
         nearest, rows = likeness.argmax(1), np.arange(len(texts))
         misled = ~told & (nearest >= self._plain)

@@ -28,15 +28,17 @@ _LINK = re.compile(rf"\s+(?:and|&)\s+|{_BESIDE.pattern}", re.IGNORECASE)
 
 def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
     """The two things that a text asks for, or the text alone. known: names of things, by
-    `words.key`. Cut is between two of them ("cat and dog", "cats and dogs"), never within one ("bow
-    and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and white cat",
-    "a castle with a tower and a flag" or "it rains and we stay at home"."""
+    `words.key`. Cut is between two of them ("cat and dog", "cats and dogs, furry"), never within
+    one ("bow and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and
+    white cat", "a castle with a tower and a flag" or "it rains and we stay at home"."""
     spaced = " ".join(text.split())
-    if len(spaced) > LONGEST or _is_known(spaced, known):
+    first = spaced.partition(",")[0]
+    one = _is_known(spaced, known) or (_LINK.search(first) and _is_known(first, known))
+    if len(spaced) > LONGEST or one:
         return (text,)
     for link in _LINK.finditer(spaced):
         two = spaced[: link.start()].strip(), spaced[link.end() :].strip()
-        if all(_is_known(part, known) for part in two):
+        if all(_is_known(part.partition(",")[0], known) for part in two):
             return two[0], _ARTICLE.sub("", two[1])
     cut = _plainly(spaced)
     return cut if len(cut) == 2 else (text,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worker.gan import checkpoint, words
-from worker.gan.encoder import FILE, FLOOR, NAMES
+from worker.gan.encoder import EVERYDAY, FILE, FLOOR, NAMES
 from worker.gan.networks import TEXT
 
 WIDTH = 96
@@ -119,12 +119,14 @@ def save(student: Student, folder: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / FILE)
 
 
-def put_names(folder: Path, names: Sequence[Sequence[str]]) -> None:
+def put_names(folder: Path, names: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
     """Puts into the file that `folder` has what things are called: towards the first name of
-    each its texts are drawn."""
+    each its texts are drawn. everyday: further words, and the number of the thing they mean."""
     tensors = load_file(folder / FILE)
-    lines = "\n".join("\t".join(each) for each in names)
-    tensors[NAMES] = torch.tensor(list(lines.encode()), dtype=torch.uint8)
+    of_words = [(word, str(place)) for word, place in everyday.items()]
+    for name, rows in ((NAMES, names), (EVERYDAY, of_words)):
+        lines = "\n".join("\t".join(row) for row in rows)
+        tensors[name] = torch.tensor(list(lines.encode()), dtype=torch.uint8)
     checkpoint.write(folder / FILE, lambda beside: save_file(tensors, beside))
 
 

@@ -7,7 +7,7 @@ import functools
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from worker.gan import captions
 
@@ -29,6 +29,9 @@ _WORD = re.compile(  # words, flags, pictographs, keys
     rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]|[#*]\u20e3"
 )
 _SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
+_JOINED_SEX = re.compile("\u200d[\u2640\u2642]\ufe0f?")
+_WORKER = re.compile("[\U0001f468\U0001f469](?=[\U0001f3fb-\U0001f3ff]?\u200d)")  # man, woman
+_FAMILY = re.compile("[\U0001f466-\U0001f469](?:\u200d[\U0001f466-\U0001f469])+")
 _LETTERS = {0xE0000 + letter: chr(letter) for letter in range(0x61, 0x7B)}  # of a land's flag
 _MODIFIER = re.compile("[\ufe0f\u200d]")  # variants, joiners
 _SAID = _LETTERS | {0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.TONES)}
@@ -67,6 +70,23 @@ def toned(said: Iterable[str]) -> bool:
 def signs(text: str) -> set[str]:
     """The emoji in a text, each by its `key`."""
     return {key(found) for found in _SIGN.findall(text)}
+
+
+def neutral(text: str, known: Container[str]) -> str:
+    """A text whose emoji of a man or a woman doing something, where none of the `known` keys is
+    theirs, are of a person doing it: that is what the generator was shown. The same of any family
+    and of any couple."""
+
+    def person(found: re.Match[str]) -> str:
+        if key(found[0]) in known:
+            return found[0]
+        if "\u2764" in found[0]:
+            return "\U0001f48f" if "\U0001f48b" in found[0] else "\U0001f491"
+        if _FAMILY.fullmatch(found[0]):
+            return "\U0001f46a"
+        return _JOINED_SEX.sub("", _WORKER.sub("\U0001f9d1", found[0]))
+
+    return _SIGN.sub(person, text) if "\u200d" in text else text
 
 
 @functools.lru_cache(maxsize=65_536)
