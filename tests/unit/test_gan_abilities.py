@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptmill.jobs import Item
-from worker.gan import repair
+from worker.gan import inputs, repair
 from worker.gan.networks import NOISE, TEXT, condition
 from worker.generators import gan
 from worker.generators.base import Input
@@ -126,6 +126,16 @@ def test_a_style_draws_what_the_source_shows(model: gan.EmojiGan) -> None:
     assert np.array_equal(words[0], made[0])
     other = model.generate([item("twemoji style", "style")], [Input(drawn[0])])
     assert not np.array_equal(other[0], made[0])
+
+
+def test_what_is_drawn_anew_has_more_of_its_style() -> None:
+    text, noise = np.ones((2, 384), dtype=np.float32), np.ones((2, 16), dtype=np.float32)
+    given = inputs.condition(text, np.array([0, 2]), noise)
+    made = inputs.emphatic(given)
+    code = slice(inputs.TEXT, inputs.TEXT + inputs.VENDOR_CODE)
+    assert np.array_equal(made[:, code], inputs.vendor_code(np.array([0, 2])) * inputs.EMPHASIS)
+    made[:, code] = given[:, code]
+    assert np.array_equal(made, given)
 
 
 def test_a_style_is_scored_by_what_it_shows(model: gan.EmojiGan) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import judge, views
+from worker.gan import inputs, judge, views
 from worker.gan.agreement import Draw
 from worker.gan.data import Dataset
 from worker.gan.judge import Judge
@@ -29,8 +29,8 @@ class Hand(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         steps: list[nn.Module] = []
-        for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
-            steps += [block(inputs, outputs, normed=True), nn.MaxPool2d(2)]
+        for narrow, wide in zip((3, *WIDTHS), WIDTHS, strict=False):
+            steps += [block(narrow, wide, normed=True), nn.MaxPool2d(2)]
         self.maps = nn.Sequential(*steps)
         self.out = nn.Linear(WIDTHS[-1], len(VENDORS))
 
@@ -52,7 +52,8 @@ def figures(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str,
     sources, vendor, concept = shown.pictures[rows], shown.vendor[rows], shown.concept[rows]
     wanted = (vendor + 1 + torch.arange(len(rows)) % (len(VENDORS) - 1)) % len(VENDORS)
     text = torch.from_numpy(score.likeliest(sources.permute(0, 2, 3, 1).contiguous().numpy()))
-    made = draw(condition(text, wanted, torch.zeros(len(rows), NOISE)))
+    asked = inputs.emphatic(condition(text, wanted, torch.zeros(len(rows), NOISE)).numpy())
+    made = draw(torch.from_numpy(asked))
     known = (text @ given.texts.named.T).argmax(1) == concept
     return told | {
         "style_hand": _right(hand, made, wanted),

@@ -217,7 +217,8 @@ def _conditions(
     styles = [_parsed(item)[1] for item in items]
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
     vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
-    return conditioning.condition(text, vendor, view), counts
+    made = conditioning.condition(text, vendor, view)
+    return conditioning.emphatic(made) if items[0].task == STYLE else made, counts
 
 
 def _texts(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
