@@ -11,7 +11,7 @@ import torch
 from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
 from worker.gan import agreement, judge
-from worker.gan.disguise import disguise
+from worker.gan.disguise import disguise, far
 from worker.gan.judge import Judge
 from worker.gan.jurors import Jury
 from worker.gan.networks import TEXT
@@ -47,6 +47,15 @@ def test_it_is_read_back_as_it_was_saved(taught: Judge, tmp_path: Path) -> None:
     read, seen = judge.load(tmp_path), shapes(2)
     assert torch.allclose(judge.vectors(read, seen), judge.vectors(made, seen), atol=1e-5)
     assert judge.features(read, seen).shape == (4, judge.WIDTHS[-1])
+
+
+def test_some_pictures_are_seen_from_afar_and_the_others_as_they_are() -> None:
+    pictures = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    seen = far(pictures, torch.Generator().manual_seed(1))
+    changed = (seen != pictures).flatten(1).any(1)
+    assert 60 < changed.sum() < 140
+    rough = (pictures[changed, ..., 1:] - pictures[changed, ..., :-1]).abs().mean()
+    assert (seen[changed, ..., 1:] - seen[changed, ..., :-1]).abs().mean() < rough / 2
 
 
 def test_a_disguise_is_another_picture_and_the_seed_decides_which() -> None:

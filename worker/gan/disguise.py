@@ -9,11 +9,19 @@ from torch import Tensor
 from worker.gan.networks import SIDE
 
 PLAIN = 0.1  # the share that stays as it is
+FAR = 0.25  # the share of which half the detail is seen
 
 
 def half(pictures: Tensor) -> Tensor:
     """Pictures [B, 3, 64, 64] at 32x32; those that are that small already stay."""
     return F.avg_pool2d(pictures, 2) if pictures.shape[-1] == SIDE else pictures
+
+
+def far(pictures: Tensor, chance: torch.Generator) -> Tensor:
+    """Pictures [B, 3, S, S], some of them as one of two subjects in a picture shows them when it
+    is enlarged: drawn half as large."""
+    small = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
+    return torch.where(_dice(pictures, chance, 1, 1, 1) < FAR, small, pictures)
 
 
 def disguise(pictures: Tensor, chance: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worker.gan import data, jurors, lexicon
-from worker.gan.disguise import disguise
+from worker.gan.disguise import disguise, far
 from worker.gan.encoder import TextEncoder
 from worker.gan.jurors import Jury
 from worker.gan.networks import TEXT
@@ -106,7 +106,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, step / 100) * (1 - step / steps) + 1e-6
         rows = torch.multinomial(weight, batch, True, generator=chance)
-        seen = disguise(pictures[rows].float() / 255, chance)
+        seen = far(disguise(pictures[rows].float() / 255, chance), chance)
         with torch.autocast(device, torch.bfloat16):
             vectors = network(seen.contiguous(memory_format=torch.channels_last))
         sharp = sharpness.exp().clamp(max=SHARPEST)
