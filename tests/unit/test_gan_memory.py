@@ -90,6 +90,16 @@ def test_only_what_tells_of_a_skin_tone_is_drawn_to_one() -> None:
     assert found[1, 45] < before[1, 45]
 
 
+def test_what_a_text_is_about_decides_unless_what_is_nearest_has_a_word_of_it() -> None:
+    names, near = units(50, 0), memory.unit(units(50, 0)[[3, 3, 3, 3]] + 0.4 * units(4, 1))
+    said = [frozenset({f"name{n}"} | ({"with", "x"} if n == 3 else set())) for n in range(50)]
+    said[9] |= {"x"}
+    kept = memory_of(names, said)
+    head, whole = Cue(frozenset(), head=7), Cue(said[3] | {"name7"}, head=7)
+    given = [head, whole, Cue(frozenset(), head=9), Cue(frozenset(), head=3)]
+    assert (kept.recalled(near, given) @ names.T).argmax(1).tolist() == [7, 3, 3, 3]
+
+
 def test_a_word_of_every_day_has_to_be_nearer_than_a_name() -> None:
     """Key 0 stands for thing 7 beside the names; near both, a text is drawn to the name."""
     names, word = units(50, 0), units(1, 3)
@@ -147,6 +157,13 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
         ("a sad dog", "dog"),
         ("a 👩🏿‍🌾 at work", "farmer dark skin tone"),
         ("hen, in a barn", "chicken"),
+        ("a cat with sunglasses", "cat"),
+        ("a grey castle with towers and flags", "castle"),
+        ("photo of a snowman wearing a top hat", "snowman"),
+        ("two bears riding a bicycle", "bear"),
+        ("man with red hair", "man red hair"),
+        ("please draw a cup with straw", "cup with straw"),
+        ("glass of water on a table", "glass of milk"),
         ("blue heart on a shirt", "blue heart"),
         ("🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", "flag of Scotland"),
         ("#️⃣", "keycap #"),
@@ -155,7 +172,15 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
 )
 def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -> None:
     others = ["person dark skin tone", "leg medium skin tone", "camera", "keycap 1", "waving hand"]
-    names = [name, *others, "t-shirt", "black flag", "thumbs up", "keycap *"]
+    others += [
+        "sunglasses",
+        "flag of Ireland",
+        "top hat",
+        "bicycle",
+        "man",
+        "teacup without handle",
+    ]
+    names = [name, *others, "t-shirt", "black flag", "thumbs up", "keycap *", "droplet"]
     close = shipped.encode([text])[0] @ shipped.encode(names).T
     assert close.argmax() == 0, dict(zip(names, close.tolist(), strict=True))
 

@@ -128,6 +128,7 @@ class TextEncoder:
             Cue(
                 frozenset(words.words(prompt)),
                 plainer.get(row),
+                self._head(prompt),
                 self._leading(prompt),
                 self.known.get(words.key(prompt)),
             )
@@ -150,6 +151,15 @@ class TextEncoder:
             found = [self.names[sign] for sign in signs if sign in self.names]
         told = words.toned(words.words(prompt))
         return next((n for n in found if not told or words.toned(self._said[n])), None)
+
+    def _head(self, prompt: str) -> int | None:
+        """The known thing that a prompt is about, if its grammar says so; of no skin tone."""
+        if words.toned(words.words(prompt)):
+            return None
+        found = (
+            self.names.get(h, self.names.get(h.removesuffix("s"))) for h in words.heads(prompt)
+        )
+        return next((place for place in found if place is not None), None)
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""

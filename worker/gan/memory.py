@@ -24,11 +24,14 @@ Dense = Callable[[Floats], Floats]  # codes [N, K] -> their product with weights
 class Cue:
     """What is known of a text beside its vector. said: its words; bare: a vector [K] of it without
     what says how it looks, which decides where it is nearer to a name ("a yellow star" is nearest
-    to a yellow circle, "star" to a star), unless the nearest name is said in full; leads: the name
-    that it begins with; name: the one that it is, word for word."""
+    to a yellow circle, "star" to a star), unless the nearest name is said in full; head: the thing
+    that it is about, by its grammar, which decides where the nearest name has no word of it ("a cat
+    with sunglasses"); leads: the name that it begins with; name: the one that it is, word for
+    word."""
 
     said: frozenset[str]
     bare: Floats | None = None
+    head: int | None = None
     leads: int | None = None
     name: int | None = None
 
@@ -70,16 +73,28 @@ class Memory:
             said = self._said[nearest[row]] <= cues[row].said
             if likeness[place] > likeness[row] and not said:
                 nearest[row] = nearest[place]
+        said_there = [self._said[key] for key in nearest[: len(texts)]]
         nearest, misled = self._owners[nearest[: len(texts)]], misled[: len(texts)]
         pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
         for row, cue in enumerate(cues):
-            if cue.leads is not None:
-                nearest[row], pull[row] = cue.leads, LEAD
+            first = cue.leads
+            if first is None and cue.head is not None and cue.head != nearest[row]:
+                beside = self._beside(cue.head, said_there[row], cue.said)
+                first = cue.head if beside else None
+            if first is not None:
+                nearest[row], pull[row] = first, LEAD
         found = unit(texts + pull * self._names[nearest])
         for row, cue in enumerate(cues):
             if cue.name is not None:
                 found[row] = self._names[cue.name]
         return found
+
+    def _beside(self, head: int, nearest: frozenset[str], said: frozenset[str]) -> bool:
+        """Whether the nearest name is of something beside what a text is about: it has no word of
+        that thing's name and is not all said, link and all ("cup with straw")."""
+        own = self._said[len(self._said) - len(self._names) + head]
+        whole = nearest <= said and nearest & words.LINKS
+        return not (nearest & own or whole)
 
     def _nearest(
         self, texts: Floats, cues: Sequence[Cue]

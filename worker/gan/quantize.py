@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -235,8 +236,8 @@ def adapt(
 
 class FloatGenerator:
     """A folded generator in float32, `rows` at a time, saturating where int8 does: float
-    kernels choose their order of summation by batch shape, so one row at a time is what
-    frees it from its neighbours."""
+    kernels choose their order of summation by batch shape and by the number of threads, so one
+    row at a time, on one thread, is what frees it from its neighbours and its machine's load."""
 
     def __init__(self, plain: Generator, ranges: Ranges, *, rows: int = 1) -> None:
         self.rows = rows
@@ -246,8 +247,20 @@ class FloatGenerator:
     @torch.inference_mode()
     def __call__(self, conditions: Tensor) -> Tensor:
         """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
-        made = torch.cat([self.network(part) for part in torch.split(conditions, self.rows)])
+        with one_thread() if self.rows == 1 else nullcontext():
+            made = torch.cat([self.network(part) for part in torch.split(conditions, self.rows)])
         return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch computes on the calling thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def drawing(plain: Generator, ranges: Ranges) -> Int8Generator | FloatGenerator:

@@ -7,7 +7,7 @@ import functools
 import re
 import unicodedata
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 from worker.gan import captions
 
@@ -22,6 +22,13 @@ ATTRIBUTES = (  # how a thing looks, not what it is
     "old", "young", "smiling", "sleeping", "shiny", "dark", "bright", "round", "flying",
     "running", "cool", "funny", "wooden", "fresh", "hot", "cold",
 )  # fmt: skip
+
+LINKS = frozenset({  # what comes before says what there is, what follows where and how
+    "with", "without", "wearing", "holding", "in", "on", "at", "under", "above", "over", "near",
+    "behind", "beside", "inside", "by", "from", "against", "among", "between", "across", "through",
+    "into", "onto", "towards", "eating", "riding", "sitting", "standing", "next",
+})  # fmt: skip
+_LONGEST_NAME = 6  # words
 
 _MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
 _SIGNS = "©®‼⁉\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
@@ -52,6 +59,17 @@ def key(text: str) -> str:
     """What a text is known by: its words, without an article before others."""
     said = words(text)
     return " ".join(said[1:] if len(said) > 1 and said[0] in ARTICLES else said)
+
+
+def heads(text: str) -> Iterator[str]:
+    """What may be the name of the thing that an English text is about, the longest first: the
+    words that end before the first of `LINKS` ("a grey castle with flags": grey castle, castle).
+    Nothing that follows "of" at once: of a glass of water, water is not the thing."""
+    said = words(text)
+    end = next((place for place, word in enumerate(said) if word in LINKS), 0)
+    for start in range(max(0, end - _LONGEST_NAME), end):
+        if said[start] not in ARTICLES and (start == 0 or said[start - 1] != "of"):
+            yield " ".join(said[start:end])
 
 
 def bare(text: str) -> str:
