@@ -6,7 +6,6 @@ bits depend on its prompt alone."""
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from worker.gan import memory, weightfile, words
-from worker.gan.memory import Cue, Dense, Floats, Memory
+from worker.gan.memory import Dense, Floats
+from worker.gan.naming import Names
 
 FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
@@ -25,7 +25,6 @@ RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and sco
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 NAMES = "names"  # the tensor that holds them: UTF-8, what one thing is called on a line, by tabs
 EVERYDAY = "everyday"  # the same: on a line a word of every day and the number of its thing
-_COMMA = re.compile(r"\s*,\s+|\s+,\s*")  # not that of 1,000
 
 
 def by_torch(weights: Floats) -> Dense:
@@ -77,28 +76,13 @@ class TextEncoder:
                 for name in ("hidden", "out")
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
-            names, other = _lines(t, NAMES), _lines(t, EVERYDAY)
-            everyday = {word: int(place) for word, place in other}
-        first = [each[0] for each in names]
-        also = {words.key(word): place for word, place in everyday.items()}
-        self.names = also | _places([[each[0], each[-1]] for each in names])
-        self.known = _places(names) | self.names
-        self._said = [frozenset(words.words(name)) for name in first]
-        self._memory = self._remembering(first, everyday, dense) if names else None
+            called, other = _lines(t, NAMES), _lines(t, EVERYDAY)
+            names = Names(called, {word: int(place) for word, place in other})
+        self.names, self.known, self._names = names.names, names.known, names
+        self._memory = names.memory(self.read, dense) if called else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
-
-    def _remembering(
-        self, first: Sequence[str], everyday: Mapping[str, int], dense: Callable[[Floats], Dense]
-    ) -> Memory:
-        """A word that tells how things look, such as "sad", draws no other text to its thing."""
-        also = [word for word in everyday if not set(words.words(word)) <= set(words.ATTRIBUTES)]
-        keys = [*also, *first]
-        read = self.read(keys)
-        said = [frozenset(words.words(key)) for key in keys]
-        owners = [*(everyday[word] for word in also), *range(len(first))]
-        return Memory(read[len(also) :], read, said, owners, dense=dense)
 
     def encode(self, prompts: Sequence[str]) -> Floats:
         """Vectors float32 [N, 384] of the prompts, in order. Thread-safe."""
@@ -124,42 +108,8 @@ class TextEncoder:
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
         read = self.read([*prompts, *bare.values()])  # at once: a product's price is its weights'
         plainer = dict(zip(bare, read[len(prompts) :], strict=True))
-        cues = [
-            Cue(
-                frozenset(words.words(prompt)),
-                plainer.get(row),
-                self._head(prompt),
-                self._leading(prompt),
-                self.known.get(words.key(prompt)),
-            )
-            for row, prompt in enumerate(prompts)
-        ]
+        cues = [self._names.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
         return self._memory.recalled(read[: len(prompts)], cues)
-
-    def _leading(self, prompt: str) -> int | None:
-        """The name that a prompt begins with: the longest that a comma ends, or another thing it is
-        called if what follows says that again ("sauce, spicy sauce"), or its only emoji. A name
-        without a skin tone does not lead a text that tells of one."""
-        parts = _COMMA.split(prompt)
-        keys = [words.key(", ".join(parts[:end])) for end in range(len(parts) - 1, 0, -1)]
-        found = [self.names[key] for key in keys if key in self.names]
-        if not found and keys and keys[-1] in self.known:
-            again = set(words.words(" ".join(parts[1:]))) >= set(keys[-1].split())
-            found = [self.known[keys[-1]]] if again else []
-        signs = words.signs(prompt)
-        if not found and len(signs) == 1:
-            found = [self.names[sign] for sign in signs if sign in self.names]
-        told = words.toned(words.words(prompt))
-        return next((n for n in found if not told or words.toned(self._said[n])), None)
-
-    def _head(self, prompt: str) -> int | None:
-        """The known thing that a prompt is about, if its grammar says so; of no skin tone."""
-        if words.toned(words.words(prompt)):
-            return None
-        found = (
-            self.names.get(h, self.names.get(h.removesuffix("s"))) for h in words.heads(prompt)
-        )
-        return next((place for place in found if place is not None), None)
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""
@@ -193,13 +143,3 @@ def _lines(tensors: Mapping[str, NDArray[Any]], name: str) -> list[list[str]]:
     """The lines of a text that a file's tensor holds, if it does, each cut at its tabs."""
     text = bytes(tensors[name]).decode() if name in tensors else ""
     return [line.split("\t") for line in text.splitlines()]
-
-
-def _places(called: Sequence[Sequence[str]]) -> dict[str, int]:
-    """What things are called, by `words.key`, and whose it is: the first one's."""
-    found: dict[str, int] = {}
-    for place, texts in enumerate(called):
-        for text in texts:
-            found.setdefault(words.key(text), place)
-    found.pop("", None)  # of signs that are no words
-    return found

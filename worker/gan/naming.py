@@ -1,0 +1,79 @@
+"""What everything is called that the generator knows, and what a prompt says of it word for word.
+Knows no vectors but those it hands on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from worker.gan import words
+from worker.gan.memory import Cue, Dense, Floats, Memory
+
+_COMMA = re.compile(r"\s*,\s+|\s+,\s*")  # not that of 1,000
+
+
+class Names:
+    """By `words.key`, and whose it is: `names` has each thing's name, its characters and its words
+    of every day, `known` all that it is called."""
+
+    def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
+        """called: of each thing its name, what else it is called, and its characters."""
+        self._first = [each[0] for each in called]
+        self._everyday = everyday
+        also = {words.key(word): place for word, place in everyday.items()}
+        self.names = also | _places([[each[0], each[-1]] for each in called])
+        self.known = _places(called) | self.names
+        self._said = [frozenset(words.words(name)) for name in self._first]
+
+    def memory(
+        self, read: Callable[[Sequence[str]], Floats], dense: Callable[[Floats], Dense]
+    ) -> Memory:
+        """The memory of all names. A word that tells how things look, such as "sad", draws no
+        other text to its thing."""
+        looks = set(words.ATTRIBUTES)
+        also = [word for word in self._everyday if not set(words.words(word)) <= looks]
+        keys = [*also, *self._first]
+        vectors = read(keys)
+        said = [frozenset(words.words(key)) for key in keys]
+        owners = [*(self._everyday[word] for word in also), *range(len(self._first))]
+        return Memory(vectors[len(also) :], vectors, said, owners, dense=dense)
+
+    def cue(self, prompt: str, bare: Floats | None) -> Cue:
+        """What is known of a prompt beside its vector. bare: as `Cue` has it."""
+        said = words.words(prompt)
+        head = None if words.toned(said) else self._head(prompt)
+        name = self.known.get(words.key(prompt))
+        return Cue(frozenset(said), bare, head, self._leading(prompt), name)
+
+    def _head(self, prompt: str) -> int | None:
+        """The known thing that a prompt is about, if its grammar says so."""
+        found = (
+            self.names.get(h, self.names.get(h.removesuffix("s"))) for h in words.heads(prompt)
+        )
+        return next((place for place in found if place is not None), None)
+
+    def _leading(self, prompt: str) -> int | None:
+        """The name that a prompt begins with: the longest that a comma ends, or another thing it is
+        called if what follows says that again ("sauce, spicy sauce"), or its only emoji. A name
+        without a skin tone does not lead a text that tells of one."""
+        parts = _COMMA.split(prompt)
+        keys = [words.key(", ".join(parts[:end])) for end in range(len(parts) - 1, 0, -1)]
+        found = [self.names[key] for key in keys if key in self.names]
+        if not found and keys and keys[-1] in self.known:
+            again = set(words.words(" ".join(parts[1:]))) >= set(keys[-1].split())
+            found = [self.known[keys[-1]]] if again else []
+        signs = words.signs(prompt)
+        if not found and len(signs) == 1:
+            found = [self.names[sign] for sign in signs if sign in self.names]
+        told = words.toned(words.words(prompt))
+        return next((n for n in found if not told or words.toned(self._said[n])), None)
+
+
+def _places(called: Sequence[Sequence[str]]) -> dict[str, int]:
+    """What things are called, by `words.key`, and whose it is: the first one's."""
+    found: dict[str, int] = {}
+    for place, texts in enumerate(called):
+        for text in texts:
+            found.setdefault(words.key(text), place)
+    found.pop("", None)  # of signs that are no words
+    return found
