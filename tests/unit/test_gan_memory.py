@@ -95,8 +95,9 @@ def test_what_a_text_is_about_decides_unless_what_is_nearest_has_a_word_of_it() 
     said = [frozenset({f"name{n}"} | ({"with", "x"} if n == 3 else set())) for n in range(50)]
     said[9] |= {"x"}
     kept = memory_of(names, said)
-    head, whole = Cue(frozenset(), head=7), Cue(said[3] | {"name7"}, head=7)
-    given = [head, whole, Cue(frozenset(), head=9), Cue(frozenset(), head=3)]
+    head = (7, frozenset({"name7"}))
+    whole = Cue(said[3] | {"name7"}, head=head)
+    given = [Cue(frozenset(), head=head), whole, Cue(frozenset(), head=(9, said[9])), Cue(said[3])]
     assert (kept.recalled(near, given) @ names.T).argmax(1).tolist() == [7, 3, 3, 3]
 
 
@@ -145,7 +146,7 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
     [
         ("Rocket, owl", "rocket"),
         ("an owl , rocket, digital art", "owl"),
-        ("sauce, spicy sauce", "sauce"),
+        ("sauce, spicy sauce", "jar"),
         ("photo, a cat", "cat"),
         ("hey, draw me a dog", "dog"),
         (", cat", "cat"),
@@ -164,6 +165,21 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
         ("man with red hair", "man red hair"),
         ("please draw a cup with straw", "cup with straw"),
         ("glass of water on a table", "glass of milk"),
+        ("the cat is on the mat", "cat"),
+        ("she is eating an apple", "red apple"),
+        ("man in tuxedo", "person in tuxedo"),
+        ("man with white cane", "person with white cane"),
+        ("a small stag", "deer"),
+        ("ostrich on a table", "dodo"),
+        ("power plant near a city", "cityscape"),
+        ("I love eating ice cream", "ice cream"),
+        ("plant in a pot", "potted plant"),
+        ("hands in prayer", "folded hands"),
+        ("a photo of a finger", "index pointing up"),
+        ("cobras", "snake"),
+        ("🧑‍🧑‍🧒‍🧒", "family"),
+        ("👬", "people holding hands"),
+        ("🧎‍♀️‍➡️", "person kneeling"),
         ("blue heart on a shirt", "blue heart"),
         ("🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f", "flag of Scotland"),
         ("#️⃣", "keycap #"),
@@ -171,18 +187,11 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
     ],
 )
 def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -> None:
-    others = ["person dark skin tone", "leg medium skin tone", "camera", "keycap 1", "waving hand"]
-    others += [
-        "sunglasses",
-        "flag of Ireland",
-        "top hat",
-        "bicycle",
-        "man",
-        "teacup without handle",
-    ]
-    names = [name, *others, "t-shirt", "black flag", "thumbs up", "keycap *", "droplet"]
-    close = shipped.encode([text])[0] @ shipped.encode(names).T
-    assert close.argmax() == 0, dict(zip(names, close.tolist(), strict=True))
+    lines = load_file(WEIGHTS / FILE)[NAMES].tobytes().decode().splitlines()
+    names = [line.split("\t")[0] for line in lines]
+    close = shipped.encode([text])[0] @ shipped.read(names).T
+    best = np.argsort(-close)[:3]
+    assert names[best[0]] == name, [names[place] for place in best]
 
 
 def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: TextEncoder) -> None:

@@ -26,12 +26,12 @@ class Cue:
     what says how it looks, which decides where it is nearer to a name ("a yellow star" is nearest
     to a yellow circle, "star" to a star), unless the nearest name is said in full; head: the thing
     that it is about, by its grammar, which decides where the nearest name has no word of it ("a cat
-    with sunglasses"); leads: the name that it begins with; name: the one that it is, word for
-    word."""
+    with sunglasses"), and those words; leads: the name that it begins with; name: the one that it
+    is, word for word."""
 
     said: frozenset[str]
     bare: Floats | None = None
-    head: int | None = None
+    head: tuple[int, frozenset[str]] | None = None
     leads: int | None = None
     name: int | None = None
 
@@ -59,13 +59,15 @@ class Memory:
         tells of one is drawn to them. dense: makes a product of its weights."""
         self._names, self._said, self._owners = names, said, np.array(owners)
         self._faint = np.zeros(len(keys), dtype=np.float32)
-        self._faint[: len(keys) - len(names)] = np.rint(FAINT * CODES * CODES)
+        self._everyday = len(keys) - len(names)
+        self._faint[: self._everyday] = np.rint(FAINT * CODES * CODES)
         self._plain = sum(not words.toned(each) for each in said)
         self._likeness = dense(np.ascontiguousarray(_codes(keys).T))
 
     def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
         """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
-        is nearer to a skin tone, of which it does not tell ("dark forest"), moves further."""
+        is nearer to a skin tone, of which it does not tell ("dark forest"), or to a word of every
+        day, which lies elsewhere than the name, moves further."""
         bare = {row: cue.bare for row, cue in enumerate(cues) if cue.bare is not None}
         given = np.stack([*texts, *bare.values()])
         nearest, likeness, misled = self._nearest(given, [*cues, *(cues[row] for row in bare)])
@@ -73,14 +75,14 @@ class Memory:
             said = self._said[nearest[row]] <= cues[row].said
             if likeness[place] > likeness[row] and not said:
                 nearest[row] = nearest[place]
-        said_there = [self._said[key] for key in nearest[: len(texts)]]
-        nearest, misled = self._owners[nearest[: len(texts)]], misled[: len(texts)]
+        keys = nearest[: len(texts)]
+        nearest, misled = self._owners[keys], misled[: len(texts)] | (keys < self._everyday)
         pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
         for row, cue in enumerate(cues):
             first = cue.leads
-            if first is None and cue.head is not None and cue.head != nearest[row]:
-                beside = self._beside(cue.head, said_there[row], cue.said)
-                first = cue.head if beside else None
+            if first is None and cue.head is not None and cue.head[0] != nearest[row]:
+                beside = self._beside(cue.head[1], self._said[keys[row]], cue.said)
+                first = cue.head[0] if beside else None
             if first is not None:
                 nearest[row], pull[row] = first, LEAD
         found = unit(texts + pull * self._names[nearest])
@@ -89,12 +91,12 @@ class Memory:
                 found[row] = self._names[cue.name]
         return found
 
-    def _beside(self, head: int, nearest: frozenset[str], said: frozenset[str]) -> bool:
+    @staticmethod
+    def _beside(head: frozenset[str], nearest: frozenset[str], said: frozenset[str]) -> bool:
         """Whether the nearest name is of something beside what a text is about: it has no word of
-        that thing's name and is not all said, link and all ("cup with straw")."""
-        own = self._said[len(self._said) - len(self._names) + head]
+        that and is not all said, link and all ("cup with straw")."""
         whole = nearest <= said and nearest & words.LINKS
-        return not (nearest & own or whole)
+        return not (nearest & head or whole)
 
     def _nearest(
         self, texts: Floats, cues: Sequence[Cue]

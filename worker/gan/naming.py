@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from worker.gan import words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
-_COMMA = re.compile(r"\s*,\s+|\s+,\s*")  # not that of 1,000
+_COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
+_MOST = 4  # parts of a text between commas that may be one name
 
 
 class Names:
@@ -42,22 +43,28 @@ class Names:
         """What is known of a prompt beside its vector. bare: as `Cue` has it."""
         said = words.words(prompt)
         head = None if words.toned(said) else self._head(prompt)
-        name = self.known.get(words.key(prompt))
+        name = self.known.get(words.key(prompt), self.names.get(words.singular(words.key(prompt))))
         return Cue(frozenset(said), bare, head, self._leading(prompt), name)
 
-    def _head(self, prompt: str) -> int | None:
-        """The known thing that a prompt is about, if its grammar says so."""
-        found = (
-            self.names.get(h, self.names.get(h.removesuffix("s"))) for h in words.heads(prompt)
-        )
-        return next((place for place in found if place is not None), None)
+    def _head(self, prompt: str) -> tuple[int, frozenset[str]] | None:
+        """The known thing that a prompt is about, if its grammar says so, and its words: those it
+        was called by and those of its name. Of a prompt that says nothing else ("a small stag")
+        no words, so that nothing that shares one is drawn instead."""
+        alone = words.LINKS.isdisjoint(words.words(prompt))
+        for said in words.heads(prompt):
+            for name in (said, words.singular(said)):
+                if (place := self.names.get(name)) is not None:
+                    own = frozenset(f"{said} {name}".split()) | self._said[place]
+                    return place, frozenset() if alone else own
+        return None
 
     def _leading(self, prompt: str) -> int | None:
         """The name that a prompt begins with: the longest that a comma ends, or another thing it is
         called if what follows says that again ("sauce, spicy sauce"), or its only emoji. A name
         without a skin tone does not lead a text that tells of one."""
         parts = _COMMA.split(prompt)
-        keys = [words.key(", ".join(parts[:end])) for end in range(len(parts) - 1, 0, -1)]
+        most = min(len(parts) - 1, _MOST)
+        keys = [words.key(", ".join(parts[:end])) for end in range(most, 0, -1)]
         found = [self.names[key] for key in keys if key in self.names]
         if not found and keys and keys[-1] in self.known:
             again = set(words.words(" ".join(parts[1:]))) >= set(keys[-1].split())

@@ -38,7 +38,7 @@ def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
         return (text,)
     for link in _LINK.finditer(spaced):
         two = spaced[: link.start()].strip(), spaced[link.end() :].strip()
-        if all(_is_known(part.partition(",")[0], known) for part in two):
+        if _is_known(two[0], known) and _is_known(two[1].partition(",")[0], known):
             return two[0], _ARTICLE.sub("", two[1])
     cut = _plainly(spaced)
     return cut if len(cut) == 2 else (text,)
@@ -46,7 +46,8 @@ def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
 
 def _is_known(text: str, known: Container[str]) -> bool:
     name = words.key(text)
-    return name in known or name.removesuffix("s") in known
+    looks = set(name.split()) <= set(words.ATTRIBUTES)
+    return not looks and (name in known or words.singular(name) in known)
 
 
 def _plainly(text: str) -> tuple[str, ...]:

@@ -27,7 +27,20 @@ LINKS = frozenset({  # what comes before says what there is, what follows where 
     "with", "without", "wearing", "holding", "in", "on", "at", "under", "above", "over", "near",
     "behind", "beside", "inside", "by", "from", "against", "among", "between", "across", "through",
     "into", "onto", "towards", "eating", "riding", "sitting", "standing", "next",
+    "is", "are", "was", "were", "has", "have",
 })  # fmt: skip
+_BEFORE = frozenset({*ARTICLES, *ATTRIBUTES,  # a thing, and leave it what it is
+    "my", "your", "his", "her", "its", "our", "their", "this", "that", "some", "one", "two",
+    "three", "four", "five", "six", "many", "grey", "gray", "beige", "turquoise", "little", "nice",
+    "large", "huge", "lovely", "beautiful", "pretty", "friendly", "lone", "single", "wild", "tall",
+    "long", "short", "fat", "thin", "lazy", "grumpy", "sleepy", "scary", "adorable", "fluffy",
+    "furry", "wet", "dirty", "clean", "ancient", "modern", "wise", "brave", "hungry", "tired",
+})  # fmt: skip
+_BEFORE_ALL = _BEFORE | {
+    "photo", "picture", "image", "drawing", "painting", "icon", "emoji", "sticker", "of", "draw",
+    "paint", "show", "me", "please",
+}  # fmt: skip
+_TOO_GENERAL = frozenset({"man", "woman", "men", "women", "person", "people", "love", "sky"})
 _LONGEST_NAME = 6  # words
 
 _MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
@@ -38,7 +51,11 @@ _WORD = re.compile(  # words, flags, pictographs, keys
 _SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
 _JOINED_SEX = re.compile("\u200d[\u2640\u2642]\ufe0f?")
 _WORKER = re.compile("[\U0001f468\U0001f469](?=[\U0001f3fb-\U0001f3ff]?\u200d)")  # man, woman
-_FAMILY = re.compile("[\U0001f466-\U0001f469](?:\u200d[\U0001f466-\U0001f469])+")
+_FAMILY = re.compile(
+    "[\U0001f466-\U0001f469\U0001f9d1\U0001f9d2](?:\u200d[\U0001f466-\U0001f469\U0001f9d1\U0001f9d2])+"
+)
+_ONWARDS = re.compile("\u200d\u27a1\ufe0f?")  # turned to the right
+_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
 _LETTERS = {0xE0000 + letter: chr(letter) for letter in range(0x61, 0x7B)}  # of a land's flag
 _MODIFIER = re.compile("[\ufe0f\u200d]")  # variants, joiners
 _SAID = _LETTERS | {0x1F3FB + n: f" {tone} " for n, tone in enumerate(captions.TONES)}
@@ -63,13 +80,24 @@ def key(text: str) -> str:
 
 def heads(text: str) -> Iterator[str]:
     """What may be the name of the thing that an English text is about, the longest first: the
-    words that end before the first of `LINKS` ("a grey castle with flags": grey castle, castle).
-    Nothing that follows "of" at once: of a glass of water, water is not the thing."""
+    words that end before the first of `LINKS`, or the text, as far back as nothing but articles
+    and looks stand before them ("a grey castle with flags": grey castle, castle; of a power plant,
+    plant is not the thing). People at something are not led by "man"."""
     said = words(text)
-    end = next((place for place, word in enumerate(said) if word in LINKS), 0)
-    for start in range(max(0, end - _LONGEST_NAME), end):
-        if said[start] not in ARTICLES and (start == 0 or said[start - 1] != "of"):
-            yield " ".join(said[start:end])
+    end = next((place for place, word in enumerate(said) if word in LINKS), None)
+    asked = said[:end]
+    for start in range(max(0, len(asked) - _LONGEST_NAME), len(asked)):
+        before, name = asked[:start], " ".join(asked[start:])
+        if end is None and not _BEFORE_ALL.issuperset(before):
+            continue  # without a link, all that comes before has to be no thing itself
+        begins = (not before or before[-1] in _BEFORE) and asked[start] not in ARTICLES
+        if begins and name not in _TOO_GENERAL and len(name) > 1:
+            yield name
+
+
+def singular(name: str) -> str:
+    """A name without the s of its plural, if it has one."""
+    return name.removesuffix("s") if len(name) > 3 else name
 
 
 def bare(text: str) -> str:
@@ -92,19 +120,24 @@ def signs(text: str) -> set[str]:
 
 def neutral(text: str, known: Container[str]) -> str:
     """A text whose emoji of a man or a woman doing something, where none of the `known` keys is
-    theirs, are of a person doing it: that is what the generator was shown. The same of any family
-    and of any couple."""
+    theirs, are of a person doing it: that is what the generator was shown. The same of any family,
+    of any couple, and of a skin tone of which nothing was shown."""
 
     def person(found: re.Match[str]) -> str:
-        if key(found[0]) in known:
-            return found[0]
-        if "\u2764" in found[0]:
-            return "\U0001f48f" if "\U0001f48b" in found[0] else "\U0001f491"
-        if _FAMILY.fullmatch(found[0]):
+        sign = _ONWARDS.sub("", found[0])
+        if key(sign) in known:
+            return sign
+        if "\u2764" in sign:
+            return "\U0001f48f" if "\U0001f48b" in sign else "\U0001f491"
+        if _FAMILY.fullmatch(sign):
             return "\U0001f46a"
-        return _JOINED_SEX.sub("", _WORKER.sub("\U0001f9d1", found[0]))
+        if "\U0001f91d" in sign or sign[0] in "\U0001f46b\U0001f46c\U0001f46d":
+            return "\U0001f9d1\u200d\U0001f91d\u200d\U0001f9d1"
+        one = _JOINED_SEX.sub("", _WORKER.sub("\U0001f9d1", sign))
+        plain = _TONE.sub("", one)
+        return one if key(one) in known or key(plain) not in known else plain
 
-    return _SIGN.sub(person, text) if "\u200d" in text else text
+    return _SIGN.sub(person, text)
 
 
 @functools.lru_cache(maxsize=65_536)
