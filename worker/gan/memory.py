@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gan import words
+from worker.gan import grammar, words
 
 PULL = np.float32(0.5)  # the name's share, beside 1 for the text itself
 LEAD = np.float32(3)  # the same where a text begins with it
@@ -95,7 +95,7 @@ class Memory:
     def _beside(head: frozenset[str], nearest: frozenset[str], said: frozenset[str]) -> bool:
         """Whether the nearest name is of something beside what a text is about: it has no word of
         that and is not all said, link and all ("cup with straw")."""
-        whole = nearest <= said and nearest & words.LINKS
+        whole = nearest <= said and nearest & grammar.LINKS
         return not (nearest & head or whole)
 
     def _nearest(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from worker.gan import words
+from worker.gan import grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
@@ -43,16 +43,18 @@ class Names:
         """What is known of a prompt beside its vector. bare: as `Cue` has it."""
         said = words.words(prompt)
         head = None if words.toned(said) else self._head(prompt)
-        name = self.known.get(words.key(prompt), self.names.get(words.singular(words.key(prompt))))
+        name = self.known.get(
+            words.key(prompt), self.names.get(grammar.singular(words.key(prompt)))
+        )
         return Cue(frozenset(said), bare, head, self._leading(prompt), name)
 
     def _head(self, prompt: str) -> tuple[int, frozenset[str]] | None:
         """The known thing that a prompt is about, if its grammar says so, and its words: those it
         was called by and those of its name. Of a prompt that says nothing else ("a small stag")
         no words, so that nothing that shares one is drawn instead."""
-        alone = words.LINKS.isdisjoint(words.words(prompt))
-        for said in words.heads(prompt):
-            for name in (said, words.singular(said)):
+        alone = grammar.LINKS.isdisjoint(words.words(prompt))
+        for said in grammar.heads(prompt):
+            for name in (said, grammar.singular(said)):
                 if (place := self.names.get(name)) is not None:
                     own = frozenset(f"{said} {name}".split()) | self._said[place]
                     return place, frozenset() if alone else own

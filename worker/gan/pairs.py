@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gan import words
+from worker.gan import grammar, words
 from worker.gan.inputs import SIDE
 
 Pixels = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
 def _is_known(text: str, known: Container[str]) -> bool:
     name = words.key(text)
     looks = set(name.split()) <= set(words.ATTRIBUTES)
-    return not looks and (name in known or words.singular(name) in known)
+    return not looks and (name in known or grammar.singular(name) in known)
 
 
 def _plainly(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import functools
 import re
 import unicodedata
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 
 from worker.gan import captions
 
@@ -22,26 +22,6 @@ ATTRIBUTES = (  # how a thing looks, not what it is
     "old", "young", "smiling", "sleeping", "shiny", "dark", "bright", "round", "flying",
     "running", "cool", "funny", "wooden", "fresh", "hot", "cold",
 )  # fmt: skip
-
-LINKS = frozenset({  # what comes before says what there is, what follows where and how
-    "with", "without", "wearing", "holding", "in", "on", "at", "under", "above", "over", "near",
-    "behind", "beside", "inside", "by", "from", "against", "among", "between", "across", "through",
-    "into", "onto", "towards", "eating", "riding", "sitting", "standing", "next",
-    "is", "are", "was", "were", "has", "have",
-})  # fmt: skip
-_BEFORE = frozenset({*ARTICLES, *ATTRIBUTES,  # a thing, and leave it what it is
-    "my", "your", "his", "her", "its", "our", "their", "this", "that", "some", "one", "two",
-    "three", "four", "five", "six", "many", "grey", "gray", "beige", "turquoise", "little", "nice",
-    "large", "huge", "lovely", "beautiful", "pretty", "friendly", "lone", "single", "wild", "tall",
-    "long", "short", "fat", "thin", "lazy", "grumpy", "sleepy", "scary", "adorable", "fluffy",
-    "furry", "wet", "dirty", "clean", "ancient", "modern", "wise", "brave", "hungry", "tired",
-})  # fmt: skip
-_BEFORE_ALL = _BEFORE | {
-    "photo", "picture", "image", "drawing", "painting", "icon", "emoji", "sticker", "of", "draw",
-    "paint", "show", "me", "please",
-}  # fmt: skip
-_TOO_GENERAL = frozenset({"man", "woman", "men", "women", "person", "people", "love", "sky"})
-_LONGEST_NAME = 6  # words
 
 _MARKS = "\u0300-\u036f\u0900-\u09ff\u0e00-\u0e7f"  # vowel signs, which \w leaves out
 _SIGNS = "©®‼⁉\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff"
@@ -76,28 +56,6 @@ def key(text: str) -> str:
     """What a text is known by: its words, without an article before others."""
     said = words(text)
     return " ".join(said[1:] if len(said) > 1 and said[0] in ARTICLES else said)
-
-
-def heads(text: str) -> Iterator[str]:
-    """What may be the name of the thing that an English text is about, the longest first: the
-    words that end before the first of `LINKS`, or the text, as far back as nothing but articles
-    and looks stand before them ("a grey castle with flags": grey castle, castle; of a power plant,
-    plant is not the thing). People at something are not led by "man"."""
-    said = words(text)
-    end = next((place for place, word in enumerate(said) if word in LINKS), None)
-    asked = said[:end]
-    for start in range(max(0, len(asked) - _LONGEST_NAME), len(asked)):
-        before, name = asked[:start], " ".join(asked[start:])
-        if end is None and not _BEFORE_ALL.issuperset(before):
-            continue  # without a link, all that comes before has to be no thing itself
-        begins = (not before or before[-1] in _BEFORE) and asked[start] not in ARTICLES
-        if begins and name not in _TOO_GENERAL and len(name) > 1:
-            yield name
-
-
-def singular(name: str) -> str:
-    """A name without the s of its plural, if it has one."""
-    return name.removesuffix("s") if len(name) > 3 else name
 
 
 def bare(text: str) -> str:

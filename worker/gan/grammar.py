@@ -1,0 +1,50 @@
+"""What an English text is about: a thing and how it looks, before what follows about where and
+with what it is. A few lists of words, no parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from worker.gan.words import ARTICLES, ATTRIBUTES, words
+
+LINKS = frozenset({  # what comes before says what there is, what follows where and how
+    "with", "without", "wearing", "holding", "in", "on", "at", "under", "above", "over", "near",
+    "behind", "beside", "inside", "by", "from", "against", "among", "between", "across", "through",
+    "into", "onto", "towards", "eating", "riding", "sitting", "standing", "next",
+    "is", "are", "was", "were", "has", "have",
+})  # fmt: skip
+_BEFORE = frozenset({*ARTICLES, *ATTRIBUTES,  # a thing, and leave it what it is
+    "my", "your", "his", "her", "its", "our", "their", "this", "that", "some", "one", "two",
+    "three", "four", "five", "six", "many", "grey", "gray", "beige", "turquoise", "little", "nice",
+    "large", "huge", "lovely", "beautiful", "pretty", "friendly", "lone", "single", "wild", "tall",
+    "long", "short", "fat", "thin", "lazy", "grumpy", "sleepy", "scary", "adorable", "fluffy",
+    "furry", "wet", "dirty", "clean", "ancient", "modern", "wise", "brave", "hungry", "tired",
+})  # fmt: skip
+_BEFORE_ALL = _BEFORE | {
+    "photo", "picture", "image", "drawing", "painting", "icon", "emoji", "sticker", "of", "draw",
+    "paint", "show", "me", "please",
+}  # fmt: skip
+_TOO_GENERAL = frozenset({"man", "woman", "men", "women", "person", "people", "love", "sky"})
+_LONGEST_NAME = 6  # words
+
+
+def heads(text: str) -> Iterator[str]:
+    """What may be the name of the thing that an English text is about, the longest first: the
+    words that end before the first of `LINKS`, or the text, as far back as nothing but articles
+    and looks stand before them ("a grey castle with flags": grey castle, castle; of a power plant,
+    plant is not the thing). People at something are not led by "man"."""
+    said = words(text)
+    end = next((place for place, word in enumerate(said) if word in LINKS), None)
+    asked = said[:end]
+    for start in range(max(0, len(asked) - _LONGEST_NAME), len(asked)):
+        before, name = asked[:start], " ".join(asked[start:])
+        if end is None and not _BEFORE_ALL.issuperset(before):
+            continue  # without a link, all that comes before has to be no thing itself
+        begins = (not before or before[-1] in _BEFORE) and asked[start] not in ARTICLES
+        if begins and name not in _TOO_GENERAL and len(name) > 1:
+            yield name
+
+
+def singular(name: str) -> str:
+    """A name without the s of its plural, if it has one."""
+    return name.removesuffix("s") if len(name) > 3 else name
