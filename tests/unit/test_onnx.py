@@ -158,6 +158,15 @@ def test_what_a_processor_can(
         processor.level.cache_clear()
 
 
+def test_a_matrix_unit_is_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processor, "INFO", tmp_path / "cpuinfo")
+    found = []
+    for flags in ("avx512_vnni", "avx512_vnni amx_int8 amx_tile"):
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+        found.append(set(gan_engines.platform(exact=True)))
+    assert found[1] - found[0] == {"amx_int8"} and not found[0] - found[1]
+
+
 def test_this_processor_is_seen_as_torch_sees_it() -> None:
     if processor.level().startswith("x86_64"):
         assert processor.level().endswith("vnni") == bool(torch.cpu._is_vnni_supported())

@@ -121,7 +121,8 @@ def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> 
         import torch
 
         kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
-        kernels += [] if exact or device != "cpu" else [processor.make()]
+        if device == "cpu":
+            kernels += processor.tiles() if exact else [processor.make()]
     if device != "cpu":
         from worker.gan import cuda
 

@@ -31,6 +31,12 @@ def make() -> str:
     return " ".join(filter(None, found)) or platform.processor()
 
 
+def tiles() -> list[str]:
+    """The matrix unit of an Intel processor, where it has one for int8: its kernels sum the same
+    integers, and round what they scale to codes differently where a value is on the edge."""
+    return sorted(_flags() & {"amx_int8"})
+
+
 def exact_int8() -> bool:
     """Whether sums of products of int8 are exact in the usual kernels: older x86 instructions
     saturate a sum of two products at 16 bits."""
