@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worker.gan import grammar, words
 
 PULL = np.float32(0.5)  # the name's share, beside 1 for the text itself
-LEAD = np.float32(3)  # the same where a text begins with it
+LEAD = np.float32(3)  # the same of one that leads, or to which there is a longer way
 FAINT = np.float32(0.05)  # by so much nearer a word of every day must be than a name
 CODES = 2000  # of a component: sums of their products stay below 2**24
 
@@ -76,8 +76,8 @@ class Memory:
             if likeness[place] > likeness[row] and not said:
                 nearest[row] = nearest[place]
         keys = nearest[: len(texts)]
-        nearest, misled = self._owners[keys], misled[: len(texts)] | (keys < self._everyday)
-        pull: Floats = np.where(misled, LEAD, PULL)[:, None].astype(np.float32)
+        nearest, far = self._owners[keys], misled[: len(texts)] | (keys < self._everyday)
+        pull: Floats = np.where(far, LEAD, PULL)[:, None].astype(np.float32)
         for row, cue in enumerate(cues):
             first = cue.leads
             if first is None and cue.head is not None and cue.head[0] != nearest[row]:
