@@ -14,12 +14,23 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.report import Figure, show
 from worker.compress import graph, runtime
-from worker.gan import conditioner, folding, measure, quantize, weightfile, weights, words
+from worker.gan import (
+    asking,
+    colours,
+    conditioner,
+    folding,
+    measure,
+    quantize,
+    weightfile,
+    weights,
+)
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, Generator, condition
 from worker.generators.gan import STUDENT, WEIGHTS
@@ -31,8 +42,9 @@ Read = Callable[[Sequence[str]], Tensor]
 
 
 def prompts(number: int) -> list[str]:
-    """Eight prompts that no other number has."""
-    return [f"{words.ATTRIBUTES[i]} rocket number {number} {i}" for i in range(BATCH)]
+    """Eight prompts that no other number has, each of which names a colour."""
+    paints = list(colours.PAINTS)[:BATCH]
+    return [f"a {paint} rocket, number {number} {i}" for i, paint in enumerate(paints)]
 
 
 def conditions(read: Read, texts: Sequence[str]) -> Tensor:
@@ -100,6 +112,15 @@ def speedups(spent: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
+def drawing(encoder: TextEncoder, render: Render, texts: Sequence[str]) -> NDArray[np.uint8]:
+    """What the worker makes of prompts: pixels [B, 64, 64, 3]."""
+    asked = [asking.asked(text, encoder.naming) for text in texts]
+    plain = [one for each in asked for one in each.texts]
+    made = render(conditions(lambda given: torch.from_numpy(encoder.encode(given)), plain))
+    pixels = made.permute(0, 2, 3, 1).contiguous().numpy()
+    return colours.painted(pixels, [one for each in asked for one in each.colours])
+
+
 def figures(rounds: int, folder: Path) -> list[Figure]:
     teacher, student = weights.read(folder), weights.read(folder / STUDENT)
     small_encoder, large_encoder = TextEncoder(folder), conditioner.Conditioner()
@@ -109,13 +130,17 @@ def figures(rounds: int, folder: Path) -> list[Figure]:
 
     given = conditions(ours, prompts(0))
     drawn = forms(teacher, student, given, folder)
-    reads = {name: large_encoder.encode if name == "float32 eager" else ours for name in drawn}
+    eager = next(iter(drawn))
+
+    def worked(name: str, texts: Sequence[str]) -> None:
+        if name == eager:
+            drawn[name](conditions(large_encoder.encode, texts))
+        else:
+            drawing(small_encoder, drawn[name], texts)
+
     alone = seconds({n: lambda _, f=f: f(given) for n, f in drawn.items()}, rounds)  # type: ignore[misc]
     whole = seconds(
-        {
-            n: lambda k, f=f, r=reads[n]: f(conditions(r, prompts(k)))  # type: ignore[misc]
-            for n, f in drawn.items()
-        },
+        {name: lambda k, name=name: worked(name, prompts(k)) for name in drawn},  # type: ignore[misc]
         rounds,
     )
     truth = drawn["float32 eager"](given)

@@ -38,7 +38,8 @@ def rendered(form: str) -> tuple[list[str], list[float]]:
 
 
 def kept() -> dict[str, list[dict[str, Any]]]:
-    """Of each form, what platforms draw: {platform, sha256, scores}."""
+    """Of each form, what platforms draw: {platform, sha256, scores}; null for what has changed
+    since a platform was last seen."""
     made: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text())
     return made
 

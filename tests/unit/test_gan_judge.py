@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
-from worker.gan import agreement, judge
+from worker.gan import agreement, colours, judge
 from worker.gan.disguise import disguise, far
 from worker.gan.judge import Judge
 from worker.gan.jurors import Jury
@@ -23,14 +23,23 @@ def shapes(vendor: int) -> torch.Tensor:
     return torch.stack(list(map(torch.from_numpy, drawn)))[:, :, ::2, ::2]
 
 
+def dyed_shapes() -> Jury:
+    """Each shape as it is drawn and painted red, which is the first of the paints."""
+    pictures = shapes(0).permute(0, 2, 3, 1).contiguous().numpy()
+    red = torch.from_numpy(colours.painted(pictures, ["red"] * 4)).permute(0, 3, 1, 2)
+    dyed = torch.arange(2).repeat_interleave(4)
+    concept = torch.arange(4).repeat(2)
+    return Jury(torch.cat([shapes(0), red]), concept, dyed, dyed > 0, torch.ones(8))
+
+
 @pytest.fixture(scope="module")
 def taught() -> Judge:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     names = torch.nn.functional.normalize(torch.randn(len(tiny.SHAPES), TEXT), dim=1)
     made = Judge(names, widths=(16, 32, 64))
-    jury = Jury(shapes(0), torch.arange(len(names)), torch.ones(len(names)))
-    judge.train(made, made.names, jury, steps=120, batch=16)
+    jury = dyed_shapes()
+    judge.train(made, jury, steps=160, batch=32)
     return made
 
 
@@ -38,6 +47,14 @@ def test_it_knows_another_hand_by_the_name_it_learned(taught: Judge) -> None:
     rank = judge.ranks(judge.vectors(taught, shapes(1)), taught.named, torch.arange(4))
     assert (rank == 0).sum() >= 3, rank  # chance: one
     assert torch.allclose(taught.named.norm(dim=1), torch.ones(4))
+
+
+def test_it_knows_what_is_dyed_from_what_is_not(taught: Judge) -> None:
+    jury = dyed_shapes()
+    rank = judge.dyed_ranks(taught, jury.pictures, jury.concept, jury.colour)
+    assert (rank == 0).sum() >= 7, rank  # of 48 names in paints
+    other = judge.dyed_ranks(taught, jury.pictures, jury.concept, 1 - jury.colour)
+    assert (other > rank).sum() >= 7
 
 
 def test_it_is_read_back_as_it_was_saved(taught: Judge, tmp_path: Path) -> None:
@@ -67,6 +84,14 @@ def test_a_disguise_is_another_picture_and_the_seed_decides_which() -> None:
     assert one.shape == pictures.shape and one.amin() >= 0 and one.amax() <= 1
     same = (one == pictures).flatten(1).all(1).float().mean().item()
     assert 0 < same < 0.4
+
+
+def test_colours_that_tell_what_is_shown_change_little() -> None:
+    pictures = torch.rand(300, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2
+    told = torch.arange(300) % 2 == 0
+    seen = disguise(pictures, torch.Generator().manual_seed(1), told)
+    moved = (seen.mean((2, 3)) - pictures.mean((2, 3))).std(1)
+    assert moved[told].mean() < 0.6 * moved[~told].mean()
 
 
 def test_a_set_has_no_frechet_distance_from_itself() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.test_gan_data import pack
-from worker.gan import data, jurors
+from worker.gan import colours, data, dyes, jurors
 from worker.gan.data import Concept
 
 SVG = (
@@ -69,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 CHOSEN = (
-    Concept("face with tears", "1F602", ("face with tears",), 1.0),
+    Concept("face with tears", "1F602", ("face with tears",), 0.3),
     Concept("flag: France", "1F1EB-1F1F7", ("flag of France",), 1.0),
 )
 
@@ -80,6 +82,32 @@ def test_every_hand_is_matched_by_label_short_name_alias_or_code_points(folder: 
     assert jury.weight.tolist() == [jurors.OFTEN] * 3 + [1.0] * 3
     middle = jury.pictures[:, :, 32, 32].tolist()
     assert middle == [[255, 0, 0]] * 3 + [[0, 255, 0], [0, 0, 255], [0, 0, 0]]
+
+
+def test_things_are_shown_in_other_colours_too(folder: Path) -> None:
+    jury = jurors.jury(folder, [replace(CHOSEN[0], weight=0.5)])
+    dyed = jury.colour > 0
+    assert dyed.sum() == 3 * jurors.DYES  # OpenMoji, and two of another hand
+    assert jury.told.equal(dyed) and torch.allclose(jury.weight[dyed], torch.tensor(jurors.DYED))
+    assert jury.concept.unique().tolist() == [0]
+    paints = [list(colours.PAINTS.values())[n - 1] for n in jury.colour[dyed].tolist()]
+    middle = jury.pictures[dyed][:, :, 32, 32].int()
+    assert (middle - torch.tensor(paints)).abs().amax() <= dyes.SHADES + 2
+    again = jurors.jury(folder, [replace(CHOSEN[0], weight=0.5)])
+    assert again.pictures.equal(jury.pictures)
+
+
+def test_people_are_shown_in_skin_tones_that_a_hand_did_not_draw(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toned = Concept("face with tears: dark skin tone", "1F602-1F3FF", ("dark",), 0.0)
+    skins = dict.fromkeys(jurors.ICONS, (("00ff00",),))
+    monkeypatch.setattr(dyes, "SKINS", skins)
+    jury = jurors.jury(folder, [CHOSEN[0], toned])
+    dark = jury.concept == 1
+    assert dark.sum() == 1 and jury.told.equal(dark) and (jury.colour == 0).all()
+    skin = jury.pictures[dark][0, :, 32, 32].int()
+    assert (skin - torch.tensor(dyes.TONES[4])).abs().amax() <= dyes.SHADES
 
 
 def test_openmoji_alone_is_as_published(folder: Path) -> None:

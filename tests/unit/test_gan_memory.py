@@ -201,8 +201,8 @@ def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: Tex
     assert len(set(said)) == len(said)
     assert own.isdisjoint(said)
     for label, others in EVERYDAY.items():
-        place = shipped.names[words.key(captions.names(label, ())[0])]
-        assert {shipped.known[words.key(word)] for word in others} == {place}, label
+        place = shipped.naming.names[words.key(captions.names(label, ())[0])]
+        assert {shipped.naming.known[words.key(word)] for word in others} == {place}, label
 
 
 def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:
@@ -216,8 +216,8 @@ def test_what_things_are_called_is_read_back(tmp_path: Path) -> None:
     named = [["Red Heart", "heart"], ["sun", "!"]]
     student_encoder.put_names(tmp_path, named, {"the day": 1, "heart": 1})
     read = TextEncoder(tmp_path)
-    assert read.known == {"red heart": 0, "heart": 0, "sun": 1, "day": 1}
-    assert read.names == read.known
+    assert read.naming.known == {"red heart": 0, "heart": 0, "sun": 1, "day": 1}
+    assert read.naming.names == read.naming.known
     assert np.array_equal(read.encode(["day"]), read.read(["sun"]))
     assert np.array_equal(read.encode(["A heart!", "the Sun"]), read.read(["Red Heart", "sun"]))
     (near,) = read.encode(["the sun rises"])

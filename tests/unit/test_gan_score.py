@@ -133,7 +133,7 @@ def test_without_int8_or_torch_the_scores_are_nearly_the_same(
     scorer = score.Scorer(gan.WEIGHTS, trunk=made, dense=dense)
     texts = TextEncoder(gan.WEIGHTS).encode(NAMES)
     told = scorer(drawn, texts, [1] * len(NAMES))
-    assert np.allclose(told, scores(model, NAMES, drawn), atol=1e-2)
+    assert np.allclose(told, scores(model, NAMES, drawn), atol=3e-2)
     assert [scorer(drawn[n : n + 1], texts[n : n + 1], [1])[0] for n in range(50)] == told
 
 

@@ -77,7 +77,7 @@ def test_it_learns_to_tell_texts_apart_and_ships_the_same_function(
 ) -> None:
     real = Course(
         shown.pictures, shown.concept, (torch.arange(len(shown.pictures)) < 3 * len(shown.taught))
-        .float(), shown.taught, shown.near, given,
+        .float(), shown.dyeable, shown.taught, shown.near, given,
     )  # fmt: skip
     network = scorer.teach(real, tmp_path, steps=80, batch=32, widths=eye.WIDTHS)
     scorer.save(network, tmp_path, shown)

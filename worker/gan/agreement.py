@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.gan import (
+    asking,
     captions,
+    colours,
     common,
     corpus,
     data,
+    dyes,
     judge,
     lexicon,
     pairs,
@@ -94,6 +97,23 @@ def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, 
     return told | _ranks("real_held_tone", looked, seen.named, first + shown.concept[real])
 
 
+def dyed(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, float]:
+    """Agreement with things in colours that training showed none of them in, asked for as "a blue
+    apple" and drawn as the farm draws them, each thing in one: among all names, these in every
+    paint and as they are (`dyed_…`), and among names alone (`dyed_name_…`)."""
+    known = [*given.pictures.concepts, *toned.pictures.concepts]
+    numbers = [n for n in dyes.dyeable(known) if n % data.HELD_EVERY != data.HELD_FIRST]
+    paints = list(colours.PAINTS)
+    colour = torch.tensor([n % len(paints) + 1 for n in numbers])
+    prompts = [
+        f"a {paints[n % len(paints)]} {captions.names(known[n].label, ())[0]}" for n in numbers
+    ]
+    made, wanted = pictures(draw, given.encoder, prompts), torch.tensor(numbers)
+    rank = judge.dyed_ranks(seen, made, wanted, colour)
+    found = {f"dyed_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
+    return found | _ranks("dyed_name", judge.vectors(seen, made), seen.named, wanted)
+
+
 def fifty(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
     style that it picks: how many pictures are closest to their own of the fifty; and the share
@@ -119,15 +139,15 @@ def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int
     chance = torch.Generator().manual_seed(seed)
     noise = torch.randn(NOISE, generator=chance)
     own = int(torch.randint(len(VENDORS), (), generator=chance))
-    plain, vendors = zip(*map(captions.parse, prompts), strict=True)
-    subjects = [pairs.subjects(text, encoder.names) for text in plain]
-    counts = [len(each) for each in subjects]
-    vendor = torch.tensor([own if v is None else v for v in vendors])
+    asked = [asking.asked(prompt, encoder.naming) for prompt in prompts]
+    counts = [len(each.texts) for each in asked]
+    vendor = torch.tensor([own if each.style is None else each.style for each in asked])
     vendor = vendor.repeat_interleave(torch.tensor(counts))
-    text = lexicon.embed(encoder, [one for each in subjects for one in each])
+    text = lexicon.embed(encoder, [one for each in asked for one in each.texts])
     made = draw(condition(text, vendor, noise.expand(len(text), NOISE)))
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    joined = torch.from_numpy(pairs.join(pixels, counts))
+    painted = colours.painted(pixels, [one for each in asked for one in each.colours])
+    joined = torch.from_numpy(pairs.join(painted, counts))
     return joined.permute(0, 3, 1, 2).float() / 255
 
 

@@ -63,3 +63,6 @@ WANTED = frozenset(
         "footprints", "person", "baby", "Santa Claus", "princess", "ninja",
     )
 )  # fmt: skip
+DYED = (  # shown in every colour
+    "cat", "apple", "car", "elephant", "ghost", "tulip", "butterfly", "umbrella",
+)  # fmt: skip

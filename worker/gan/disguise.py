@@ -9,6 +9,7 @@ from torch import Tensor
 from worker.gan.networks import SIDE
 
 PLAIN = 0.1  # the share that stays as it is
+FAITHFUL = 0.3  # how far the colours of those go that are told by them, beside 1
 FAR = 0.25  # the share of which half the detail is seen
 
 
@@ -24,11 +25,13 @@ def far(pictures: Tensor, chance: torch.Generator) -> Tensor:
     return torch.where(_dice(pictures, chance, 1, 1, 1) < FAR, small, pictures)
 
 
-def disguise(pictures: Tensor, chance: torch.Generator) -> Tensor:
+def disguise(pictures: Tensor, chance: torch.Generator, told: Tensor | None = None) -> Tensor:
     """Pictures [B, 3, S, S] in [0, 1] bent, with other outlines, in other colours, blurred or
-    sharpened, partly covered; `chance` is a generator of their device."""
+    sharpened, partly covered; `chance` is a generator of their device. told: bool [B], those whose
+    colours tell what they show, and change little."""
+    reach = 1 - (1 - FAITHFUL) * (torch.zeros(1) if told is None else told).to(pictures)
     bold = _outlined(_bent(pictures, chance), chance)
-    seen = _covered(_focused(_coloured(bold, chance), chance), chance)
+    seen = _covered(_focused(_coloured(bold, chance, reach[:, None, None]), chance), chance)
     seen = seen + torch.randn(seen.shape, generator=chance, device=seen.device) * (
         0.05 * _dice(seen, chance, 1, 1, 1)
     )
@@ -70,16 +73,18 @@ def _outlined(seen: Tensor, chance: torch.Generator) -> Tensor:
     return torch.where(choice < 0.3, pale, torch.where(choice < 0.45, paler, seen))
 
 
-def _coloured(seen: Tensor, chance: torch.Generator) -> Tensor:
-    """Shaded across, a few in grey, in other tints, brighter or darker."""
+def _coloured(seen: Tensor, chance: torch.Generator, reach: Tensor) -> Tensor:
+    """Shaded across, a few in grey, in other tints, brighter or darker. reach [B or 1, 1, 1]: how
+    far it goes, 1 or less, in which case none is grey."""
     ticks = torch.linspace(-1, 1, seen.shape[-1], device=seen.device)
     slope = (_dice(seen, chance, 2, 1, 1) - 0.5) * 0.6
     ink = (1 - seen) * (1 + slope[:, :1] * ticks[:, None] + slope[:, 1:] * ticks)
-    ink = torch.where(_dice(seen, chance, 1, 1, 1) < 0.06, ink.mean(1, keepdim=True), ink)
-    mix = torch.eye(3, device=seen.device) + (_dice(seen, chance, 3, 3) - 0.5) * 0.5
+    grey = (_dice(seen, chance, 1, 1, 1) < 0.06) & (reach[..., None] == 1)
+    ink = torch.where(grey, ink.mean(1, keepdim=True), ink)
+    mix = torch.eye(3, device=seen.device) + (_dice(seen, chance, 3, 3) - 0.5) * 0.5 * reach
     tinted = torch.einsum("bchw,bkc->bkhw", ink, mix)
     ink = torch.where(_dice(seen, chance, 1, 1, 1) < 0.7, tinted, ink)
-    gamma = torch.exp((_dice(seen, chance, 1, 1, 1) - 0.5) * 0.9)
+    gamma = torch.exp((_dice(seen, chance, 1, 1, 1) - 0.5) * 0.9 * reach[..., None])
     return ((1 - ink).clamp(0, 1) + 1e-4) ** gamma
 
 

@@ -49,8 +49,7 @@ class TextEncoder:
     less than "rocket"), beside their greatest value in each component; two dense layers
     make the vector. It was distilled from a sentence encoder (`worker.gan.distil`). A file that
     has names (`NAMES`) gives the vector its part of the nearest thing's (`worker.gan.memory`),
-    which a word of every day may find. Of each thing, by `words.key`, `names` has its name, its
-    characters and such words, `known` all that it is called.
+    which a word of every day may find. `naming` knows what all things are called.
 
     Bits: products of 8-bit codes sum below 2**24, where float32 is exact in any order, so
     neither the batch nor the number of threads can change them; what follows is done
@@ -77,9 +76,8 @@ class TextEncoder:
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
             called, other = _lines(t, NAMES), _lines(t, EVERYDAY)
-            names = Names(called, {word: int(place) for word, place in other})
-        self.names, self.known, self._names = names.names, names.known, names
-        self._memory = names.memory(self.read, dense) if called else None
+            self.naming = Names(called, {word: int(place) for word, place in other})
+        self._memory = self.naming.memory(self.read, dense) if called else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Floats] = {}
         self._changing = threading.Lock()
@@ -104,11 +102,11 @@ class TextEncoder:
     def _encoded(self, prompts: Sequence[str]) -> Floats:
         if self._memory is None:
             return self.read(prompts)
-        prompts = [words.neutral(prompt, self.names) for prompt in prompts]
+        prompts = [words.neutral(prompt, self.naming.names) for prompt in prompts]
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
         read = self.read([*prompts, *bare.values()])  # at once: a product's price is its weights'
         plainer = dict(zip(bare, read[len(prompts) :], strict=True))
-        cues = [self._names.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
+        cues = [self.naming.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
         return self._memory.recalled(read[: len(prompts)], cues)
 
     def read(self, prompts: Sequence[str]) -> Floats:

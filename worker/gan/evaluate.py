@@ -13,6 +13,7 @@ import torch
 from worker.gan import (
     abilities,
     agreement,
+    colours,
     common,
     data,
     judge,
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--network", type=Path, help="folder of another network's weights")
     parser.add_argument("--grid", type=Path, help="where to save the sheet of fixed prompts")
     parser.add_argument("--fifty", type=Path, help="where to save the fifty common things")
+    parser.add_argument("--colours", type=Path, help="where to save things in every colour")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     network = options.network or options.weights
@@ -46,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scorer = Scorer(options.scorer or options.weights, trunk=trunk.usual)
     told = agreement.figures(drawn, seen, given, languages)
     told |= agreement.tones(drawn, seen, given, toned)
+    told |= agreement.dyed(drawn, seen, given, toned)
     told |= abilities.scores(drawn, seen, given, scorer)
     told |= abilities.repairs(drawn, given, held=True) | abilities.repairs(drawn, given, held=False)
     told |= styles.figures(drawn, seen, given, scorer)
     if options.fifty:
         fifty = agreement.pictures(drawn, given.encoder, common.FIFTY)
         validation.save(validation.to_pixels(fifty), 10, options.fifty)
+    if options.colours:
+        asked = [f"a {paint} {thing}, noto" for thing in common.DYED for paint in colours.PAINTS]
+        dyed = agreement.pictures(drawn, given.encoder, asked)
+        validation.save(validation.to_pixels(dyed), len(colours.PAINTS), options.colours)
     if options.grid:
         validation.sheet(weights.read(network).generator, given.encoder, options.grid)
     print(json.dumps({name: round(value, 4) for name, value in told.items()}))

@@ -3,7 +3,8 @@ with what it is. A few lists of words, no parser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 from worker.gan.words import ARTICLES, ATTRIBUTES, words
 
@@ -15,10 +16,11 @@ LINKS = frozenset({  # what comes before says what there is, what follows where 
 })  # fmt: skip
 _BEFORE = frozenset({*ARTICLES, *ATTRIBUTES,  # a thing, and leave it what it is
     "my", "your", "his", "her", "its", "our", "their", "this", "that", "some", "one", "two",
-    "three", "four", "five", "six", "many", "grey", "gray", "beige", "turquoise", "little", "nice",
-    "large", "huge", "lovely", "beautiful", "pretty", "friendly", "lone", "single", "wild", "tall",
-    "long", "short", "fat", "thin", "lazy", "grumpy", "sleepy", "scary", "adorable", "fluffy",
-    "furry", "wet", "dirty", "clean", "ancient", "modern", "wise", "brave", "hungry", "tired",
+    "three", "four", "five", "six", "many", "grey", "gray", "violet", "beige", "turquoise",
+    "little", "nice", "large", "huge", "lovely", "beautiful", "pretty", "friendly", "lone",
+    "single", "wild", "tall", "long", "short", "fat", "thin", "lazy", "grumpy", "sleepy", "scary",
+    "adorable", "fluffy", "furry", "wet", "dirty", "clean", "ancient", "modern", "wise", "brave",
+    "hungry", "tired",
 })  # fmt: skip
 _BEFORE_ALL = _BEFORE | {
     "photo", "picture", "image", "drawing", "painting", "icon", "emoji", "sticker", "of", "draw",
@@ -33,6 +35,11 @@ def heads(text: str) -> Iterator[str]:
     words that end before the first of `LINKS`, or the text, as far back as nothing but articles
     and looks stand before them ("a grey castle with flags": grey castle, castle; of a power plant,
     plant is not the thing). People at something are not led by "man"."""
+    return (name for _, name in parts(text))
+
+
+def parts(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each of `heads`, behind the words before it."""
     said = words(text)
     end = next((place for place, word in enumerate(said) if word in LINKS), None)
     asked = said[:end]
@@ -42,7 +49,13 @@ def heads(text: str) -> Iterator[str]:
             continue  # without a link, all that comes before has to be no thing itself
         begins = (not before or before[-1] in _BEFORE) and asked[start] not in ARTICLES
         if begins and name not in _TOO_GENERAL and len(name) > 1:
-            yield name
+            yield before, name
+
+
+def looks(before: Sequence[str]) -> list[str]:
+    """Of words that stand before a name those that tell how it looks, next to it."""
+    own = itertools.takewhile(lambda word: word in _BEFORE and word not in ARTICLES, before[::-1])
+    return list(own)
 
 
 def singular(name: str) -> str:

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worker.gan import data, jurors, lexicon
+from worker.gan.colours import PAINTS
 from worker.gan.disguise import disguise, far
 from worker.gan.encoder import TextEncoder
 from worker.gan.jurors import Jury
@@ -25,6 +27,7 @@ from worker.gan.networks import TEXT
 SHARPNESS = 20.0  # inverse temperature of the comparison with names, at first
 SHARPEST = 80.0
 RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
+DYE = 0.5  # weight of how a picture is coloured, beside 1 for what it shows
 WIDTHS = (64, 128, 256)
 FILE = "judge.safetensors"
 
@@ -33,7 +36,8 @@ class Judge(nn.Module):
     """Pixels [B, 3, 64, 64] in [0, 1] to unit vectors [B, 384], and the features [B, 256] before
     them, in which distances are measured. The vector of a concept (`named`) starts as the text
     encoder's of its name and is learned with the rest: a picture shows the concept whose vector
-    is closest. Concepts come first, then the same in skin tones."""
+    is closest. Concepts come first, then the same in skin tones. `colours` makes of features the
+    logits [B, 12] of how a picture is coloured: as what it shows is drawn, or dyed in a paint."""
 
     def __init__(self, names: Tensor, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
@@ -43,7 +47,9 @@ class Judge(nn.Module):
             stages += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
         self.trunk = nn.Sequential(*stages)
         self.out = nn.Linear(widths[-1], TEXT)
+        self.colours = nn.Linear(widths[-1], 1 + len(PAINTS))
         self.names = nn.Parameter(names.clone())
+        self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
     @property
     def named(self) -> Tensor:
@@ -55,7 +61,15 @@ class Judge(nn.Module):
         return seen.mean((2, 3)) + seen.amax((2, 3))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return F.normalize(self.out(self.features(pictures)), dim=1)
+        return self.placed(self.features(pictures))
+
+    def placed(self, features: Tensor) -> Tensor:
+        """Unit vectors [B, 384] of features [B, 256]."""
+        return F.normalize(self.out(features), dim=1)
+
+    def likeness(self, vectors: Tensor) -> Tensor:
+        """Logits [B, C] of the concepts."""
+        return self.sharpness.exp().clamp(max=SHARPEST) * vectors.float() @ self.named.T
 
 
 class Block(nn.Module):
@@ -82,8 +96,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 def train(
-    network: nn.Module,
-    named: Tensor,
+    judge: Judge,
     shown: Jury,
     *,
     steps: int,
@@ -92,33 +105,31 @@ def train(
     device: str = "cpu",
     seed: int = 0,
 ) -> None:
-    """Cross-entropy of the vectors that `network` gives disguised pictures against all names
-    [C, 384], which are learned, too, if they are a parameter of it."""
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    """Cross-entropy of what disguised pictures show among all names, which are learned, too, and
+    of how they are coloured."""
+    judge.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     chance = torch.Generator(device).manual_seed(seed)
-    sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS), device=device))
-    optimizer = descent([*network.parameters(), sharpness])
-    pictures, concept, weight, named = (
-        tensor if isinstance(tensor, nn.Parameter) else tensor.to(device)
-        for tensor in (shown.pictures, shown.concept, shown.weight, named)
+    optimizer = descent(list(judge.parameters()))
+    pictures, concept, colour, told, weight = (
+        getattr(shown, field.name).to(device) for field in fields(shown)
     )
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, step / 100) * (1 - step / steps) + 1e-6
         rows = torch.multinomial(weight, batch, True, generator=chance)
-        seen = far(disguise(pictures[rows].float() / 255, chance), chance)
+        seen = far(disguise(pictures[rows].float() / 255, chance, told[rows]), chance)
         with torch.autocast(device, torch.bfloat16):
-            vectors = network(seen.contiguous(memory_format=torch.channels_last))
-        sharp = sharpness.exp().clamp(max=SHARPEST)
-        close = sharp * vectors.float() @ F.normalize(named, dim=1).T
-        loss = F.cross_entropy(close, concept[rows], label_smoothing=smoothing)
+            features = judge.features(seen.contiguous(memory_format=torch.channels_last))
+            vectors, dyed = judge.placed(features), judge.colours(features)
+        loss = F.cross_entropy(judge.likeness(vectors), concept[rows], label_smoothing=smoothing)
+        loss = loss + DYE * F.cross_entropy(dyed.float(), colour[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), STEEPEST)
+        nn.utils.clip_grad_norm_(judge.parameters(), STEEPEST)
         optimizer.step()
         if step % 100 == 0:
             print(f"step {step}: loss {loss.item():.3f}", flush=True)
-    network.cpu().eval().requires_grad_(False)
+    judge.cpu().eval().requires_grad_(False)
 
 
 def descent(parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
@@ -147,6 +158,22 @@ def ranks(seen: Tensor, named: Tensor, wanted: Tensor) -> Tensor:
     right one, wanted [N]."""
     close = seen @ named.T
     return (close > close.gather(1, wanted[:, None])).sum(1)
+
+
+@torch.inference_mode()
+def dyed_ranks(judge: Judge, pictures: Tensor, concept: Tensor, colour: Tensor) -> Tensor:
+    """For pictures [N, 3, 64, 64]: how many of all names, each as it is drawn and in every paint,
+    fit better than the right one: concept [N] in colour [N], the number of a paint from 1."""
+    found = []
+    parts = (torch.split(each, 64) for each in (pictures, concept, colour))
+    for part, own, paint in zip(*parts, strict=True):
+        seen = features(judge, part)
+        named = judge.likeness(judge.placed(seen)).log_softmax(1)
+        dyed = judge.colours(seen).log_softmax(1)
+        all_ = named[:, :, None] + dyed[:, None]
+        right = all_[torch.arange(len(part)), own, paint]
+        found.append((all_ > right[:, None, None]).sum((1, 2)))
+    return torch.cat(found)
 
 
 def _unit(pictures: Tensor) -> Tensor:
@@ -194,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jury = jurors.jury(options.data, concepts)
     torch.manual_seed(0)
     judge = Judge(torch.cat([each.texts.named for each in sets]), options.widths)
-    train(judge, judge.names, jury, steps=options.steps, batch=options.batch, device=options.device)
+    train(judge, jury, steps=options.steps, batch=options.batch, device=options.device)
     save(judge, options.out / FILE)
     told, shown = {"chance": 1 / len(judge.named)}, sets[0].pictures
     names = judge.named[: len(shown.concepts)]

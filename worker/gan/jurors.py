@@ -4,6 +4,7 @@ alone, never part of this tree, and no generator sees them."""
 from __future__ import annotations
 
 import json
+import random
 import re
 import tarfile
 import unicodedata
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from worker.gan import archives, data
+from worker.gan import archives, colours, data, dyes
 from worker.gan.data import Concept
 from worker.gan.networks import SIDE
 
@@ -32,6 +33,7 @@ ICONS = (  # one JSON file each: a drawing's name -> the inside of its SVG
 FOLDER = "color/svg"
 OUTLINES = (1.0, 0.5, 0.1)  # of their width in OpenMoji: the other vendors draw none
 OFTEN = 0.5  # how often one of those three is shown, beside 1 for another hand's picture
+DYES, DYED = 3, 0.2  # colours that a drawing is dyed in, and how often each is shown
 MARGIN = 0.03  # of the picture's side, around what is drawn
 SHORT = ("cldr", "joypixels", "emojibase", "iamcal", "github")  # short names, the best first
 _WIDTH = re.compile(rb'stroke-width="([\d.]+)"')
@@ -44,28 +46,52 @@ _SVG = (
 
 @dataclass(frozen=True, slots=True)
 class Jury:
-    """pictures uint8 [N, 3, 64, 64]; concept int64 [N]; weight [N]: how often each is shown."""
+    """pictures uint8 [N, 3, 64, 64]; concept int64 [N]; colour int64 [N]: the number of the paint
+    it is dyed in, from 1, or 0 as it was drawn; told bool [N]: whether its colours tell what it
+    shows, as a dye and a skin tone do; weight [N]: how often each is shown."""
 
     pictures: Tensor
     concept: Tensor
+    colour: Tensor
+    told: Tensor
     weight: Tensor
 
 
-def jury(folder: Path, chosen: Sequence[Concept]) -> Jury:
+def jury(folder: Path, chosen: Sequence[Concept], *, seed: int = 0) -> Jury:
     """Every hand's pictures of the chosen concepts, cut to what is drawn; OpenMoji's with
-    outlines of each width. folder: where `worker.gan.data` built its set."""
-    packages = folder / "packages"
-    rows = [
-        (filled(outlined(svg, share)), number, OFTEN)
-        for svg, number in _openmoji(packages, chosen)
-        for share in OUTLINES
-    ]
+    outlines of each width; some of each in colours that chance picks, and people in the skin tones
+    that a hand did not draw. folder: where `worker.gan.data` built its set."""
+    drawings = list(_drawings(folder / "packages", chosen))
+    done = {(hand, number) for hand, _, number in drawings}
+    dyeable, toned = set(dyes.dyeable(chosen)), dyes.in_tones(chosen)
+    chance, rows = random.Random(seed), []
+    for hand, svg, number in drawings:
+        shares, weight = (OUTLINES, OFTEN) if hand == OPENMOJI else ((1.0,), 1.0)
+        forms = [outlined(svg, share) for share in shares]
+        pictures = [filled(form) for form in forms]
+        told = number in toned.tones
+        rows += [(picture, number, 0, told, weight) for picture in pictures]
+        for paint in chance.sample(range(len(colours.PAINTS)), DYES * (number in dyeable)):
+            shade = dyes.varied(list(colours.PAINTS.values())[paint], chance)
+            form = dyes.dyed(forms[-1], pictures[-1], shade)
+            rows.append((filled(form), number, paint + 1, True, DYED))
+        for tone, other in toned.of.get(number, ()):
+            if hand != OPENMOJI and (hand, other) not in done:
+                skinned = dyes.skinned(svg, hand, dyes.varied(dyes.TONES[tone], chance))
+                rows += [(filled(skinned), other, 0, True, 1.0)] if skinned else []
+    drawn, *rest = zip(*rows, strict=True)
+    return Jury(torch.from_numpy(np.stack(drawn)), *map(torch.tensor, rest))
+
+
+def _drawings(packages: Path, chosen: Sequence[Concept]) -> Iterator[tuple[str, bytes, int]]:
+    """Hand, SVG file and concept."""
+    for svg, number in _openmoji(packages, chosen):
+        yield OPENMOJI, svg, number
     called = names(packages, chosen)
     for package in ICONS:
         icons = json.loads(archives.read(archives.fetch(package, packages), "icons.json"))
-        rows += [(filled(svg), number, 1.0) for svg, number in matched(icons, called)]
-    drawn, concept, weight = zip(*rows, strict=True)
-    return Jury(torch.from_numpy(np.stack(drawn)), torch.tensor(concept), torch.tensor(weight))
+        for svg, number in matched(icons, called):
+            yield package, svg, number
 
 
 def openmoji(folder: Path, chosen: Sequence[Concept]) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from worker.gan import grammar, words
+from worker.gan import colours, grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
+_BEFORE_WHOLE = 4  # words before a name that may have a link in it ("face with tongue")
 _MOST = 4  # parts of a text between commas that may be one name
 
 
@@ -25,6 +26,12 @@ class Names:
         self.names = also | _places([[each[0], each[-1]] for each in called])
         self.known = _places(called) | self.names
         self._said = [frozenset(words.words(name)) for name in self._first]
+        plain = (
+            " ".join(word for word in words.words(name) if word not in words.TONE)
+            for name, said in zip(self._first, self._said, strict=True)
+            if words.toned(said)
+        )
+        self._people = {self.names[key] for key in plain if key in self.names}
 
     def memory(
         self, read: Callable[[Sequence[str]], Floats], dense: Callable[[Floats], Dense]
@@ -47,6 +54,29 @@ class Names:
             words.key(prompt), self.names.get(grammar.singular(words.key(prompt)))
         )
         return Cue(frozenset(said), bare, head, self._leading(prompt), name)
+
+    def coloured(self, text: str) -> tuple[str, str | None]:
+        """A text without the colour, by its key of `colours.PAINTS`, that it asks for a known thing
+        in, and that colour: "a blue apple". None, and the text, where that is what a thing is
+        called ("a green apple"), of two colours, and of whom a skin tone is told."""
+        first = text.partition(",")[0]
+        asked = words.words(first)
+        if not any(map(colours.named, asked)):
+            return text, None
+        whole = ((asked[:n], " ".join(asked[n:])) for n in range(1, 1 + _BEFORE_WHOLE))
+        for before, said in (*whole, *grammar.parts(first)):
+            place = self.known.get(said, self.known.get(grammar.singular(said)))
+            if place is None:
+                continue
+            looks = grammar.looks(before)
+            own = [word for word in looks if colours.named(word)]
+            joined = before[: len(before) - len(looks)][-1:] == ("and",)
+            known = own and f"{own[0]} {said}" in self.known
+            if len(own) != 1 or joined or known or place in self._people:
+                break
+            plain = re.sub(rf"\b{own[0]}\b\s*", "", text, count=1, flags=re.IGNORECASE)
+            return plain, colours.named(own[0])
+        return text, None
 
     def _head(self, prompt: str) -> tuple[int, frozenset[str]] | None:
         """The known thing that a prompt is about, if its grammar says so, and its words: those it

@@ -3,6 +3,7 @@ one picture. The network draws one thing; a prompt that names two asks it twice.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Container, Sequence
 
@@ -45,9 +46,13 @@ def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
 
 
 def _is_known(text: str, known: Container[str]) -> bool:
+    """Whether a text is a name, or how something looks before its name."""
     name = words.key(text)
-    looks = set(name.split()) <= set(words.ATTRIBUTES)
-    return not looks and (name in known or grammar.singular(name) in known)
+    said = name.split()
+    plain = " ".join(itertools.dropwhile(words.ATTRIBUTES.__contains__, said))
+    looks = set(said) <= set(words.ATTRIBUTES)
+    asked = (name, plain)
+    return not looks and any(one in known or grammar.singular(one) in known for one in asked)
 
 
 def _plainly(text: str) -> tuple[str, ...]:

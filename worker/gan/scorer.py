@@ -14,7 +14,19 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from worker.gan import checkpoint, eye, judge, lexicon, pairs, quantize, score, train, weights
+from worker.gan import (
+    checkpoint,
+    colours,
+    dyes,
+    eye,
+    judge,
+    lexicon,
+    pairs,
+    quantize,
+    score,
+    train,
+    weights,
+)
 from worker.gan.disguise import disguise
 from worker.gan.encoder import TextEncoder
 from worker.gan.eye import Eye
@@ -28,6 +40,7 @@ SEEDS = range(10_000, 10_002)  # of the pictures drawn for it, in each style
 NEAR = 10  # names that count as near one
 NEARBY = 0.25  # their share of the wrong texts
 DISGUISED = 0.5  # share of a batch
+DYED = 0.25  # share of what may be in any colour
 JITTER = 0.7  # length of the noise on texts, so that it learns no text by heart
 RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
 SHARPNESS = 20.0  # of the comparison with all names, inverse temperature
@@ -38,12 +51,14 @@ SAMPLE = 2048  # pictures that the ranges of int8 are taken from
 @dataclass(frozen=True, slots=True)
 class Course:
     """pictures uint8 [N, 3, 32, 32], those of vendors and those drawn; concept [N]: numbers of
-    the concepts that are learned; odds [N]: how often each is shown; near [C, 10]: of each
-    concept, those whose names are nearest; `given` has their texts."""
+    the concepts that are learned; odds [N]: how often each is shown; dyeable bool [N]: whether it
+    may be in any colour; near [C, 10]: of each concept, those whose names are nearest; `given` has
+    their texts."""
 
     pictures: Tensor
     concept: Tensor
     odds: Tensor
+    dyeable: Tensor
     taught: Tensor
     near: Tensor
     given: Lessons
@@ -81,10 +96,12 @@ def course(given: Lessons, draws: Sequence[Draw], *, share: float) -> Course:
     concept = [place[shown.concept[own]], *(number for _, number in drawn)]
     real, made = len(pictures[0]), sum(map(len, pictures[1:]))
     odds = torch.cat([torch.full((real,), (1 - share) / real), torch.full((made,), share / made)])
+    own = torch.isin(learned[torch.cat(concept)], torch.tensor(dyes.dyeable(shown.concepts)))
     return Course(
         torch.cat(pictures),
         torch.cat(concept),
         odds,
+        own,
         learned,
         nearest(named),
         given,
@@ -117,13 +134,24 @@ def lesson(shown: Course, size: int, step: int) -> Batch:
     """The batch of a step: a function of its number alone."""
     chance = torch.Generator().manual_seed(1_000_003 + step)
     rows = torch.multinomial(shown.odds, size, replacement=True, generator=chance)
-    pictures = shown.pictures[rows].float() / 255
+    pictures = _dyed(shown.pictures[rows], shown.dyeable[rows], chance).float() / 255
     turned = torch.rand(size, 1, 1, 1, generator=chance) < DISGUISED
     pictures = torch.where(turned, disguise(pictures, chance), pictures)
     concept = shown.concept[rows]
     texts = shown.given.texts
     said = [train.wording(texts, number, chance) for number in shown.taught[concept].tolist()]
     return Batch(pictures, shaken(torch.stack(said), chance), concept)
+
+
+def _dyed(pictures: Tensor, dyeable: Tensor, chance: torch.Generator) -> Tensor:
+    """Pictures uint8 [B, 3, S, S], some of those that may be in any colour painted as the generator
+    paints them: a blue apple is an apple."""
+    paints = list(colours.PAINTS)
+    which = torch.randint(len(paints), (len(pictures),), generator=chance).tolist()
+    dyed = (dyeable & (torch.rand(len(pictures), generator=chance) < DYED)).tolist()
+    asked = [paints[paint] if own else None for paint, own in zip(which, dyed, strict=True)]
+    pixels = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.from_numpy(colours.painted(pixels, asked)).permute(0, 3, 1, 2)
 
 
 def shaken(text: Tensor, chance: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ MOST = 64  # words of a prompt that are read
 
 ARTICLES = ("a", "an", "the")
 SKIN = frozenset({"skin", "skinned"})
+TONE = frozenset(re.findall(r"\w+", " ".join(captions.TONES)))
 ATTRIBUTES = (  # how a thing looks, not what it is
     "red", "blue", "green", "yellow", "orange", "purple", "pink", "black", "white", "brown",
     "golden", "silver", "big", "small", "tiny", "giant", "cute", "happy", "sad", "angry",

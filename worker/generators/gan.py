@@ -19,6 +19,7 @@ from worker.generators import quantization as formats
 from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 if TYPE_CHECKING:
+    from worker.gan.asking import Asked
     from worker.gan.memory import Floats
     from worker.generators.gan_engines import Engine
 
@@ -28,7 +29,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
 AUTO = STUDENT  # on a CPU
 STYLE = "style"  # the task
-RULES = "6"  # what becomes of a prompt before and after the network
+RULES = "7"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 INT8 = ("int8", STUDENT, *ONNX)
 TEACHER = ("int8", "onnx")  # the forms that the large network draws
@@ -122,17 +123,19 @@ class EmojiGan:
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Reads the prompts."""
-        _texts(self._loaded, items)
+        _texts(self._loaded, _asked(self._loaded, items))
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
-        from worker.gan import pairs, repair
+        from worker.gan import colours, pairs, repair
 
-        network = self._loaded.render
-        conditions, counts = _conditions(self._loaded, items, inputs)
+        network, asked = self._loaded.render, _asked(self._loaded, items)
+        conditions = _conditions(self._loaded, items, inputs, asked)
+        counts = [len(each.texts) for each in asked]
+        paints = [paint for each in asked for paint in each.colours]
 
         def render(conditions: Floats) -> Pixels:
-            return pairs.join(network(conditions), counts)
+            return pairs.join(colours.painted(network(conditions), paints), counts)
 
         try:
             if items[0].task in jobs.MASK_TASKS:
@@ -146,11 +149,12 @@ class EmojiGan:
     def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
         """For each picture the chance, in [0, 1], that it shows what its item asks for. A style
         that the prompt names does not count; of a style, the chance of what it shows likeliest."""
+        asked = _asked(self._loaded, items)
         if items[0].task == STYLE:
-            texts, counts = self._loaded.scorer.likeliest(pixels), [1] * len(items)
+            texts = self._loaded.scorer.likeliest(pixels)
         else:
-            texts, counts = _texts(self._loaded, items)
-        return self._loaded.scorer(pixels, texts, counts)
+            texts = _texts(self._loaded, asked)
+        return self._loaded.scorer(pixels, texts, [len(each.texts) for each in asked])
 
     @property
     def _loaded(self) -> Engine:
@@ -200,42 +204,41 @@ def _int8() -> bool:
 
 
 def _conditions(
-    engine: Engine, items: Sequence[Item], inputs: Sequence[Input]
-) -> tuple[Floats, list[int]]:
+    engine: Engine, items: Sequence[Item], inputs: Sequence[Input], asked: Sequence[Asked]
+) -> Floats:
     """Conditions [N, 416], one for each subject of each item, from its prompt or source, style
-    cue and seed; and how many subjects each item has."""
+    cue and seed."""
     import numpy as np
 
     from worker.gan import inputs as conditioning
 
-    if items[0].task == STYLE:
+    anew = items[0].task == STYLE
+    if anew:
         text = engine.scorer.likeliest(np.stack([given.pixels for given in inputs]))
-        counts = [1] * len(items)
     else:
-        text, counts = _texts(engine, items)
+        text = _texts(engine, asked)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
-    styles = [_parsed(item)[1] for item in items]
+    styles = [each.style for each in asked]
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
+    counts = [len(each.texts) for each in asked]
     vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
     made = conditioning.condition(text, vendor, view)
-    return conditioning.emphatic(made) if items[0].task == STYLE else made, counts
+    return conditioning.emphatic(made) if anew else made
 
 
-def _texts(engine: Engine, items: Sequence[Item]) -> tuple[Floats, list[int]]:
-    """Vectors [N, 384] of all subjects, in order, and how many each item has."""
-    from worker.gan import pairs
-
-    names = engine.encoder.names
-    subjects = [pairs.subjects(_parsed(item)[0], names) for item in items]
-    text = engine.encoder.encode([one for each in subjects for one in each])
-    return text, [len(each) for each in subjects]
+def _texts(engine: Engine, asked: Sequence[Asked]) -> Floats:
+    """Vectors [N, 384] of all subjects, in order."""
+    return engine.encoder.encode([text for each in asked for text in each.texts])
 
 
-def _parsed(item: Item) -> tuple[str, int | None]:
-    """A prompt without its style, and that style, if it names one."""
-    from worker.gan import captions
+def _asked(engine: Engine, items: Sequence[Item]) -> list[Asked]:
+    """What each item asks for. A style is given to what a source shows: a prompt names no more."""
+    from worker.gan import asking
 
-    return captions.parse(_clean(item.prompt))
+    found = [asking.asked(_clean(item.prompt), engine.encoder.naming) for item in items]
+    if items[0].task != STYLE:
+        return found
+    return [asking.Asked(("",), (None,), each.style) for each in found]
 
 
 def _clean(prompt: str) -> str:

@@ -1,0 +1,130 @@
+"""Pictures in other colours, and the prompts that ask for them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from promptmill.jobs import Item
+from worker.gan import asking, colours, pairs
+from worker.gan.colours import PAINTS, Pixels
+from worker.gan.encoder import TextEncoder
+from worker.gan.naming import Names
+from worker.generators import gan
+
+RED, LEAF, GREY = (205, 50, 40), (40, 150, 60), (150, 150, 150)
+
+
+def apple(body: tuple[int, int, int] = RED) -> Pixels:
+    """A disc with a soft edge, a shadow and a light, and a small leaf, on white."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    cover = np.clip(26 - np.hypot(x, y + 0), 0, 1)[..., None]
+    shade = np.where(x > 10, 0.7, 1.0)[..., None]
+    made = 255 * (1 - cover) + cover * shade * np.array(body)
+    made[20:24, 20:24] = 255 - (255 - np.array(body)) / 2
+    made[2:8, 30:36] = LEAF
+    return np.rint(made).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Names:
+    return TextEncoder(gan.WEIGHTS).naming
+
+
+@pytest.mark.parametrize("paint", PAINTS)
+@pytest.mark.parametrize("body", [RED, GREY], ids=["red", "grey"])
+def test_most_of_a_picture_takes_the_paint_and_the_rest_stays(
+    paint: str, body: tuple[int, int, int]
+) -> None:
+    before = apple(body)
+    (after,) = colours.painted(before[None], [paint])
+    middle = after[32, 32].astype(int)
+    assert np.abs(middle - PAINTS[paint]).max() <= 30, middle
+    paper, leaf = (before == 255).all(2), (before == LEAF).all(2)
+    assert (after[paper] == 255).all()
+    assert (after[leaf] == LEAF).all()
+    shadow, light = after[32, 48].astype(int), after[22, 22].astype(int)
+    assert shadow.sum() < middle.sum() < light.sum()
+
+
+def test_the_edge_of_what_is_painted_keeps_nothing_of_the_old_paint() -> None:
+    (after,) = colours.painted(apple()[None], ["blue"])
+    inked = after[12:52].reshape(-1, 3).astype(int)
+    assert (inked[:, 2] >= inked[:, 0]).all()
+
+
+def test_a_picture_is_painted_the_same_in_any_company() -> None:
+    one, other = apple(), apple(GREY)[::-1]
+    together = colours.painted(np.stack([one, other, one]), ["pink", None, "green"])
+    assert np.array_equal(together[0], colours.painted(one[None], ["pink"])[0])
+    assert np.array_equal(together[1], other)
+    untouched = np.stack([one, other])
+    assert colours.painted(untouched, [None, None]) is untouched
+    digest = hashlib.sha256(np.ascontiguousarray(together).tobytes()).hexdigest()
+    assert digest == "72fccab80052170d997ee0afb0079f4dae3ba7eebe11af513d3c24965ca5211d"
+
+
+@pytest.mark.parametrize("level", [0, 3, 128, 255])
+def test_a_picture_of_one_level_can_be_painted(level: int) -> None:
+    plain = np.full((1, 64, 64, 3), level, dtype=np.uint8)
+    for paint in PAINTS:
+        made = colours.painted(plain, [paint])
+        assert made.shape == plain.shape and (level < 255 or (made == 255).all())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts", "paints"),
+    [
+        ("a blue apple", ("a apple",), ("blue",)),
+        ("Purple cat", ("cat",), ("purple",)),
+        ("two tiny GRAY cats", ("two tiny cats",), ("grey",)),
+        ("a violet rocket, digital art", ("a rocket, digital art",), ("purple",)),
+        ("a pink elephant in a red house", ("a elephant in a red house",), ("pink",)),
+        ("a photo of a green penguin", ("a photo of a penguin",), ("green",)),
+        ("a yellow face with tongue", ("a face with tongue",), ("yellow",)),
+        ("a blue cat and a green dog", ("a cat", "dog"), ("blue", "green")),
+        ("red cats and black dogs", ("cats", "dogs"), ("red", "black")),
+        ("a cat and a blue dog", ("a cat", "dog"), (None, "blue")),
+        ("a white horse on a green hill", ("a horse on a green hill",), ("white",)),
+        ("a red heart", ("a red heart",), (None,)),  # has a name
+        ("a green apple", ("a green apple",), (None,)),
+        ("black cat", ("black cat",), (None,)),
+        ("an orange", ("an orange",), (None,)),
+        ("blue", ("blue",), (None,)),
+        ("a black and white cat", ("a black and white cat",), (None,)),
+        ("a black and white cat on a mat", ("a black and white cat on a mat",), (None,)),
+        ("a red blue rabbit", ("a red blue rabbit",), (None,)),
+        ("a cat with a blue hat", ("a cat with a blue hat",), (None,)),
+        ("a black man", ("a black man",), (None,)),  # no paint, whatever is meant
+        ("a white astronaut on the moon", ("a white astronaut on the moon",), (None,)),
+        ("a brown guy", ("a brown guy",), (None,)),
+        ("a blue gronk", ("a blue gronk",), (None,)),
+        ("a redcurrant cat", ("a redcurrant cat",), (None,)),
+        ("", ("",), (None,)),
+    ],
+)
+def test_what_is_painted(
+    shipped: Names, prompt: str, texts: tuple[str, ...], paints: tuple[str | None, ...]
+) -> None:
+    found = asking.asked(prompt, shipped)
+    assert (found.texts, found.colours, found.style) == (texts, paints, None)
+
+
+def test_the_style_of_a_painted_thing_is_read_too(shipped: Names) -> None:
+    found = asking.asked("a blue apple, fluent style", shipped)
+    assert found == asking.Asked(("a apple",), ("blue",), 2)
+
+
+def test_the_generator_draws_the_plain_thing_and_paints_it() -> None:
+    model = gan.EmojiGan()
+    model.load(device="cpu", quantization="auto")
+    prompts = "a blue apple", "a apple", "a apple and a pink dog", "a apple", "dog"
+    items = [Item(n, n, 0, prompt, 7, 64, 64) for n, prompt in enumerate(prompts)]
+    blue, plain, two, left, right = model.generate(items)
+    assert np.array_equal(blue, colours.painted(plain[None], ["blue"])[0])
+    pink = colours.painted(right[None], ["pink"])[0]
+    assert np.array_equal(two, pairs.beside(np.stack([left, pink])))
+    scores = model.score(items, np.stack([blue, plain, two, left, right]))
+    assert scores[0] > 0.3
