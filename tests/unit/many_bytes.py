@@ -16,7 +16,7 @@ import torch
 
 from promptmill.jobs import Item
 from worker import encode
-from worker.gan import captions, encoder, words
+from worker.gan import captions, colours, encoder, words
 from worker.generators import gan
 
 MOST = 256  # words of a prompt
@@ -26,6 +26,10 @@ WORDS = (
     "chien", "perro", "火箭", "りんご", "сердце", "คนหน้ายิ้ม", "🚀", "👩🏽‍🚀", "🇫🇷", "naïve", "x", "\0", ",",
     "supercalifragilisticexpialidocious", "2024", "…",
 )  # fmt: skip
+STARTS = (  # of some prompts: a thing in a colour, somebody in a skin tone, two things
+    *(f"a {paint} cat" for paint in colours.PAINTS), *(f"thumbs up, {each}" for each in captions.TONES),
+    "a dark skinned astronaut", "a red cat and a light skinned boy",
+)  # fmt: skip
 LARGEST = 32
 
 
@@ -33,10 +37,11 @@ def items(count: int) -> list[Item]:
     """Prompts of every length, the shortest first; seeds of any size."""
     chance = random.Random(6)
     lengths = [1 + number * MOST // count for number in range(count)]
-    return [
-        Item(n, n, 0, " ".join(chance.choices(WORDS, k=length)), chance.getrandbits(63), 64, 64)
-        for n, length in enumerate(lengths)
+    told = [" ".join(chance.choices(WORDS, k=length)) for length in lengths]
+    begun = [
+        f"{STARTS[n % len(STARTS)]}, {said}" if n % 3 == 2 else said for n, said in enumerate(told)
     ]
+    return [Item(n, n, 0, said, chance.getrandbits(63), 64, 64) for n, said in enumerate(begun)]
 
 
 def company(asked: Sequence[Item], chance: random.Random) -> Iterator[list[Item]]:

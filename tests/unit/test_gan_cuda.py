@@ -122,8 +122,8 @@ def _conditions(count: int) -> Floats:
     model.load(device="cpu", quantization="none")
     assert model._engine is not None
     items = [_item(n, text) for n, text in enumerate(("red heart", "sun", "pizza", "dog"))]
-    asked = gan._asked(model._engine, items[:count])
-    return gan._conditions(model._engine, items[:count], (), asked)
+    plan = gan._plan(model._engine, items[:count])
+    return gan._conditions(model._engine, items[:count], plan)
 
 
 def _item(number: int, prompt: str, task: str = "text2image") -> Item:

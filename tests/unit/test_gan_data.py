@@ -228,6 +228,19 @@ def test_subjects_in_skin_tones_are_a_set_of_their_own(tmp_path: Path) -> None:
     assert torch.equal(read.pictures, toned.pictures) and read.concepts == toned.concepts
 
 
+def test_two_skin_tones_that_a_package_has_the_wrong_way_around_are_changed(
+    tmp_path: Path,
+) -> None:
+    _built(tmp_path)
+    dark, light = (CIRCLE.replace(b"#00ff00", each) for each in (b"#000000", b"#ffffff"))
+    files = {"assets/1f1-1f3fc.svg": dark, "assets/1f1-1f3fd.svg": light, "assets/1f2.svg": CIRCLE}
+    assert dark != light
+    pack(tmp_path / "packages" / "lobehub-fluent-emoji-flat-1.1.0.tgz", files)
+    shots = data.shots(tmp_path / "packages")["fluent"]
+    tones = [shots[(0x1F1, tone)][:, 32, 32].tolist() for tone in (0x1F3FC, 0x1F3FD)]
+    assert tones == [[255] * 3, [0] * 3] and (0x1F2,) in shots
+
+
 def test_held_out_concepts_are_never_drawn() -> None:
     weight = data.shares([data.Concept(str(n), f"1F{n:03X}", (str(n),), 1.0) for n in range(80)])
     assert (weight == 0).nonzero().flatten().tolist() == [25, 75]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
-from worker.gan import agreement, colours, judge
+from worker.gan import agreement, captions, colours, judge
 from worker.gan.disguise import disguise, far
 from worker.gan.judge import Judge
 from worker.gan.jurors import Jury
@@ -113,13 +114,18 @@ def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.Monkey
         concepts=(one, replace(two, weight=0.0)),
         pictures=given.pictures.concept[:, None, None, None].add(first).to(torch.uint8),
     )
-    toned = replace(given, pictures=pictures, texts=replace(given.texts, named=names[first:]))
+    toned = replace(given, pictures=pictures)
     monkeypatch.setattr(judge, "vectors", lambda _, shown: names[shown[:, 0, 0, 0].long()])
+    called = [captions.names(each.label, ())[0] for each in (one, two)]
 
-    def right(conditions: torch.Tensor) -> torch.Tensor:
-        return conditions[:, : len(names)].argmax(1)[:, None, None, None]
+    def drawn(most: int, prompts: Sequence[str]) -> torch.Tensor:
+        plain = [captions.parse(prompt)[0] for prompt in prompts]
+        numbers = [min(first + called.index(name), most) for name in plain]
+        return torch.tensor(numbers)[:, None, None, None]
 
-    told = agreement.tones(right, seen, given, toned)
+    monkeypatch.setattr(agreement, "pictures", lambda _, __, asked: drawn(first + 1, asked))
+    told = agreement.tones(lambda given: given, seen, given, toned)
     assert told["tone_rank1"] == told["held_tone_rank1"] == told["real_held_tone_rank1"] == 1
-    told = agreement.tones(lambda asked: right(asked).clamp(max=first), seen, given, toned)
+    monkeypatch.setattr(agreement, "pictures", lambda _, __, asked: drawn(first, asked))
+    told = agreement.tones(lambda given: given, seen, given, toned)
     assert (told["tone_rank1"], told["held_tone_rank1"], told["held_tone_rank5"]) == (1, 0, 1)

@@ -36,7 +36,7 @@ def memory_of(names: Floats, said: Sequence[frozenset[str]] = ()) -> Memory:
 def recalled(kept: Memory, texts: Floats, **cues: Cue) -> Floats:
     """cues: those of some rows, by "_ROW"."""
     given = [cues.get(f"_{row}", Cue(frozenset())) for row in range(len(texts))]
-    return kept.recalled(texts, given)
+    return kept.recalled(texts, given)[0]
 
 
 def test_a_text_moves_towards_the_nearest_name_and_no_other() -> None:
@@ -84,7 +84,7 @@ def test_only_what_tells_of_a_skin_tone_is_drawn_to_one() -> None:
     kept = memory_of(names, said)
     near = memory.unit(names[[45, 45, 3]] + 0.5 * units(3, 1))
     told, quiet = Cue(frozenset({"skin", "dark"})), Cue(frozenset({"dark"}))
-    found = kept.recalled(near, [told, quiet, told]) @ names.T
+    found = kept.recalled(near, [told, quiet, told])[0] @ names.T
     before = near @ names.T
     assert found[0, 45] > before[0, 45] + 0.01 and found[2, 3] > before[2, 3] + 0.01
     assert found[1, 45] < before[1, 45]
@@ -98,7 +98,7 @@ def test_what_a_text_is_about_decides_unless_what_is_nearest_has_a_word_of_it() 
     head = (7, frozenset({"name7"}))
     whole = Cue(said[3] | {"name7"}, head=head)
     given = [Cue(frozenset(), head=head), whole, Cue(frozenset(), head=(9, said[9])), Cue(said[3])]
-    assert (kept.recalled(near, given) @ names.T).argmax(1).tolist() == [7, 3, 3, 3]
+    assert (kept.recalled(near, given)[0] @ names.T).argmax(1).tolist() == [7, 3, 3, 3]
 
 
 def test_a_word_of_every_day_has_to_be_nearer_than_a_name() -> None:

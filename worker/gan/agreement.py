@@ -17,6 +17,7 @@ from worker.gan import (
     captions,
     colours,
     common,
+    composing,
     corpus,
     data,
     dyes,
@@ -80,7 +81,8 @@ def figures(
 
 
 def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, float]:
-    """Agreement with subjects in skin tones, among the names of all concepts and of all these:
+    """Agreement with subjects in skin tones, among the names of all concepts and of all these, as
+    the farm draws them:
     `tone_…` of those that training saw together, `held_tone_…` of those that it did not,
     `real_held_tone_…` of the vendors' own pictures of these."""
     apart = torch.tensor([concept.weight == 0 for concept in toned.pictures.concepts])
@@ -90,7 +92,8 @@ def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, 
         ("tone", (~apart).nonzero().flatten()),
         ("held_tone", apart.nonzero().flatten()),
     ):
-        looked = _judged(draw, seen, toned.texts.named[numbers])
+        asked = _named([toned.pictures.concepts[n] for n in numbers])
+        looked = judge.vectors(seen, pictures(draw, given.encoder, asked))
         told |= _ranks(kind, looked, seen.named, first + numbers)
     real = apart[shown.concept]
     looked = judge.vectors(seen, shown.pictures[real])
@@ -105,13 +108,20 @@ def dyed(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, f
     numbers = [n for n in dyes.dyeable(known) if n % data.HELD_EVERY != data.HELD_FIRST]
     paints = list(colours.PAINTS)
     colour = torch.tensor([n % len(paints) + 1 for n in numbers])
-    prompts = [
-        f"a {paints[n % len(paints)]} {captions.names(known[n].label, ())[0]}" for n in numbers
-    ]
+    names = zip(numbers, _named([known[n] for n in numbers]), strict=True)
+    prompts = [f"a {paints[n % len(paints)]} {name}" for n, name in names]
     made, wanted = pictures(draw, given.encoder, prompts), torch.tensor(numbers)
     rank = judge.dyed_ranks(seen, made, wanted, colour)
     found = {f"dyed_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
     return found | _ranks("dyed_name", judge.vectors(seen, made), seen.named, wanted)
+
+
+def _named(concepts: Sequence[data.Concept]) -> list[str]:
+    """Prompts that name the concepts, in the styles by turns."""
+    return [
+        f"{captions.names(concept.label, ())[0]}, {VENDORS[number % len(VENDORS)]}"
+        for number, concept in enumerate(concepts)
+    ]
 
 
 def fifty(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
@@ -140,14 +150,12 @@ def pictures(draw: Draw, encoder: TextEncoder, prompts: Sequence[str], seed: int
     noise = torch.randn(NOISE, generator=chance)
     own = int(torch.randint(len(VENDORS), (), generator=chance))
     asked = [asking.asked(prompt, encoder.naming) for prompt in prompts]
-    counts = [len(each.texts) for each in asked]
+    plan = composing.planned(asked, encoder)
     vendor = torch.tensor([own if each.style is None else each.style for each in asked])
-    vendor = vendor.repeat_interleave(torch.tensor(counts))
-    text = lexicon.embed(encoder, [one for each in asked for one in each.texts])
-    made = draw(condition(text, vendor, noise.expand(len(text), NOISE)))
+    text = torch.from_numpy(plan.texts)
+    made = draw(condition(text, vendor[plan.items], noise.expand(len(text), NOISE)))
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    painted = colours.painted(pixels, [one for each in asked for one in each.colours])
-    joined = torch.from_numpy(pairs.join(painted, counts))
+    joined = torch.from_numpy(plan.composed(pixels))
     return joined.permute(0, 3, 1, 2).float() / 255
 
 

@@ -49,13 +49,13 @@ def named(word: str) -> str | None:
 
 def main(pixels: Pixels) -> Main:
     """The paint that covers most of a picture [H, W, 3]; one pixel of four is looked at."""
-    return _main(*_parts(pixels[::2, ::2]))
+    return _main(*parts(pixels[::2, ::2]))
 
 
 def replaced(pixels: Pixels, was: Main, paint: Paint) -> Pixels:
     """Pixels [..., 3] with one paint replaced by another: what is mixed of it with white and black
     becomes the same mixture of the new one; other hues stay."""
-    return _replaced(pixels, _parts(pixels), was, paint)
+    return _replaced(pixels, parts(pixels), was, paint)
 
 
 def painted(pictures: Pixels, colours: Sequence[str | None]) -> Pixels:
@@ -66,9 +66,9 @@ def painted(pictures: Pixels, colours: Sequence[str | None]) -> Pixels:
     made = pictures.copy()
     for row, colour in enumerate(colours):
         if colour is not None:
-            parts = _parts(made[row])
-            was = _main(*(part[::2, ::2] for part in parts))
-            made[row] = _replaced(made[row], parts, was, PAINTS[colour])
+            found = parts(made[row])
+            was = _main(*(part[::2, ::2] for part in found))
+            made[row] = _replaced(made[row], found, was, PAINTS[colour])
     return made
 
 
@@ -77,7 +77,7 @@ def _main(hue: Levels, low: Levels, chroma: Levels) -> Main:
     bins = np.bincount(hue[coloured] // (HUES // BINS), chroma[coloured], BINS)
     around = bins + np.roll(bins, 1) + np.roll(bins, -1)
     middle = (2 * int(around.argmax()) + 1) * HUES // (2 * BINS)
-    own = coloured & _near(hue, middle)
+    own = coloured & near(hue, middle)
     lows, chromas, greys = low[own], chroma[own], low[~coloured & (low < INKED)]
     if MOSTLY * len(lows) <= len(greys):
         return Main(None, int(np.sort(greys)[len(greys) // 2]) if len(greys) else 0, 0)
@@ -85,12 +85,10 @@ def _main(hue: Levels, low: Levels, chroma: Levels) -> Main:
     return Main(middle, int((lows * chromas).sum()) // weight, int(chromas @ chromas) // weight)
 
 
-def _replaced(
-    pixels: Pixels, parts: tuple[Levels, Levels, Levels], was: Main, paint: Paint
-) -> Pixels:
-    hue, low, chroma = parts
+def _replaced(pixels: Pixels, of: tuple[Levels, Levels, Levels], was: Main, paint: Paint) -> Pixels:
+    hue, low, chroma = of
     changed = pixels.copy()
-    own = chroma < CHROMATIC if was.hue is None else _near(hue, was.hue)
+    own = chroma < CHROMATIC if was.hue is None else near(hue, was.hue)
     for channel, new in enumerate(paint):
         if was.hue is None:
             made = np.where(
@@ -99,12 +97,12 @@ def _replaced(
                 new + (255 - new) * (low - was.low) // max(1, 255 - was.low),
             )
         else:
-            made = low + (chroma * ((new - was.low) * FINE // was.chroma) >> BITS)
+            made = mixed(low, chroma, was, new)
         np.copyto(changed[..., channel], made.clip(0, 255), where=own, casting="unsafe")
     return changed
 
 
-def _parts(pixels: Pixels) -> tuple[Levels, Levels, Levels]:
+def parts(pixels: Pixels) -> tuple[Levels, Levels, Levels]:
     """Hue in steps, least channel and chroma of pixels [..., 3] (Smith, "Color Gamut Transform
     Pairs", 1978)."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
@@ -118,7 +116,12 @@ def _parts(pixels: Pixels) -> tuple[Levels, Levels, Levels]:
     return np.where(hue < 0, hue + HUES, hue), low, chroma
 
 
-def _near(hues: Levels, hue: int) -> NDArray[np.bool_]:
-    """Which hues are at most `NEAR` away, the shorter way around."""
+def near(hues: Levels, hue: int, reach: int = NEAR) -> NDArray[np.bool_]:
+    """Which hues are at most `reach` steps away, the shorter way around."""
     gap = np.abs(hues - hue)
-    return (gap <= NEAR) | (gap >= HUES - NEAR)
+    return (gap <= reach) | (gap >= HUES - reach)
+
+
+def mixed(low: Levels, chroma: Levels, was: Main, level: int) -> Levels:
+    """A channel, of that level in the new paint, where there is low and chroma of the old one."""
+    return low + (chroma * ((level - was.low) * FINE // was.chroma) >> BITS)

@@ -27,6 +27,7 @@ from worker.gan.networks import VENDORS
 PICTURES = {"noto": "google", "twemoji": "twitter"}  # vendor -> its name in the package
 PICTURE_PACKAGE = "emoji-datasource-{}@16.0.0"
 FLUENT_PACKAGE = "@lobehub/fluent-emoji-flat@1.1.0"  # Microsoft's flat drawings, as SVG
+SWAPPED = {0x1F3FC: 0x1F3FD, 0x1F3FD: 0x1F3FC}  # skin tones whose files it has the wrong way around
 NAMES_PACKAGE = "emojibase-data@17.0.0"
 SELDOM = (1, 8, 9)  # groups of the names package: people, symbols, flags
 SHARE = {"noto": 1.0, "twemoji": 0.7, "fluent": 0.7}
@@ -147,7 +148,9 @@ def shots(packages: Path) -> dict[str, Shots]:
         )
         for vendor, name in PICTURES.items()
     }
-    return found | {"fluent": archives.sprites(archives.fetch(FLUENT_PACKAGE, packages), "assets")}
+    fluent = archives.sprites(archives.fetch(FLUENT_PACKAGE, packages), "assets")
+    right = {tuple(SWAPPED.get(n, n) for n in points): shot for points, shot in fluent.items()}
+    return found | {"fluent": right}
 
 
 def assemble(

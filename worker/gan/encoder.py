@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ def by_torch(weights: Floats) -> Dense:
         return made
 
     return product
+
+
+@dataclass(frozen=True, slots=True)
+class Skin:
+    """The number of a skin tone, and the vector [384] of who has it, without one."""
+
+    tone: int
+    plain: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A prompt's vector [384], and the skin tone that it tells of."""
+
+    vector: Floats
+    skin: Skin | None = None
 
 
 class TextEncoder:
@@ -79,35 +96,47 @@ class TextEncoder:
             self.naming = Names(called, {word: int(place) for word, place in other})
         self._memory = self.naming.memory(self.read, dense) if called else None
         self.digest = hashlib.sha256(data).hexdigest()
-        self._recent: dict[str, Floats] = {}
+        self._recent: dict[str, Recalled] = {}
         self._changing = threading.Lock()
 
     def encode(self, prompts: Sequence[str]) -> Floats:
         """Vectors float32 [N, 384] of the prompts, in order. Thread-safe."""
+        return np.stack([one.vector for one in self.recall(prompts)])
+
+    def recall(self, prompts: Sequence[str]) -> list[Recalled]:
+        """What is made of the prompts, in order. Thread-safe."""
         with self._changing:
             known = {prompt: self._recent[prompt] for prompt in prompts if prompt in self._recent}
         fresh = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
         if fresh:
-            made = dict(zip(fresh, self._encoded(fresh), strict=True))
+            made = dict(zip(fresh, self._recalled(fresh), strict=True))
             self._remember(made)
             known |= made
-        return np.stack([known[prompt] for prompt in prompts])
+        return [known[prompt] for prompt in prompts]
 
-    def _remember(self, made: Mapping[str, Floats]) -> None:
+    def _remember(self, made: Mapping[str, Recalled]) -> None:
         with self._changing:
             self._recent |= made
             for oldest in list(self._recent)[: max(0, len(self._recent) - RECENT)]:
                 del self._recent[oldest]
 
-    def _encoded(self, prompts: Sequence[str]) -> Floats:
+    def _recalled(self, prompts: Sequence[str]) -> list[Recalled]:
         if self._memory is None:
-            return self.read(prompts)
+            return list(map(Recalled, self.read(prompts)))
         prompts = [words.neutral(prompt, self.naming.names) for prompt in prompts]
         bare = {row: text for row, text in enumerate(map(words.bare, prompts)) if text}
         read = self.read([*prompts, *bare.values()])  # at once: a product's price is its weights'
         plainer = dict(zip(bare, read[len(prompts) :], strict=True))
         cues = [self.naming.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
-        return self._memory.recalled(read[: len(prompts)], cues)
+        vectors, places = self._memory.recalled(read[: len(prompts)], cues)
+        return [
+            Recalled(vector, self._skin(self._memory, place))
+            for vector, place in zip(vectors, places.tolist(), strict=True)
+        ]
+
+    def _skin(self, kept: memory.Memory, place: int) -> Skin | None:
+        found = self.naming.skins.get(place)
+        return None if found is None else Skin(found[1], kept.name(found[0]))
 
     def read(self, prompts: Sequence[str]) -> Floats:
         """What the words say, [N, 384], before any name draws it."""

@@ -64,10 +64,11 @@ class Memory:
         self._plain = sum(not words.toned(each) for each in said)
         self._likeness = dense(np.ascontiguousarray(_codes(keys).T))
 
-    def recalled(self, texts: Floats, cues: Sequence[Cue]) -> Floats:
-        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to. One that
-        is nearer to a skin tone, of which it does not tell ("dark forest"), or to a word of every
-        day, which lies elsewhere than the name, moves further."""
+    def recalled(self, texts: Floats, cues: Sequence[Cue]) -> tuple[Floats, Places]:
+        """Unit vectors [N, K] of texts [N, K], each nearer to the name it is nearest to, and the
+        numbers [N] of these names. One that is nearer to a skin tone, of which it does not tell
+        ("dark forest"), or to a word of every day, which lies elsewhere than the name, moves
+        further."""
         bare = {row: cue.bare for row, cue in enumerate(cues) if cue.bare is not None}
         given = np.stack([*texts, *bare.values()])
         nearest, likeness, misled = self._nearest(given, [*cues, *(cues[row] for row in bare)])
@@ -88,7 +89,12 @@ class Memory:
         found = unit(texts + pull * self._names[nearest])
         for row, cue in enumerate(cues):
             if cue.name is not None:
-                found[row] = self._names[cue.name]
+                nearest[row], found[row] = cue.name, self._names[cue.name]
+        return found, nearest
+
+    def name(self, place: int) -> Floats:
+        """The vector [K] of a name."""
+        found: Floats = self._names[place]
         return found
 
     @staticmethod

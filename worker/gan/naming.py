@@ -4,19 +4,21 @@ Knows no vectors but those it hands on."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from worker.gan import colours, grammar, words
+from worker.gan import captions, colours, grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
+_TONE = re.compile("|".join(sorted(captions.TONES, key=len, reverse=True)))
 _BEFORE_WHOLE = 4  # words before a name that may have a link in it ("face with tongue")
 _MOST = 4  # parts of a text between commas that may be one name
 
 
 class Names:
     """By `words.key`, and whose it is: `names` has each thing's name, its characters and its words
-    of every day, `known` all that it is called."""
+    of every day, `known` all that it is called. `skins` has, by its number, of each thing in a skin
+    tone the number of the same without it, and the tone's."""
 
     def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
         """called: of each thing its name, what else it is called, and its characters."""
@@ -26,12 +28,16 @@ class Names:
         self.names = also | _places([[each[0], each[-1]] for each in called])
         self.known = _places(called) | self.names
         self._said = [frozenset(words.words(name)) for name in self._first]
-        plain = (
-            " ".join(word for word in words.words(name) if word not in words.TONE)
-            for name, said in zip(self._first, self._said, strict=True)
-            if words.toned(said)
-        )
-        self._people = {self.names[key] for key in plain if key in self.names}
+        self.skins = dict(self._in_tones())
+        self._people = {plain for plain, _ in self.skins.values()}
+
+    def _in_tones(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Of each name in a skin tone the name without it, and the tone's number."""
+        for place, name in enumerate(self._first):
+            plain = " ".join(word for word in words.words(name) if word not in words.TONE)
+            tone = _TONE.search(name)
+            if tone and plain in self.names:
+                yield place, (self.names[plain], captions.TONES.index(tone[0]))
 
     def memory(
         self, read: Callable[[Sequence[str]], Floats], dense: Callable[[Floats], Dense]

@@ -3,6 +3,7 @@ bytes, whatever the batch; the heavy libraries are imported on `load`."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from worker.generators.base import Input, OutOfMemory, Pixels, Resolved
 
 if TYPE_CHECKING:
     from worker.gan.asking import Asked
+    from worker.gan.composing import Plan
     from worker.gan.memory import Floats
     from worker.generators.gan_engines import Engine
 
@@ -29,7 +31,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights" / "emoji-gan"
 STUDENT = "student"  # the folder of its weights, beside the teacher's
 AUTO = STUDENT  # on a CPU
 STYLE = "style"  # the task
-RULES = "7"  # what becomes of a prompt before and after the network
+RULES = "8"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
 INT8 = ("int8", STUDENT, *ONNX)
 TEACHER = ("int8", "onnx")  # the forms that the large network draws
@@ -123,19 +125,17 @@ class EmojiGan:
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Reads the prompts."""
-        _texts(self._loaded, _asked(self._loaded, items))
+        _plan(self._loaded, items)
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, 64, 64, 3] of the items, in order."""
-        from worker.gan import colours, pairs, repair
+        from worker.gan import repair
 
-        network, asked = self._loaded.render, _asked(self._loaded, items)
-        conditions = _conditions(self._loaded, items, inputs, asked)
-        counts = [len(each.texts) for each in asked]
-        paints = [paint for each in asked for paint in each.colours]
+        network, plan = self._loaded.render, _plan(self._loaded, items, inputs)
+        conditions = _conditions(self._loaded, items, plan)
 
         def render(conditions: Floats) -> Pixels:
-            return pairs.join(colours.painted(network(conditions), paints), counts)
+            return plan.composed(network(conditions))
 
         try:
             if items[0].task in jobs.MASK_TASKS:
@@ -149,12 +149,9 @@ class EmojiGan:
     def score(self, items: Sequence[Item], pixels: Pixels) -> list[float]:
         """For each picture the chance, in [0, 1], that it shows what its item asks for. A style
         that the prompt names does not count; of a style, the chance of what it shows likeliest."""
-        asked = _asked(self._loaded, items)
-        if items[0].task == STYLE:
-            texts = self._loaded.scorer.likeliest(pixels)
-        else:
-            texts = _texts(self._loaded, asked)
-        return self._loaded.scorer(pixels, texts, [len(each.texts) for each in asked])
+        plan, scorer = _plan(self._loaded, items), self._loaded.scorer
+        texts = scorer.likeliest(pixels) if items[0].task == STYLE else plan.subjects
+        return scorer(pixels, texts, plan.counts)
 
     @property
     def _loaded(self) -> Engine:
@@ -203,36 +200,37 @@ def _int8() -> bool:
     return quantize.supported()
 
 
-def _conditions(
-    engine: Engine, items: Sequence[Item], inputs: Sequence[Input], asked: Sequence[Asked]
-) -> Floats:
-    """Conditions [N, 416], one for each subject of each item, from its prompt or source, style
-    cue and seed."""
+def _conditions(engine: Engine, items: Sequence[Item], plan: Plan) -> Floats:
+    """Conditions [D, 416], one for each drawing of a plan, from its text and its item's style cue
+    and seed."""
     import numpy as np
 
     from worker.gan import inputs as conditioning
 
-    anew = items[0].task == STYLE
-    if anew:
-        text = engine.scorer.likeliest(np.stack([given.pixels for given in inputs]))
-    else:
-        text = _texts(engine, asked)
     noise, own = zip(*(engine.draws(item.seed) for item in items), strict=True)
-    styles = [each.style for each in asked]
+    styles = [one.style for one in _asked(engine, items)]
     vendors = [mine if style is None else style for style, mine in zip(styles, own, strict=True)]
-    counts = [len(each.texts) for each in asked]
-    vendor, view = np.repeat(vendors, counts), np.repeat(np.stack(noise), counts, axis=0)
-    made = conditioning.condition(text, vendor, view)
-    return conditioning.emphatic(made) if anew else made
+    vendor, view = np.array(vendors)[plan.items], np.stack(noise)[plan.items]
+    made = conditioning.condition(plan.texts, vendor, view)
+    return conditioning.emphatic(made) if items[0].task == STYLE else made
 
 
-def _texts(engine: Engine, asked: Sequence[Asked]) -> Floats:
-    """Vectors [N, 384] of all subjects, in order."""
-    return engine.encoder.encode([text for each in asked for text in each.texts])
+def _plan(engine: Engine, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Plan:
+    """What is drawn for the items. A style is given to what a source shows, whatever the prompt
+    says beside it."""
+    import numpy as np
+
+    from worker.gan import composing
+
+    plan = composing.planned(_asked(engine, items), engine.encoder)
+    if items[0].task != STYLE or not inputs:
+        return plan
+    shown = engine.scorer.likeliest(np.stack([given.pixels for given in inputs]))
+    return dataclasses.replace(plan, texts=shown)
 
 
 def _asked(engine: Engine, items: Sequence[Item]) -> list[Asked]:
-    """What each item asks for. A style is given to what a source shows: a prompt names no more."""
+    """What the prompt of each item asks for: for a style, no more than that style."""
     from worker.gan import asking
 
     found = [asking.asked(_clean(item.prompt), engine.encoder.naming) for item in items]
