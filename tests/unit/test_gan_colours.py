@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from promptmill.jobs import Item
-from worker.gan import asking, colours, pairs
+from worker.gan import asking, colours, composing, pairs
 from worker.gan.colours import PAINTS, Pixels
 from worker.gan.encoder import TextEncoder
-from worker.gan.naming import Names
 from worker.generators import gan
 
 RED, LEAF, GREY = (205, 50, 40), (40, 150, 60), (150, 150, 150)
@@ -29,8 +28,8 @@ def apple(body: tuple[int, int, int] = RED) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Names:
-    return TextEncoder(gan.WEIGHTS).naming
+def shipped() -> TextEncoder:
+    return TextEncoder(gan.WEIGHTS)
 
 
 @pytest.mark.parametrize("paint", PAINTS)
@@ -97,23 +96,57 @@ def test_a_picture_of_one_level_can_be_painted(level: int) -> None:
         ("a black and white cat on a mat", ("a black and white cat on a mat",), (None,)),
         ("a red blue rabbit", ("a red blue rabbit",), (None,)),
         ("a cat with a blue hat", ("a cat with a blue hat",), (None,)),
-        ("a black man", ("a black man",), (None,)),  # no paint, whatever is meant
-        ("a white astronaut on the moon", ("a white astronaut on the moon",), (None,)),
-        ("a brown guy", ("a brown guy",), (None,)),
+        ("ein rotes Auto", ("ein Auto",), ("red",)),
+        ("Un chat noir", ("Un chat",), ("black",)),
+        ("el coche AZUL, fotografía", ("el coche , fotografía",), ("blue",)),
+        ("红色的汽车", ("汽车",), ("red",)),
+        ("青いりんご", ("りんご",), ("blue",)),
+        ("ピンクの豚", ("豚",), ("pink",)),
+        ("ein rotes und blaues Auto", ("ein rotes und blaues Auto",), (None,)),
+        ("eine Katze schläft auf dem warmen Dach im roten Haus", None, (None,)),
+        ("口红", ("口红",), (None,)),
+        ("rote", ("rote",), ("red",)),
         ("a blue gronk", ("a blue gronk",), (None,)),
         ("a redcurrant cat", ("a redcurrant cat",), (None,)),
         ("", ("",), (None,)),
     ],
 )
 def test_what_is_painted(
-    shipped: Names, prompt: str, texts: tuple[str, ...], paints: tuple[str | None, ...]
+    shipped: TextEncoder,
+    prompt: str,
+    texts: tuple[str, ...] | None,
+    paints: tuple[str | None, ...],
 ) -> None:
-    found = asking.asked(prompt, shipped)
-    assert (found.texts, found.colours, found.style) == (texts, paints, None)
+    """texts: those without their colours; None for the prompt."""
+    found = asking.asked(prompt, shipped.naming)
+    assert (found.texts, found.colours, found.style) == (texts or (prompt,), paints, None)
 
 
-def test_the_style_of_a_painted_thing_is_read_too(shipped: Names) -> None:
-    found = asking.asked("a blue apple, fluent style", shipped)
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a black man",
+        "a white astronaut on the moon",
+        "a brown guy",
+        "ein schwarzer Mann",
+    ],
+)
+def test_people_are_not_painted_whatever_is_meant(shipped: TextEncoder, prompt: str) -> None:
+    plan = composing.planned([asking.asked(prompt, shipped.naming)], shipped)
+    assert plan.colours == [None]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "paint"),
+    [("ein blauer Apfel", "blue"), ("un gato verde", "green"), ("紫色的猫", "purple")],
+)
+def test_a_thing_is_painted_in_any_language(shipped: TextEncoder, prompt: str, paint: str) -> None:
+    plan = composing.planned([asking.asked(prompt, shipped.naming)], shipped)
+    assert plan.colours == [paint]
+
+
+def test_the_style_of_a_painted_thing_is_read_too(shipped: TextEncoder) -> None:
+    found = asking.asked("a blue apple, fluent style", shipped.naming)
     assert found == asking.Asked(("a apple",), ("blue",), 2)
 
 

@@ -45,14 +45,16 @@ class Plan:
 
 
 def planned(asked: Sequence[Asked], encoder: TextEncoder) -> Plan:
+    """People are not painted, whatever colour is said of them."""
     items = [number for number, each in enumerate(asked) for _ in each.texts]
     read = encoder.recall([text for each in asked for text in each.texts])
+    paints = [colour for each in asked for colour in each.colours]
     toned = [(number, one.skin) for number, one in enumerate(read) if one.skin]
     texts = [*(one.vector for one in read), *(own.plain for _, own in toned)]
     return Plan(
         np.stack(texts),
         items + [items[number] for number, _ in toned],
         [len(each.texts) for each in asked],
-        [colour for each in asked for colour in each.colours],
+        [None if one.person else paint for one, paint in zip(read, paints, strict=True)],
         [(number, own.tone) for number, own in toned],
     )

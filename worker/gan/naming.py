@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from worker.gan import captions, colours, grammar, words
+from worker.gan import abroad, captions, colours, grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
@@ -18,7 +18,7 @@ _MOST = 4  # parts of a text between commas that may be one name
 class Names:
     """By `words.key`, and whose it is: `names` has each thing's name, its characters and its words
     of every day, `known` all that it is called. `skins` has, by its number, of each thing in a skin
-    tone the number of the same without it, and the tone's."""
+    tone the number of the same without it, and the tone's; these are `people`."""
 
     def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
         """called: of each thing its name, what else it is called, and its characters."""
@@ -29,7 +29,7 @@ class Names:
         self.known = _places(called) | self.names
         self._said = [frozenset(words.words(name)) for name in self._first]
         self.skins = dict(self._in_tones())
-        self._people = {plain for plain, _ in self.skins.values()}
+        self.people = frozenset(plain for plain, _ in self.skins.values())
 
     def _in_tones(self) -> Iterator[tuple[int, tuple[int, int]]]:
         """Of each name in a skin tone the name without it, and the tone's number."""
@@ -64,11 +64,11 @@ class Names:
     def coloured(self, text: str) -> tuple[str, str | None]:
         """A text without the colour, by its key of `colours.PAINTS`, that it asks for a known thing
         in, and that colour: "a blue apple". None, and the text, where that is what a thing is
-        called ("a green apple"), of two colours, and of whom a skin tone is told."""
+        called ("a green apple") and of two colours."""
         first = text.partition(",")[0]
         asked = words.words(first)
         if not any(map(colours.named, asked)):
-            return text, None
+            return abroad.coloured(text)
         whole = ((asked[:n], " ".join(asked[n:])) for n in range(1, 1 + _BEFORE_WHOLE))
         for before, said in (*whole, *grammar.parts(first)):
             place = self.known.get(said, self.known.get(grammar.singular(said)))
@@ -78,7 +78,7 @@ class Names:
             own = [word for word in looks if colours.named(word)]
             joined = before[: len(before) - len(looks)][-1:] == ("and",)
             known = own and f"{own[0]} {said}" in self.known
-            if len(own) != 1 or joined or known or place in self._people:
+            if len(own) != 1 or joined or known:
                 break
             plain = re.sub(rf"\b{own[0]}\b\s*", "", text, count=1, flags=re.IGNORECASE)
             return plain, colours.named(own[0])
