@@ -11,11 +11,12 @@ import torch
 
 from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
-from worker.gan import agreement, captions, colours, judge
+from worker.gan import agreement, captions, colours, judge, panel
 from worker.gan.disguise import disguise, far
 from worker.gan.judge import Judge
 from worker.gan.jurors import Jury
 from worker.gan.networks import TEXT
+from worker.gan.panel import Panel
 
 
 def shapes(vendor: int) -> torch.Tensor:
@@ -45,16 +46,16 @@ def taught() -> Judge:
 
 
 def test_it_knows_another_hand_by_the_name_it_learned(taught: Judge) -> None:
-    rank = judge.ranks(judge.vectors(taught, shapes(1)), taught.named, torch.arange(4))
+    rank = panel.ranks(Panel([taught]).vectors(shapes(1)), taught.named, torch.arange(4))
     assert (rank == 0).sum() >= 3, rank  # chance: one
     assert torch.allclose(taught.named.norm(dim=1), torch.ones(4))
 
 
 def test_it_knows_what_is_dyed_from_what_is_not(taught: Judge) -> None:
     jury = dyed_shapes()
-    rank = judge.dyed_ranks(taught, jury.pictures, jury.concept, jury.colour)
+    rank = Panel([taught]).dyed_ranks(jury.pictures, jury.concept, jury.colour)
     assert (rank == 0).sum() >= 7, rank  # of 48 names in paints
-    other = judge.dyed_ranks(taught, jury.pictures, jury.concept, 1 - jury.colour)
+    other = Panel([taught]).dyed_ranks(jury.pictures, jury.concept, 1 - jury.colour)
     assert (other > rank).sum() >= 7
 
 
@@ -62,9 +63,11 @@ def test_it_is_read_back_as_it_was_saved(taught: Judge, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = Judge(torch.randn(5, TEXT))
     judge.save(made.eval(), tmp_path / judge.FILE)
-    read, seen = judge.load(tmp_path), shapes(2)
-    assert torch.allclose(judge.vectors(read, seen), judge.vectors(made, seen), atol=1e-5)
-    assert judge.features(read, seen).shape == (4, judge.WIDTHS[-1])
+    seen = shapes(2)
+    one, two = Panel([made]), panel.read([tmp_path, tmp_path])
+    assert torch.allclose(one.vectors(seen).repeat(1, 2), 2**0.5 * two.vectors(seen), atol=1e-5)
+    assert torch.allclose(one.named @ one.named.T, two.named @ two.named.T, atol=1e-5)
+    assert two.features(seen).shape == (4, 2 * judge.WIDTHS[-1])
 
 
 def test_some_pictures_are_seen_from_afar_and_the_others_as_they_are() -> None:
@@ -87,6 +90,17 @@ def test_a_disguise_is_another_picture_and_the_seed_decides_which() -> None:
     assert 0 < same < 0.4
 
 
+def test_judges_look_at_a_drawing_in_several_sizes(taught: Judge) -> None:
+    black = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    looked: list[torch.Tensor] = []
+    hook = taught.register_forward_pre_hook(lambda _, given: looked.append(given[0]))
+    Panel([taught]).vectors(black)
+    hook.remove()
+    dark = [(1 - one).mean().item() for one in looked]
+    assert dark == pytest.approx([size**2 for size in panel.SIZES], abs=0.03)
+    assert looked[0].amax() == 0 and all(one[:, :, 0].amin() == 1 for one in looked[1:])
+
+
 def test_colours_that_tell_what_is_shown_change_little() -> None:
     pictures = torch.rand(300, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2
     told = torch.arange(300) % 2 == 0
@@ -107,7 +121,7 @@ def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.Monkey
     given = tiny_lessons()
     first = len(given.pictures.concepts)
     names = torch.eye(first + 2, TEXT)
-    seen = Judge(names, widths=(16, 32, 64))
+    seen = Panel([Judge(names, widths=(16, 32, 64))])
     one, two = given.pictures.concepts
     pictures = replace(
         given.pictures,
@@ -115,7 +129,7 @@ def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.Monkey
         pictures=given.pictures.concept[:, None, None, None].add(first).to(torch.uint8),
     )
     toned = replace(given, pictures=pictures)
-    monkeypatch.setattr(judge, "vectors", lambda _, shown: names[shown[:, 0, 0, 0].long()])
+    monkeypatch.setattr(seen, "vectors", lambda shown: names[shown[:, 0, 0, 0].long()])
     called = [captions.names(each.label, ())[0] for each in (one, two)]
 
     def drawn(most: int, prompts: Sequence[str]) -> torch.Tensor:

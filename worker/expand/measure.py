@@ -16,9 +16,9 @@ from torch import Tensor
 from worker.expand import train, weights, words
 from worker.expand.expander import ADAPTER, Expander
 from worker.expand.writer import Writer
-from worker.gan import agreement, data, judge
+from worker.gan import agreement, data, panel
 from worker.gan.encoder import TextEncoder
-from worker.gan.judge import Judge
+from worker.gan.panel import Panel
 
 TERSE = 200
 LONGEST = 2  # words of a terse prompt
@@ -41,7 +41,7 @@ def terse(emoji: Path) -> list[tuple[str, int]]:
 
 def figures(
     drawn: Callable[[Sequence[str], int], Tensor],
-    seen: Judge,
+    seen: Panel,
     named: Tensor,
     expander: Expander,
     asked: list[tuple[str, int]],
@@ -55,7 +55,7 @@ def figures(
     told: dict[str, float] = {}
     for kind, texts in (("", prompts), ("expanded_", written)):
         made = [drawn(texts, seed) for seed in SEEDS]
-        ranks = [judge.ranks(judge.vectors(seen, one), named, wanted) for one in made]
+        ranks = [panel.ranks(seen.vectors(one), named, wanted) for one in made]
         for k in (1, 5):
             told[f"{kind}rank{k}"] = (torch.stack(ranks) < k).float().mean().item()
     both = list(zip(prompts, written, strict=True))
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("promptmill-data"))
     parser.add_argument("--emoji", type=Path, default=Path("data/emoji"))
-    parser.add_argument("--judge", type=Path, default=Path("data/judge"))
+    parser.add_argument("--judge", type=Path, nargs="+", default=[Path("data/judge")])
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--network", type=Path, default=Path("worker/weights/emoji-gan/student"))
     parser.add_argument("--adapter", type=Path, default=ADAPTER)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{options.data} has no language model: promptmill models pull smollm2")
     adapter = options.adapter if options.adapter.exists() else None
     expander = Expander(Writer(weights.folder(options.data), digest=digest, adapter=adapter))
-    asked, seen = terse(options.emoji), judge.load(options.judge)
+    asked, seen = terse(options.emoji), panel.read(options.judge)
     encoder, network = TextEncoder(options.encoder), agreement.shipped(options.network)
     drawn = functools.partial(agreement.pictures, network, encoder)
     named = seen.named[: len(data.concepts_of(options.emoji))]

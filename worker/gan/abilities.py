@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.gan import agreement, data, judge, repair, scorer
+from worker.gan import agreement, data, panel, repair, scorer
 from worker.gan.agreement import Draw
-from worker.gan.judge import Judge
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, SIDE, condition
+from worker.gan.panel import Panel
 from worker.gan.score import Scorer
 
 TRIES = 4
@@ -33,7 +33,7 @@ class Hole:
     mask: NDArray[np.uint8]
 
 
-def scores(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str, float]:
+def scores(draw: Draw, seen: Panel, given: Lessons, score: Scorer) -> dict[str, float]:
     """score_auc: how well the score tells pictures drawn of names under their own from those
     under the name of another of these pictures; near_: under one of the ten nearest names;
     kept_: of concepts that the scorer never learned; real_: of the vendors' pictures of these.
@@ -56,7 +56,7 @@ def scores(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str, 
     liked = torch.tensor([_scored(score, each, named[known]) for each in tries]).argmax(0)
     best = tries[liked, torch.arange(len(known))]
     for name, chosen in (("first", tries[0]), ("best", best)):
-        rank = judge.ranks(judge.vectors(seen, chosen), seen.named[: len(named)], known)
+        rank = panel.ranks(seen.vectors(chosen), seen.named[: len(named)], known)
         told |= {f"{name}_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
     return told
 

@@ -21,16 +21,16 @@ from worker.gan import (
     corpus,
     data,
     dyes,
-    judge,
     lexicon,
     pairs,
+    panel,
     quantize,
     weights,
 )
 from worker.gan.encoder import TextEncoder
-from worker.gan.judge import Judge
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, SIDE, VENDORS, condition
+from worker.gan.panel import Panel
 
 Draw = Callable[[Tensor], Tensor]  # conditions [N, 416] -> pictures [N, 3, 64, 64]
 LANGUAGES = ("zh", "es", "de", "fr", "ja")
@@ -46,7 +46,7 @@ def shipped(folder: Path) -> Draw:
 
 
 def figures(
-    draw: Draw, seen: Judge, given: Lessons, languages: dict[str, list[dict[str, Any]]]
+    draw: Draw, seen: Panel, given: Lessons, languages: dict[str, list[dict[str, Any]]]
 ) -> dict[str, float]:
     """All figures by name. rank1, rank5: share of pictures whose right name is the nearest,
     or among the five nearest, of all names; `real_…` the same of the vendors' own pictures;
@@ -56,11 +56,11 @@ def figures(
     held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
     taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
     made = drawn(draw, texts.named[taught])
-    told = _ranks("seen", judge.vectors(seen, made), named, taught)
-    still = judge.vectors(seen, drawn(draw, texts.named[taught], noisy=False))
+    told = _ranks("seen", seen.vectors(made), named, taught)
+    still = seen.vectors(drawn(draw, texts.named[taught], noisy=False))
     told |= _ranks("still", still, named, taught)
     real = torch.isin(shown.concept, taught)
-    told |= _ranks("real", judge.vectors(seen, shown.pictures[real]), named, shown.concept[real])
+    told |= _ranks("real", seen.vectors(shown.pictures[real]), named, shown.concept[real])
     told |= _ranks("held", _judged(draw, seen, texts.named[held]), named, held)
     wording = {number: text for text, number in corpus.held(shown.concepts, random.Random(1))}
     asked = lexicon.embed(given.encoder, [wording[n] for n in taught.tolist()])
@@ -72,15 +72,13 @@ def figures(
         told |= _ranks(language, _judged(draw, seen, asked), named, wanted)
     told |= fifty(draw, seen, given)
     told |= _both(draw, seen, given)
-    told["frechet"] = frechet(
-        judge.features(seen, made), judge.features(seen, shown.pictures[real])
-    )
+    told["frechet"] = frechet(seen.features(made), seen.features(shown.pictures[real]))
     told |= _spread(draw, seen, given, taught)
     told["near_copies"] = near_copies(made, shown.pictures)
     return told
 
 
-def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, float]:
+def tones(draw: Draw, seen: Panel, given: Lessons, toned: Lessons) -> dict[str, float]:
     """Agreement with subjects in skin tones, among the names of all concepts and of all these, as
     the farm draws them:
     `tone_…` of those that training saw together, `held_tone_…` of those that it did not,
@@ -93,14 +91,14 @@ def tones(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, 
         ("held_tone", apart.nonzero().flatten()),
     ):
         asked = _named([toned.pictures.concepts[n] for n in numbers])
-        looked = judge.vectors(seen, pictures(draw, given.encoder, asked))
+        looked = seen.vectors(pictures(draw, given.encoder, asked))
         told |= _ranks(kind, looked, seen.named, first + numbers)
     real = apart[shown.concept]
-    looked = judge.vectors(seen, shown.pictures[real])
+    looked = seen.vectors(shown.pictures[real])
     return told | _ranks("real_held_tone", looked, seen.named, first + shown.concept[real])
 
 
-def dyed(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, float]:
+def dyed(draw: Draw, seen: Panel, given: Lessons, toned: Lessons) -> dict[str, float]:
     """Agreement with things in colours that training showed none of them in, asked for as "a blue
     apple" and drawn as the farm draws them, each thing in one: among all names, these in every
     paint and as they are (`dyed_…`), and among names alone (`dyed_name_…`)."""
@@ -111,9 +109,9 @@ def dyed(draw: Draw, seen: Judge, given: Lessons, toned: Lessons) -> dict[str, f
     names = zip(numbers, _named([known[n] for n in numbers]), strict=True)
     prompts = [f"a {paints[n % len(paints)]} {name}" for n, name in names]
     made, wanted = pictures(draw, given.encoder, prompts), torch.tensor(numbers)
-    rank = judge.dyed_ranks(seen, made, wanted, colour)
+    rank = seen.dyed_ranks(made, wanted, colour)
     found = {f"dyed_rank{k}": (rank < k).float().mean().item() for k in (1, 5)}
-    return found | _ranks("dyed_name", judge.vectors(seen, made), seen.named, wanted)
+    return found | _ranks("dyed_name", seen.vectors(made), seen.named, wanted)
 
 
 def _named(concepts: Sequence[data.Concept]) -> list[str]:
@@ -124,19 +122,19 @@ def _named(concepts: Sequence[data.Concept]) -> list[str]:
     ]
 
 
-def fifty(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
+def fifty(draw: Draw, seen: Panel, given: Lessons) -> dict[str, float]:
     """Of the fifty prompts of common things, drawn once with the first seed each (0), in the
     style that it picks: how many pictures are closest to their own of the fifty; and the share
     of the vendors' own pictures of these that are."""
     shown = given.pictures
     meant = torch.tensor(data.meant(common.FIFTY, shown.concepts))
     named, own = _names_of(seen, given)[meant], torch.arange(len(meant))
-    looked = judge.vectors(seen, pictures(draw, given.encoder, common.FIFTY))
-    rank = judge.ranks(looked, named, own)
+    looked = seen.vectors(pictures(draw, given.encoder, common.FIFTY))
+    rank = panel.ranks(looked, named, own)
     place = (shown.concept[:, None] == meant).int()
     rows = place.any(1)
-    real = judge.vectors(seen, shown.pictures[rows])
-    real_rank = judge.ranks(real, named, place[rows].argmax(1))
+    real = seen.vectors(shown.pictures[rows])
+    real_rank = panel.ranks(real, named, place[rows].argmax(1))
     return {
         "fifty_right": (rank < 1).sum().item(),
         "fifty_of_five": (rank < 5).sum().item(),
@@ -167,17 +165,17 @@ def drawn(draw: Draw, text: Tensor, seed: int = 0, *, noisy: bool = True) -> Ten
     return draw(condition(text, vendor, noise if noisy else torch.zeros_like(noise)))
 
 
-def _names_of(seen: Judge, given: Lessons) -> Tensor:
+def _names_of(seen: Panel, given: Lessons) -> Tensor:
     """The judge's vectors [C, 384] of the concepts, without those in skin tones."""
     return seen.named[: len(given.pictures.concepts)]
 
 
-def _judged(draw: Draw, seen: Judge, text: Tensor) -> Tensor:
-    return judge.vectors(seen, drawn(draw, text))
+def _judged(draw: Draw, seen: Panel, text: Tensor) -> Tensor:
+    return seen.vectors(drawn(draw, text))
 
 
 def _ranks(name: str, seen: Tensor, named: Tensor, wanted: Tensor) -> dict[str, float]:
-    rank = judge.ranks(seen, named, wanted)
+    rank = panel.ranks(seen, named, wanted)
     return {
         f"{name}_rank1": (rank < 1).float().mean().item(),
         f"{name}_rank5": (rank < 5).float().mean().item(),
@@ -189,7 +187,7 @@ def _names(chosen: Sequence[data.Concept], entries: list[dict[str, Any]]) -> dic
     return {numbers[e["hexcode"]]: e["label"] for e in entries if e["hexcode"] in numbers}
 
 
-def _both(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
+def _both(draw: Draw, seen: Panel, given: Lessons) -> dict[str, float]:
     """Of prompts of two subjects, the share whose picture has both names among the ten
     nearest: five of its left half and five of its right, each seen as large as a picture; and
     the same of a vendor's own two pictures side by side."""
@@ -206,25 +204,25 @@ def _both(draw: Draw, seen: Judge, given: Lessons) -> dict[str, float]:
     }
 
 
-def _found(seen: Judge, named: Tensor, made: Tensor, wanted: Tensor) -> float:
+def _found(seen: Panel, named: Tensor, made: Tensor, wanted: Tensor) -> float:
     middle = made[:, :, SIDE // 4 : SIDE - SIDE // 4]
     halves = torch.cat(torch.split(middle, SIDE // 2, dim=3))
     large = F.interpolate(halves, scale_factor=2.0, mode="bilinear")
-    near = (judge.vectors(seen, large) @ named.T).topk(5, dim=1).indices
+    near = (seen.vectors(large) @ named.T).topk(5, dim=1).indices
     near = torch.cat(near.chunk(2), dim=1)
     both = (near[:, :, None] == wanted[:, None]).any(1).all(1)
     return both.float().mean().item()
 
 
-def _spread(draw: Draw, seen: Judge, given: Lessons, taught: Tensor) -> dict[str, float]:
+def _spread(draw: Draw, seen: Panel, given: Lessons, taught: Tensor) -> dict[str, float]:
     """Mean distance of features between `SEEDS` seeds of one text, and between the vendors'
     own pictures of one concept."""
     sample = taught[:: max(1, len(taught) // 200)]
     text = given.texts.named[sample]
-    shots = torch.stack([judge.features(seen, drawn(draw, text, n)) for n in range(SEEDS)], 1)
+    shots = torch.stack([seen.features(drawn(draw, text, n)) for n in range(SEEDS)], 1)
     shown, between = given.pictures, []
     for concept in sample.tolist():
-        own = judge.features(seen, shown.pictures[shown.concept == concept])
+        own = seen.features(shown.pictures[shown.concept == concept])
         if len(own) > 1:
             between.append(torch.pdist(own).mean())
     seeds = torch.stack([torch.pdist(one).mean() for one in shots]).mean().item()

@@ -16,8 +16,8 @@ from worker.gan import (
     colours,
     common,
     data,
-    judge,
     lexicon,
+    panel,
     styles,
     trunk,
     validation,
@@ -30,7 +30,7 @@ from worker.gan.score import Scorer
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Evaluate the shipped emoji GAN.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
-    parser.add_argument("--judge", type=Path, default=Path("data/judge"))
+    parser.add_argument("--judge", type=Path, nargs="+", default=[Path("data/judge")])
     parser.add_argument("--weights", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--scorer", type=Path, help="folder of another scorer's weights")
     parser.add_argument("--network", type=Path, help="folder of another network's weights")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given, toned = (lexicon.lessons(options.data, encoder, seed=1, name=name) for name in data.SETS)
     drawn = agreement.shipped(network)
     languages = data.languages_of(options.data)
-    seen = judge.load(options.judge)
+    seen = panel.read(options.judge)
     scorer = Scorer(options.scorer or options.weights, trunk=trunk.usual)
     told = agreement.figures(drawn, seen, given, languages)
     told |= agreement.tones(drawn, seen, given, toned)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import inputs, judge, views
+from worker.gan import inputs, views
 from worker.gan.agreement import Draw
 from worker.gan.data import Dataset
-from worker.gan.judge import Judge
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import NOISE, VENDORS, block, condition
+from worker.gan.panel import Panel
 from worker.gan.score import Scorer
 
 STEPS, BATCH, RATE = 1500, 64, 3e-3
@@ -39,7 +39,7 @@ class Hand(nn.Module):
         return seen
 
 
-def figures(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str, float]:
+def figures(draw: Draw, seen: Panel, given: Lessons, score: Scorer) -> dict[str, float]:
     """style_hand_real: how often the classifier is right of the vendors' own pictures that it
     never saw; style_hand: share of pictures drawn anew that it holds for the style that was
     asked for; style_source: share whose own source is nearer, to the judge, than each of 99
@@ -57,7 +57,7 @@ def figures(draw: Draw, seen: Judge, given: Lessons, score: Scorer) -> dict[str,
     known = (text @ given.texts.named.T).argmax(1) == concept
     return told | {
         "style_hand": _right(hand, made, wanted),
-        "style_source": _own(judge.vectors(seen, made), judge.vectors(seen, sources), vendor),
+        "style_source": _own(seen.vectors(made), seen.vectors(sources), vendor),
         "style_known": known.float().mean().item(),
     }
 
