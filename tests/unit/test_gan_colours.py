@@ -65,6 +65,16 @@ def test_a_picture_is_painted_the_same_in_any_company() -> None:
     assert digest == "72fccab80052170d997ee0afb0079f4dae3ba7eebe11af513d3c24965ca5211d"
 
 
+def test_what_is_in_its_colour_already_stays() -> None:
+    red, white = apple(), np.full((64, 64, 3), 255, dtype=np.uint8)
+    white[20:44, 8:56], white[30:34, 8:56] = 235, RED  # as an ambulance is
+    grey = apple(GREY)
+    same = colours.painted(np.stack([red, white, grey]), ["red", "white", "grey"])
+    assert np.array_equal(same, np.stack([red, white, grey]))
+    changed = colours.painted(np.stack([red, white, grey]), ["white", "black", "red"])
+    assert not any(np.array_equal(*pair) for pair in zip(changed, same, strict=True))
+
+
 @pytest.mark.parametrize("level", [0, 3, 128, 255])
 def test_a_picture_of_one_level_can_be_painted(level: int) -> None:
     plain = np.full((1, 64, 64, 3), level, dtype=np.uint8)
@@ -106,6 +116,9 @@ def test_a_picture_of_one_level_can_be_painted(level: int) -> None:
         ("eine Katze schläft auf dem warmen Dach im roten Haus", None, (None,)),
         ("口红", ("口红",), (None,)),
         ("rote", ("rote",), ("red",)),
+        ("alien with big black eyes", ("alien with big black eyes",), (None,)),
+        ("a firefighter with a red helmet", ("a firefighter with a red helmet",), (None,)),
+        ("mahjong red dragon", ("mahjong red dragon",), (None,)),
         ("a blue gronk", ("a blue gronk",), (None,)),
         ("a redcurrant cat", ("a redcurrant cat",), (None,)),
         ("", ("",), (None,)),
@@ -125,13 +138,16 @@ def test_what_is_painted(
 @pytest.mark.parametrize(
     "prompt",
     [
+        "a red flag of Japan",
         "a black man",
         "a white astronaut on the moon",
         "a brown guy",
         "ein schwarzer Mann",
     ],
 )
-def test_people_are_not_painted_whatever_is_meant(shipped: TextEncoder, prompt: str) -> None:
+def test_people_and_flags_are_not_painted_whatever_is_meant(
+    shipped: TextEncoder, prompt: str
+) -> None:
     plan = composing.planned([asking.asked(prompt, shipped.naming)], shipped)
     assert plan.colours == [None]
 

@@ -37,6 +37,7 @@ PEOPLES = {
     "Vietnam": "Vietnamese", "Wales": "Welsh",
 }  # fmt: skip
 
+FLAG = "flag of "  # the first of a flag's names, before its land
 TONES = tuple(
     f"{each} skin tone" for each in ("light", "medium-light", "medium", "medium-dark", "dark")
 )
@@ -53,7 +54,7 @@ def names(label: str, aliases: Iterable[str]) -> list[str]:
     if label.startswith("flag: "):
         land = label.removeprefix("flag: ")
         people = [f"{PEOPLES[land]} flag"] if land in PEOPLES else []
-        return [f"flag of {land}", f"{land} flag", *people]
+        return [f"{FLAG}{land}", f"{land} flag", *people]
     found = [label.replace(": ", " ")]
     for alias in aliases:
         words = alias.replace("_", " ").replace("-", " ").strip("+ ")

@@ -28,6 +28,8 @@ CHROMATIC = 40  # levels between a pixel's channels, from which it counts as col
 INKED = 245  # a pixel's least channel is below, or it is paper
 BITS, FINE = 8, 1 << 8  # of fractions
 _SHARE = np.array([HUES // 6 * FINE // max(1, chroma) for chroma in range(256)], np.int32)
+TURN, SHADE = 40, 60  # steps of hue and levels, up to which a paint is another shade of one
+WHITE = 6  # its main paint covers one pixel of so many at least of what is not white
 MOSTLY = 3  # a picture is grey if so many pixels of it are, beside one of its paint
 
 
@@ -59,16 +61,19 @@ def replaced(pixels: Pixels, was: Main, paint: Paint) -> Pixels:
 
 
 def painted(pictures: Pixels, colours: Sequence[str | None]) -> Pixels:
-    """Pictures [N, H, W, 3], each with most of it in its colour, a key of `PAINTS`; None leaves it
-    as it is."""
+    """Pictures [N, H, W, 3], each with most of it in its colour, a key of `PAINTS`, if it is not
+    so already; None leaves it as it is."""
     if not any(colours):
         return pictures
     made = pictures.copy()
     for row, colour in enumerate(colours):
         if colour is not None:
             found = parts(made[row])
-            was = _main(*(part[::2, ::2] for part in found))
-            made[row] = _replaced(made[row], found, was, PAINTS[colour])
+            hue, low, chroma = (part[::2, ::2] for part in found)
+            was = _main(hue, low, chroma)
+            seen = colour == "white" and not _covers(was, hue, low, chroma)
+            if not (seen or _like(was, PAINTS[colour])):
+                made[row] = _replaced(made[row], found, was, PAINTS[colour])
     return made
 
 
@@ -83,6 +88,26 @@ def _main(hue: Levels, low: Levels, chroma: Levels) -> Main:
         return Main(None, int(np.sort(greys)[len(greys) // 2]) if len(greys) else 0, 0)
     weight = int(chromas.sum())
     return Main(middle, int((lows * chromas).sum()) // weight, int(chromas @ chromas) // weight)
+
+
+def _like(was: Main, paint: Paint) -> bool:
+    """Whether a paint is another shade of the main one, which then stays."""
+    hue, low, chroma = (int(part[0]) for part in parts(np.array([paint], np.uint8)))
+    if was.hue is None:
+        return chroma < CHROMATIC and abs(low - was.low) <= SHADE
+    shade = max(abs(low - was.low), abs(chroma - was.chroma)) <= SHADE
+    return shade and bool(near(np.array([hue]), was.hue, TURN)[0])
+
+
+def _covers(was: Main, hue: Levels, low: Levels, chroma: Levels) -> bool:
+    """Whether the main paint covers so much of what is drawn that this is not white already, as an
+    ambulance is."""
+    if was.hue is None:
+        return True
+    rows, columns = (np.flatnonzero((low < INKED).any(axis)) for axis in (1, 0))
+    box = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
+    own = int(np.count_nonzero((chroma >= CHROMATIC) & near(hue, was.hue)))
+    return WHITE * own > box
 
 
 def _replaced(pixels: Pixels, of: tuple[Levels, Levels, Levels], was: Main, paint: Paint) -> Pixels:

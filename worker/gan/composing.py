@@ -45,7 +45,7 @@ class Plan:
 
 
 def planned(asked: Sequence[Asked], encoder: TextEncoder) -> Plan:
-    """People are not painted, whatever colour is said of them."""
+    """People and flags are not painted, whatever colour is said of them."""
     items = [number for number, each in enumerate(asked) for _ in each.texts]
     read = encoder.recall([text for each in asked for text in each.texts])
     paints = [colour for each in asked for colour in each.colours]
@@ -55,6 +55,6 @@ def planned(asked: Sequence[Asked], encoder: TextEncoder) -> Plan:
         np.stack(texts),
         items + [items[number] for number, _ in toned],
         [len(each.texts) for each in asked],
-        [None if one.person else paint for one, paint in zip(read, paints, strict=True)],
+        [None if one.own else paint for one, paint in zip(read, paints, strict=True)],
         [(number, own.tone) for number, own in toned],
     )

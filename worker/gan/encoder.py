@@ -52,12 +52,12 @@ class Skin:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A prompt's vector [384], the skin tone that it tells of, and whether it is drawn as somebody,
-    who could have one."""
+    """A prompt's vector [384], the skin tone that it tells of, and whether it is drawn as what
+    keeps its own colours, as people and flags do."""
 
     vector: Floats
     skin: Skin | None = None
-    person: bool = False
+    own: bool = False
 
 
 class TextEncoder:
@@ -132,7 +132,7 @@ class TextEncoder:
         cues = [self.naming.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
         vectors, places = self._memory.recalled(read[: len(prompts)], cues)
         return [
-            Recalled(vector, self._skin(self._memory, place), place in self.naming.people)
+            Recalled(vector, self._skin(self._memory, place), place in self.naming.own)
             for vector, place in zip(vectors, places.tolist(), strict=True)
         ]
 

@@ -52,6 +52,16 @@ def parts(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
             yield before, name
 
 
+def wholes(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same of names that may have one of `LINKS` in them ("a yellow face with tongue"): all
+    that is said behind articles and looks."""
+    said = words(text)
+    for start in range(1, len(said)):
+        if said[start - 1] not in _BEFORE_ALL:
+            return
+        yield said[:start], " ".join(said[start:])
+
+
 def looks(before: Sequence[str]) -> list[str]:
     """Of words that stand before a name those that tell how it looks, next to it."""
     own = itertools.takewhile(lambda word: word in _BEFORE and word not in ARTICLES, before[::-1])

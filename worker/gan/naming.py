@@ -11,14 +11,14 @@ from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
 _TONE = re.compile("|".join(sorted(captions.TONES, key=len, reverse=True)))
-_BEFORE_WHOLE = 4  # words before a name that may have a link in it ("face with tongue")
 _MOST = 4  # parts of a text between commas that may be one name
 
 
 class Names:
     """By `words.key`, and whose it is: `names` has each thing's name, its characters and its words
     of every day, `known` all that it is called. `skins` has, by its number, of each thing in a skin
-    tone the number of the same without it, and the tone's; these are `people`."""
+    tone the number of the same without it, and the tone's; `own` are those that have their colours
+    whatever is said: people, and flags."""
 
     def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
         """called: of each thing its name, what else it is called, and its characters."""
@@ -29,7 +29,9 @@ class Names:
         self.known = _places(called) | self.names
         self._said = [frozenset(words.words(name)) for name in self._first]
         self.skins = dict(self._in_tones())
-        self.people = frozenset(plain for plain, _ in self.skins.values())
+        people = {plain for plain, _ in self.skins.values()}
+        flags = {n for n, name in enumerate(self._first) if name.startswith(captions.FLAG)}
+        self.own = frozenset(people | flags)
 
     def _in_tones(self) -> Iterator[tuple[int, tuple[int, int]]]:
         """Of each name in a skin tone the name without it, and the tone's number."""
@@ -69,8 +71,9 @@ class Names:
         asked = words.words(first)
         if not any(map(colours.named, asked)):
             return abroad.coloured(text)
-        whole = ((asked[:n], " ".join(asked[n:])) for n in range(1, 1 + _BEFORE_WHOLE))
-        for before, said in (*whole, *grammar.parts(first)):
+        if words.key(first) in self.known:
+            return text, None
+        for before, said in (*grammar.wholes(first), *grammar.parts(first)):
             place = self.known.get(said, self.known.get(grammar.singular(said)))
             if place is None:
                 continue
