@@ -194,15 +194,31 @@ def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -
     assert names[best[0]] == name, [names[place] for place in best]
 
 
+def _lines() -> list[str]:
+    return load_file(WEIGHTS / FILE)[NAMES].tobytes().decode().splitlines()
+
+
 def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: TextEncoder) -> None:
-    lines = load_file(WEIGHTS / FILE)[NAMES].tobytes().decode().splitlines()
-    own = {words.key(line.split("\t")[0]) for line in lines}
+    own = {words.key(line.split("\t")[0]) for line in _lines()}
     said = [words.key(word) for each in EVERYDAY.values() for word in each]
     assert len(set(said)) == len(said)
     assert own.isdisjoint(said)
     for label, others in EVERYDAY.items():
         place = shipped.naming.names[words.key(captions.names(label, ())[0])]
         assert {shipped.naming.known[words.key(word)] for word in others} == {place}, label
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("butterflies", "butterfly"), ("two horses", "horse"), ("cars", "automobile"),
+     ("mice", "mouse"), ("wolves", "wolf"), ("palms", "palm tree"), ("glasses", "glasses"),
+     ("hot beverages", "hot beverage"), ("a cat sleeping on a sofa", "cat"),
+     ("a dog for my website", "dog")],
+)  # fmt: skip
+def test_several_of_a_thing_are_that_thing(shipped: TextEncoder, asked: str, name: str) -> None:
+    names = [line.split("\t")[0] for line in _lines()]
+    close = shipped.encode([asked])[0] @ shipped.read(names).T
+    assert names[int(close.argmax())] == name
 
 
 def test_a_colour_does_not_decide_what_is_drawn(shipped: TextEncoder) -> None:

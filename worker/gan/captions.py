@@ -43,7 +43,7 @@ TONES = tuple(
 )
 
 _CUE = re.compile(
-    rf"[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>{'|'.join(VENDORS)})\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
+    rf"(?<![\s,;])[\s,;]*\b(?:in\s+(?:the\s+)?)?(?P<vendor>{'|'.join(VENDORS)})\b(?:[\s-]+emoji)?(?:[\s-]+style)?",
     re.IGNORECASE,
 )
 

@@ -28,6 +28,7 @@ CHROMATIC = 40  # levels between a pixel's channels, from which it counts as col
 INKED = 245  # a pixel's least channel is below, or it is paper
 BITS, FINE = 8, 1 << 8  # of fractions
 _SHARE = np.array([HUES // 6 * FINE // max(1, chroma) for chroma in range(256)], np.int32)
+DIM = 64  # a grey this dark has hardly any shade, which is kept as it is
 TURN, SHADE = 40, 60  # steps of hue and levels, up to which a paint is another shade of one
 WHITE = 6  # its main paint covers one pixel of so many at least of what is not white
 MOSTLY = 3  # a picture is grey if so many pixels of it are, beside one of its paint
@@ -116,11 +117,9 @@ def _replaced(pixels: Pixels, of: tuple[Levels, Levels, Levels], was: Main, pain
     own = chroma < CHROMATIC if was.hue is None else near(hue, was.hue)
     for channel, new in enumerate(paint):
         if was.hue is None:
-            made = np.where(
-                low <= was.low,
-                new * low // max(1, was.low),
-                new + (255 - new) * (low - was.low) // max(1, 255 - was.low),
-            )
+            dark = new * low // was.low if was.low > DIM else new + low - was.low
+            light = new + (255 - new) * (low - was.low) // max(1, 255 - was.low)
+            made = np.where(low <= was.low, dark, light)
         else:
             made = mixed(low, chroma, was, new)
         np.copyto(changed[..., channel], made.clip(0, 255), where=own, casting="unsafe")

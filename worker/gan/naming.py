@@ -4,12 +4,15 @@ Knows no vectors but those it hands on."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from worker.gan import abroad, captions, colours, grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
+_OWN = re.compile(  # flags, and people who have no skin tone
+    rf"^{captions.FLAG}|\b(?:person|people|man|woman|men|women|family|fencer|skier|wrestlers)\b(?!’)"
+)
 _TONE = re.compile("|".join(sorted(captions.TONES, key=len, reverse=True)))
 _MOST = 4  # parts of a text between commas that may be one name
 
@@ -18,7 +21,7 @@ class Names:
     """By `words.key`, and whose it is: `names` has each thing's name, its characters and its words
     of every day, `known` all that it is called. `skins` has, by its number, of each thing in a skin
     tone the number of the same without it, and the tone's; `own` are those that have their colours
-    whatever is said: people, and flags."""
+    whatever is said: people, their hands, and flags."""
 
     def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
         """called: of each thing its name, what else it is called, and its characters."""
@@ -30,8 +33,8 @@ class Names:
         self._said = [frozenset(words.words(name)) for name in self._first]
         self.skins = dict(self._in_tones())
         people = {plain for plain, _ in self.skins.values()}
-        flags = {n for n, name in enumerate(self._first) if name.startswith(captions.FLAG)}
-        self.own = frozenset(people | flags)
+        others = {n for n, name in enumerate(self._first) if _OWN.search(name)}
+        self.own = frozenset(people | others)
 
     def _in_tones(self) -> Iterator[tuple[int, tuple[int, int]]]:
         """Of each name in a skin tone the name without it, and the tone's number."""
@@ -58,42 +61,46 @@ class Names:
         """What is known of a prompt beside its vector. bare: as `Cue` has it."""
         said = words.words(prompt)
         head = None if words.toned(said) else self._head(prompt)
-        name = self.known.get(
-            words.key(prompt), self.names.get(grammar.singular(words.key(prompt)))
-        )
+        forms = list(grammar.forms(words.key(prompt)))
+        name = _first(self.names, forms)  # "butterflies" are no worried face, whose tag that is
+        name = _first(self.known, forms) if name is None else name
         return Cue(frozenset(said), bare, head, self._leading(prompt), name)
 
     def coloured(self, text: str) -> tuple[str, str | None]:
-        """A text without the colour, by its key of `colours.PAINTS`, that it asks for a known thing
-        in, and that colour: "a blue apple". None, and the text, where that is what a thing is
-        called ("a green apple") and of two colours."""
+        """A text without the colour that it asks for a thing in, and that colour, by its key of
+        `colours.PAINTS`: "a blue apple". The text and None where it says none, or several, or is
+        what a thing is called ("a green apple")."""
         first = text.partition(",")[0]
-        asked = words.words(first)
-        if not any(map(colours.named, asked)):
-            return abroad.coloured(text)
-        if words.key(first) in self.known:
+        if {words.key(text), words.key(first)} & self.known.keys():
             return text, None
-        for before, said in (*grammar.wholes(first), *grammar.parts(first)):
-            place = self.known.get(said, self.known.get(grammar.singular(said)))
-            if place is None:
-                continue
-            looks = grammar.looks(before)
-            own = [word for word in looks if colours.named(word)]
-            joined = before[: len(before) - len(looks)][-1:] == ("and",)
-            known = own and f"{own[0]} {said}" in self.known
-            if len(own) != 1 or joined or known:
-                break
-            plain = re.sub(rf"\b{own[0]}\b\s*", "", text, count=1, flags=re.IGNORECASE)
-            return plain, colours.named(own[0])
-        return text, None
+        shade = abroad.SHADES.sub("", first)
+        if any(map(colours.named, words.words(shade))):
+            for before, said in (*grammar.wholes(shade), *grammar.parts(shade)):
+                if self._thing(said) is None:
+                    continue
+                looks = grammar.looks(before)
+                own = [word for word in looks if colours.named(word)]
+                joined = before[: len(before) - len(looks)][-1:] == ("and",)
+                if len(own) != 1 or joined or f"{own[0]} {said}" in self.names:
+                    return text, None
+                return words.without(shade, own[0]) + text[len(first) :], colours.named(own[0])
+        return abroad.coloured(text)
+
+    def _thing(self, said: str) -> int | None:
+        """The number of what is called so; what a thing is called for its colour ("blue car") is
+        no name, unless it is the first."""
+        named = _first(self.names, grammar.forms(said))
+        if named is not None or any(map(colours.named, said.split())):
+            return named
+        return _first(self.known, grammar.forms(said))
 
     def _head(self, prompt: str) -> tuple[int, frozenset[str]] | None:
         """The known thing that a prompt is about, if its grammar says so, and its words: those it
         was called by and those of its name. Of a prompt that says nothing else ("a small stag")
         no words, so that nothing that shares one is drawn instead."""
-        alone = grammar.LINKS.isdisjoint(words.words(prompt))
+        alone = grammar.link(words.words(prompt)) is None
         for said in grammar.heads(prompt):
-            for name in (said, grammar.singular(said)):
+            for name in grammar.forms(said):
                 if (place := self.names.get(name)) is not None:
                     own = frozenset(f"{said} {name}".split()) | self._said[place]
                     return place, frozenset() if alone else own
@@ -115,6 +122,10 @@ class Names:
             found = [self.names[sign] for sign in signs if sign in self.names]
         told = words.toned(words.words(prompt))
         return next((n for n in found if not told or words.toned(self._said[n])), None)
+
+
+def _first(among: Mapping[str, int], forms: Iterable[str]) -> int | None:
+    return next((among[form] for form in forms if form in among), None)
 
 
 def _places(called: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -52,7 +52,7 @@ def _is_known(text: str, known: Container[str]) -> bool:
     plain = " ".join(itertools.dropwhile(words.ATTRIBUTES.__contains__, said))
     looks = set(said) <= set(words.ATTRIBUTES)
     asked = (name, plain)
-    return not looks and any(one in known or grammar.singular(one) in known for one in asked)
+    return not looks and any(form in known for one in asked for form in grammar.forms(one))
 
 
 def _plainly(text: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ _SIGNS = "©®‼⁉\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U
 _WORD = re.compile(  # words, flags, pictographs, keys
     rf"[\w{_MARKS}]+|[\U0001f1e6-\U0001f1ff]{{2}}|[{_SIGNS}]|[#*]\u20e3"
 )
+_TOKEN = re.compile(rf"[\w{_MARKS}]+")
 _SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
 _JOINED_SEX = re.compile("\u200d[\u2640\u2642]\ufe0f?")
 _WORKER = re.compile("[\U0001f468\U0001f469](?=[\U0001f3fb-\U0001f3ff]?\u200d)")  # man, woman
@@ -65,6 +66,14 @@ def bare(text: str) -> str:
     said = words(text)
     kept = [word for word in said if word not in ATTRIBUTES]
     return "" if toned(said) or len(kept) == len(said) else " ".join(kept)
+
+
+def without(text: str, word: str) -> str:
+    """A text without the first of its words that `words` would read as that one."""
+    for found in _TOKEN.finditer(text):
+        if words(found[0]) == (word,):
+            return text[: found.start()] + text[found.end() :].lstrip()
+    return text
 
 
 def toned(said: Iterable[str]) -> bool:
