@@ -13,7 +13,7 @@ TONES: tuple[Paint, ...] = (  # from light to dark: the mean of the three vendor
     (250, 219, 196), (235, 196, 160), (199, 151, 121), (163, 112, 84), (108, 74, 64),
 )  # fmt: skip
 HUE, REACH = 190, 80  # of skin without a tone, in steps of `colours.HUES`
-SHADE = 130  # as far its shades reach
+SHADE = 145  # as far its shades reach
 SKIN = 168  # the hue from which a yellow is hardly ever that of clothes
 FAINT, STRONG = 16, 100  # chroma of skin at an edge, and of skin for sure
 FEWEST = 20  # pixels of skin for sure, or there is nobody
@@ -47,8 +47,8 @@ def toned(plain: Pixels, drawn: Pixels, tone: int) -> Pixels:
     same = np.where(orange, _share(*kept, CLOTHES), _share(*kept, HAIR))
     same &= colours.near(hue_there - hue, 0, TINTED)
     dark = ~_share(_light(drawn), _light(skin), DARK)
-    made = np.where((yellow & ~same)[..., None], skin, plain)
-    found: Pixels = np.where((yellow & dark)[..., None], drawn, made)
+    made = np.where((yellow & ~_mostly(same))[..., None], skin, plain)
+    found: Pixels = np.where((yellow & _mostly(dark))[..., None], drawn, made)
     return found
 
 
@@ -56,6 +56,12 @@ def _share(one: Levels, other: Levels, share: tuple[int, int]) -> NDArray[np.boo
     """Where one is at least that share of the other."""
     found: NDArray[np.bool_] = one * share[1] >= other * share[0]
     return found
+
+
+def _mostly(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where it is so at most of nine pixels: no single ones."""
+    most: NDArray[np.bool_] = _around(found.astype(np.int32)) > 4
+    return most
 
 
 def _light(pixels: Pixels) -> Levels:
