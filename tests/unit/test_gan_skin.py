@@ -51,9 +51,10 @@ def test_a_prompt_that_tells_of_a_tone_is_drawn_twice(shipped: TextEncoder) -> N
     plan = composing.planned(asked, shipped)
     assert plan.counts == [1, 2, 1, 1] and plan.items == [0, 1, 1, 2, 3, 0, 1]
     assert plan.tones == [(0, 4), (2, 0)]
-    assert len(plan.subjects) == 5
     thumbs, astronaut = shipped.encode(["thumbs up", "astronaut"])
     assert np.array_equal(plan.texts[5], thumbs) and np.array_equal(plan.texts[6], astronaut)
+    assert np.array_equal(plan.shown, [thumbs, plan.texts[1], astronaut, *plan.texts[3:5]])
+    assert not np.array_equal(plan.texts[0], thumbs)
 
 
 def test_every_name_in_a_tone_is_known_without_it(shipped: TextEncoder) -> None:

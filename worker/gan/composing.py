@@ -29,9 +29,12 @@ class Plan:
     tones: list[tuple[int, int]]
 
     @property
-    def subjects(self) -> Floats:
-        """The texts of the subjects alone."""
-        return self.texts[: len(self.colours)]
+    def shown(self) -> Floats:
+        """What each subject shows, without its tone: of these the scorer has learned nothing."""
+        found = self.texts[: len(self.colours)].copy()
+        for plain, (subject, _) in zip(self.texts[len(found) :], self.tones, strict=True):
+            found[subject] = plain
+        return found
 
     def composed(self, drawn: Pixels) -> Pixels:
         """Pictures [N, H, W, 3] of the items from their drawings [D, H, W, 3]: an item's bytes are

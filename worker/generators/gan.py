@@ -150,7 +150,7 @@ class EmojiGan:
         """For each picture the chance, in [0, 1], that it shows what its item asks for. A style
         that the prompt names does not count; of a style, the chance of what it shows likeliest."""
         plan, scorer = _plan(self._loaded, items), self._loaded.scorer
-        texts = scorer.likeliest(pixels) if items[0].task == STYLE else plan.subjects
+        texts = scorer.likeliest(pixels) if items[0].task == STYLE else plan.shown
         return scorer(pixels, texts, plan.counts)
 
     @property
