@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks import sides, stacks, work
-from benchmarks.report import show
+from benchmarks.report import Figure, show
 
 PLAIN = "plain Celery, a task an image"
 AIMS = {
@@ -31,7 +31,8 @@ def compare(name: str, others: Mapping[str, sides.Side], *, quick: bool, **setti
     """The farm beside the loop, plain Celery and `others`, by name; prints the report."""
     rounds, count = (1, 320) if quick else (3, 3200)
     print(f"{name}: {count} images, {rounds} rounds, batches of {work.BATCH}")
-    figures, durable = [], {}
+    figures: list[Figure] = []
+    durable: dict[str, str] = {}
     for model in work.MODELS:
         rates, kept = sides.in_turn([*SIDES, *others.values()], model, count, rounds)
         aims = {sides.own(stack, "tar"): aim for stack, aim in AIMS[model].items()}

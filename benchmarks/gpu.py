@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,12 @@ def _generators(
             f"{time.perf_counter() - loaded:.1f} s",
             flush=True,
         )
-        rate = _rate(lambda made=generator: made.generate(_items(made, batch)), batch, rounds)
+        rate = _rate(partial(_drawn, generator, batch), batch, rounds)
         yield Figure(f"adapter, {name}", rate, "images/s")
         if memory := _memory():
             yield Figure(f"adapter, {name}, memory", memory, "GB")
         if name == "bf16" and isinstance(generator, Diffusers):
-            bare = _rate(lambda made=generator: _bare(made, batch), batch, rounds)
+            bare = _rate(partial(_bare, generator, batch), batch, rounds)
             yield Figure("bare pipeline, bf16", bare, "images/s")
             yield Figure("adapter / bare pipeline, bf16", rate / bare, "", 0.95)
         generator.close()
@@ -118,6 +119,10 @@ def _memory() -> float:
     most = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
     return most
+
+
+def _drawn(generator: Generator, batch: int) -> Any:
+    return generator.generate(_items(generator, batch))
 
 
 def _items(generator: Generator, batch: int) -> list[Item]:

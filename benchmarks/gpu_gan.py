@@ -87,7 +87,8 @@ def figures(where: str, rounds: int) -> Iterator[Figure]:
     model, encoder = gan.EmojiGan(), TextEncoder(gan.WEIGHTS)
     model.load(device=where, quantization="auto")
     assert model._engine is not None
-    own = gan._conditions(model._engine, items(-1), ())[0]
+    plan = gan._plan(model._engine, items(-1))
+    own = gan._conditions(model._engine, items(-1), plan)
     given = {str(rows): np.tile(own, (rows // len(own), 1)) for rows in SHAPES}
     calls: dict[str, Call] = {}
     for name, render in drawn.items():

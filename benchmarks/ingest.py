@@ -73,7 +73,7 @@ def bare(servers: stacks.Stack, count: int) -> float:
         return time.perf_counter() - begun
     import psycopg
 
-    with psycopg.connect(url) as db, db.cursor() as cursor:
+    with psycopg.connect(url) as server, server.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS bare")
         cursor.execute("CREATE TABLE bare (n int PRIMARY KEY, prompt text, seed bigint, state int)")
         with cursor.copy("COPY bare FROM STDIN") as copy:

@@ -84,7 +84,7 @@ def test_auto_is_bfloat16_on_the_gpu() -> None:
 def test_one_condition_in_every_row_is_one_picture(model: gan.EmojiGan) -> None:
     """Whether a kernel treats rows differently shows here without any text or padding."""
     assert model._engine is not None
-    conditions, _ = gan._conditions(model._engine, items(4))
+    conditions = gan._conditions(model._engine, items(4), gan._plan(model._engine, items(4)))
     for one in conditions:
         made = model._engine.render(np.repeat(one[None], COUNT, axis=0))
         assert differing(made, np.repeat(made[:1], COUNT, axis=0)) == []
