@@ -213,7 +213,8 @@ def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: Tex
     [("butterflies", "butterfly"), ("two horses", "horse"), ("cars", "automobile"),
      ("mice", "mouse"), ("wolves", "wolf"), ("palms", "palm tree"), ("glasses", "glasses"),
      ("hot beverages", "hot beverage"), ("a cat sleeping on a sofa", "cat"),
-     ("a dog for my website", "dog")],
+     ("a dog for my website", "dog"), ("a red disc on white, the flag of Japan", "flag of Japan"),
+     ("a white cross on red, the Danish flag", "flag of Denmark"), ("rocket, the moon", "rocket")],
 )  # fmt: skip
 def test_several_of_a_thing_are_that_thing(shipped: TextEncoder, asked: str, name: str) -> None:
     names = [line.split("\t")[0] for line in _lines()]

@@ -108,15 +108,18 @@ class Names:
 
     def _leading(self, prompt: str) -> int | None:
         """The name that a prompt begins with: the longest that a comma ends, or another thing it is
-        called if what follows says that again ("sauce, spicy sauce"), or its only emoji. A name
-        without a skin tone does not lead a text that tells of one."""
+        called if what follows says that again ("sauce, spicy sauce"); or that it is explained by
+        ("a red disc on white, the flag of Japan"), or its only emoji. A name without a skin tone
+        does not lead a text that tells of one."""
         parts = _COMMA.split(prompt)
+        named = [words.key(part) for part in parts[1:_MOST] if words.words(part)[:1] == ("the",)]
         most = min(len(parts) - 1, _MOST)
         keys = [words.key(", ".join(parts[:end])) for end in range(most, 0, -1)]
         found = [self.names[key] for key in keys if key in self.names]
         if not found and keys and keys[-1] in self.known:
             again = set(words.words(" ".join(parts[1:]))) >= set(keys[-1].split())
             found = [self.known[keys[-1]]] if again else []
+        found = found or [self.known[key] for key in named if key in self.known]
         signs = words.signs(prompt)
         if not found and len(signs) == 1:
             found = [self.names[sign] for sign in signs if sign in self.names]
