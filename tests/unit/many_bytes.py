@@ -37,11 +37,14 @@ def items(count: int) -> list[Item]:
     """Prompts of every length, the shortest first; seeds of any size."""
     chance = random.Random(6)
     lengths = [1 + number * MOST // count for number in range(count)]
-    told = [" ".join(chance.choices(WORDS, k=length)) for length in lengths]
-    begun = [
-        f"{STARTS[n % len(STARTS)]}, {said}" if n % 3 == 2 else said for n, said in enumerate(told)
+    told = [chance.choices(WORDS, k=length) for length in lengths]
+    for number, said in enumerate(told):
+        start = f"{STARTS[number % len(STARTS)]},".split()
+        if number % 3 == 2 and len(said) >= len(start):
+            said[: len(start)] = start
+    return [
+        Item(n, n, 0, " ".join(said), chance.getrandbits(63), 64, 64) for n, said in enumerate(told)
     ]
-    return [Item(n, n, 0, said, chance.getrandbits(63), 64, 64) for n, said in enumerate(begun)]
 
 
 def company(asked: Sequence[Item], chance: random.Random) -> Iterator[list[Item]]:

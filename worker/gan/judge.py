@@ -65,7 +65,7 @@ class Judge(nn.Module):
 
     def placed(self, features: Tensor) -> Tensor:
         """Unit vectors [B, 384] of features [B, 256]."""
-        return F.normalize(self.out(features), dim=1)
+        return F.normalize(self.out(features).float(), dim=1)
 
     def likeness(self, vectors: Tensor) -> Tensor:
         """Logits [B, C] of the concepts."""

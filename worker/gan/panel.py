@@ -31,7 +31,9 @@ class Panel:
 
         def seen(part: Tensor) -> Tensor:
             sizes = [_sized(part, size) for size in SIZES]
-            return _together([_mean([one(each) for each in sizes]) for one in self._judges])
+            with torch.autocast("cpu", torch.bfloat16):  # as they were taught
+                looked = [[one(each).float() for each in sizes] for one in self._judges]
+            return _together(list(map(_mean, looked)))
 
         return _by_parts(seen, pictures)
 
