@@ -41,7 +41,7 @@ def taught() -> Judge:
     names = torch.nn.functional.normalize(torch.randn(len(tiny.SHAPES), TEXT), dim=1)
     made = Judge(names, widths=(16, 32, 64))
     jury = dyed_shapes()
-    judge.train(made, jury, steps=160, batch=32)
+    judge.train(made, jury, steps=120, batch=16)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,11 +188,17 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
     ],
 )
 def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -> None:
-    lines = load_file(WEIGHTS / FILE)[NAMES].tobytes().decode().splitlines()
-    names = [line.split("\t")[0] for line in lines]
-    close = shipped.encode([text])[0] @ shipped.read(names).T
+    names, vectors = _named(shipped)
+    close = shipped.encode([text])[0] @ vectors.T
     best = np.argsort(-close)[:3]
     assert names[best[0]] == name, [names[place] for place in best]
+
+
+@functools.cache
+def _named(shipped: TextEncoder) -> tuple[list[str], Floats]:
+    """All names, and their vectors."""
+    names = [line.split("\t")[0] for line in _lines()]
+    return names, shipped.read(names)
 
 
 def _lines() -> list[str]:
@@ -217,8 +224,8 @@ def test_a_word_of_every_day_means_one_thing_and_no_name_of_another(shipped: Tex
      ("a white cross on red, the Danish flag", "flag of Denmark"), ("rocket, the moon", "rocket")],
 )  # fmt: skip
 def test_several_of_a_thing_are_that_thing(shipped: TextEncoder, asked: str, name: str) -> None:
-    names = [line.split("\t")[0] for line in _lines()]
-    close = shipped.encode([asked])[0] @ shipped.read(names).T
+    names, vectors = _named(shipped)
+    close = shipped.encode([asked])[0] @ vectors.T
     assert names[int(close.argmax())] == name
 
 
