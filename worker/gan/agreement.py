@@ -188,19 +188,20 @@ def _names(chosen: Sequence[data.Concept], entries: list[dict[str, Any]]) -> dic
 
 
 def _both(draw: Draw, seen: Panel, given: Lessons) -> dict[str, float]:
-    """Of prompts of two subjects, the share whose picture has both names among the ten
-    nearest: five of its left half and five of its right, each seen as large as a picture; and
-    the same of a vendor's own two pictures side by side."""
+    """Of prompts of two subjects, each in every style, the share whose picture has both names
+    among the ten nearest: five of its left half and five of its right, each seen as large as a
+    picture; and the same of a vendor's own two pictures side by side."""
     shown = given.pictures
     asked = corpus.pairs(shown.concepts, corpus.HELD_PAIRS, random.Random(1))
     wanted = torch.tensor([[one, other] for _, one, other in asked])
     first = [int((shown.concept == number).nonzero()[0]) for number in wanted.flatten()]
     two = shown.pictures[first].permute(0, 2, 3, 1).numpy()
     real = torch.from_numpy(pairs.join(two, [2] * len(asked))).permute(0, 3, 1, 2) / 255
-    made = pictures(draw, given.encoder, [text for text, _, _ in asked])
+    styled = [f"{text}, {vendor}" for vendor in VENDORS for text, _, _ in asked]
+    made, named = pictures(draw, given.encoder, styled), _names_of(seen, given)
     return {
-        f"{name}_both_of_10": _found(seen, _names_of(seen, given), of, wanted)
-        for name, of in (("pairs", made), ("real_pairs", real))
+        "pairs_both_of_10": _found(seen, named, made, wanted.repeat(len(VENDORS), 1)),
+        "real_pairs_both_of_10": _found(seen, named, real, wanted),
     }
 
 
