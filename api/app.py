@@ -19,6 +19,7 @@ from api.doors import Doors
 from api.farm import Farm
 from api.feed import Feeds
 from api.headers import SafeHeaders
+from api.heads import Heads
 from api.limits import BodyLimit
 from api.openai.desk import Desk
 from api.readiness import Probe
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = lambda: False
     app.state.metrics = metrics.Metrics()
     api_errors.install(app)
+    app.add_middleware(Heads)
     app.add_middleware(
         BodyLimit, limit=JSON_BYTES, streamed=STREAMED, forms=FORMS, of_form=FORM_BYTES
     )
