@@ -81,7 +81,7 @@ def test_it_learns_to_tell_texts_apart_and_ships_the_same_function(
     )  # fmt: skip
     network = scorer.teach(real, tmp_path, steps=80, batch=32, widths=eye.WIDTHS)
     scorer.save(network, tmp_path, shown)
-    shipped = score.Scorer(tmp_path, trunk=trunk.int8)
+    shipped = score.Scorer(tmp_path, trunk=trunk.usual)
     pictures = given.pictures.pictures.permute(0, 2, 3, 1).contiguous().numpy()
     named = given.texts.named.numpy()
     right = shipped(pictures, named[given.pictures.concept], [1] * len(pictures))
