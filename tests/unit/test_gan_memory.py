@@ -190,8 +190,8 @@ def test_what_is_known_word_for_word_is_that_name(shipped: TextEncoder) -> None:
 def test_what_a_prompt_is_drawn_to(shipped: TextEncoder, text: str, name: str) -> None:
     names, vectors = _named(shipped)
     close = shipped.encode([text])[0] @ vectors.T
-    best = np.argsort(-close)[:3]
-    assert names[best[0]] == name, [names[place] for place in best]
+    nearest = [names[place] for place in np.argsort(-close)[:3]]
+    assert close[names.index(name)] > close.max() - 1e-6, nearest  # two keycaps read the same
 
 
 @functools.cache
