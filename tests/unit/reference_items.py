@@ -4,11 +4,13 @@ those of other platforms."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from promptmill import errors
 from promptmill.jobs import Item
 from worker.generators import gan, gan_engines
 
@@ -48,9 +50,18 @@ def platform(form: str) -> list[str]:
     return gan_engines.platform(onnx=form in gan.ONNX, exact=form in gan.INT8)
 
 
+def drawn_here() -> list[str]:
+    """The forms that this processor draws with."""
+    made, found = gan.EmojiGan(), []
+    for form in gan.ON_CPU:
+        with contextlib.suppress(errors.UnsupportedParameter):
+            found += [made.resolve(device="cpu", quantization=form).quantization]
+    return [form for form in gan.ON_CPU if form in found]
+
+
 def write() -> None:
     found = kept()
-    for form in gan.ON_CPU:
+    for form in drawn_here():
         here = platform(form)
         digests, scores = rendered(form)
         others = [one for one in found.get(form, []) if one["platform"] != here]
