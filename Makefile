@@ -62,7 +62,7 @@ test: .venv/tests
 	@echo "== bandit" && $(BANDIT)
 	@echo "== types" && $(BIN)/mypy
 	@echo "== import contracts" && $(BIN)/lint-imports
-	@echo "== tests, two files at a time" && $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not timing" --durations=15
+	@echo "== tests, three files at a time" && $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not timing" --durations=15
 	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -rs -m "timing and not gpu" --durations=5
 	@echo "== everything passed: format, lint, types, import contracts, tests"
 
