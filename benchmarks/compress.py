@@ -26,6 +26,7 @@ from worker.gan import (
     colours,
     conditioner,
     folding,
+    integers,
     measure,
     quantize,
     weightfile,
@@ -80,10 +81,10 @@ def forms(
         "float32 eager": quantize.plainly(trained),
         "float32 folded": quantize.FloatGenerator(plain, teacher.ranges, rows=BATCH),
         "bfloat16": bfloat16(plain),
-        "int8": quantize.Int8Generator(plain, teacher.ranges),
+        "int8": integers.drawing(plain, teacher.ranges),
         "int8 onnx": onnx(folder),
         "student float32": quantize.plainly(small),
-        "student int8": quantize.Int8Generator(small, student.ranges),
+        "student int8": integers.drawing(small, student.ranges),
         "student int8 onnx": onnx(folder / STUDENT),
     }
 

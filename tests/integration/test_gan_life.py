@@ -14,7 +14,7 @@ import torch
 
 from worker import tiny
 from worker.compress import int8, prune
-from worker.gan import checkpoint, manifest, quantize, weights
+from worker.gan import checkpoint, manifest, weights
 from worker.generators import gan
 
 pytestmark = pytest.mark.timeout(600)  # beside other work
@@ -70,10 +70,9 @@ def test_every_step_says_what_it_made_from_what_and_how_it_was_measured(
             assert file == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         assert all(figure["how"] and figure["unit"] for figure in one["figures"].values())
     assert told[made]["figures"]["psnr_float32"]["value"] > 25
-    assert not quantize.supported() or told[made]["figures"]["psnr_int8"]["value"] > 25
+    assert told[made]["figures"]["psnr_int8"]["value"] > 25
 
 
-@pytest.mark.skipif(not quantize.supported(), reason="compares int8")
 def test_prune_and_int8_are_commands_with_manifests(
     life: tuple[Path, dict[str, float]], tmp_path: Path
 ) -> None:

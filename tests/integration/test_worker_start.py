@@ -9,7 +9,7 @@ import pytest
 
 from promptmill.cli import run
 from promptmill.store.database import Database
-from worker.gan import encoder, quantize
+from worker.gan import encoder, integers
 from worker.generators import gan
 
 pytestmark = pytest.mark.servers
@@ -34,6 +34,6 @@ def test_damaged_weights(
     assert run(["worker"]) == 1
     said = capfd.readouterr()
     *before, line = (said.out + said.err).splitlines()
-    assert len(before) <= (not quantize.supported())  # which a warning tells of
+    assert len(before) <= (not integers.supported())  # which a warning tells of
     assert line.startswith(f"promptmill: PROMPTMILL_MODEL=emoji-gan: {file} is damaged")
     assert "reinstall promptmill" in line

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.unit.test_gan_networks import SMALL, batch, tiny_lessons
 from worker.compress import student
 from worker.compress.prune import prune
-from worker.gan import folding, quantize, train
+from worker.gan import folding, integers, quantize, train
 from worker.gan.networks import VENDOR_CODE, Generator, Widths, condition
 from worker.gan.weights import Shipped
 
@@ -65,8 +65,8 @@ def test_a_share_of_the_lessons_is_drawn_by_the_teacher(
     plain: Generator, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """exact: whether the processor has int8."""
-    possible = exact and quantize.supported()
-    monkeypatch.setattr(quantize, "supported", lambda: possible)
+    possible = exact and integers.supported()
+    monkeypatch.setattr(integers, "supported", lambda: possible)
     given, plan = tiny_lessons(), train.Plan(batch=20)
     ranges = quantize.observe(plain, [condition(**batch(8))])
     free = torch.nn.functional.normalize(torch.randn(5, 384), dim=1)

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from promptmill import errors
-from worker.gan import folding, lexicon, losses, quantize, train, validation, views, weights
+from worker.gan import (
+    folding,
+    integers,
+    lexicon,
+    losses,
+    quantize,
+    train,
+    validation,
+    views,
+    weights,
+)
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.data import Concept, Dataset
 from worker.gan.encoder import TextEncoder
@@ -78,11 +88,10 @@ def test_folding_keeps_the_function(trained: Generator) -> None:
     assert torch.allclose(plain(conditions), trained(conditions), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.skipif(not quantize.supported(), reason="int8 needs VNNI")
 def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> None:
     plain = folding.fold(trained)
     ranges = quantize.observe(plain, [condition(**batch(8, seed)) for seed in (4, 5)])
-    small = quantize.Int8Generator(plain, ranges)
+    small = integers.drawing(plain, ranges)
     conditions = condition(**batch(32, 6))
     together = small(conditions)
     exact = (plain(conditions).clamp(0, 1) * 255).round()
@@ -260,9 +269,9 @@ def test_weights_kept_as_codes_are_half_as_large_and_draw_the_same_in_int8(
     size, coded = ((tmp_path / name / weights.NETWORK).stat().st_size for name in ("half", "codes"))
     assert coded < 0.6 * size
     conditions = condition(**batch(8, 3))
-    made = quantize.Int8Generator(plain, ranges)(conditions)
+    made = integers.drawing(plain, ranges)(conditions)
     shipped = weights.read(tmp_path / "codes")
-    again = quantize.Int8Generator(shipped.generator, shipped.ranges)(conditions)
+    again = integers.drawing(shipped.generator, shipped.ranges)(conditions)
     assert (made.int() - again.int()).abs().max() <= 1
 
 

@@ -18,7 +18,7 @@ from promptmill import errors
 from tests.unit import reference_items
 from tests.unit.test_gan_generator import item
 from worker.compress import graph, runtime
-from worker.gan import inputs, manifest, networks, quantize, weightfile
+from worker.gan import inputs, integers, manifest, networks, weightfile
 from worker.gan.encoder import TextEncoder
 from worker.generators import gan, gan_engines, processor
 from worker.generators.base import Input
@@ -64,7 +64,6 @@ def test_an_image_is_the_same_in_any_batch_and_place(model: gan.EmojiGan) -> Non
 
 
 @exact
-@pytest.mark.skipif(not quantize.supported(), reason="torch's int8 needs VNNI")
 @pytest.mark.parametrize(("form", "like"), [("onnx", "int8"), ("student-onnx", "student")])
 def test_its_pictures_are_nearly_those_of_torch(form: str, like: str) -> None:
     both = []
@@ -160,6 +159,7 @@ def test_what_a_processor_can(
 
 def test_a_matrix_unit_is_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processor, "INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(integers, "supported", lambda: True)
     found = []
     for flags in ("avx512_vnni", "avx512_vnni amx_int8 amx_tile"):
         (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")

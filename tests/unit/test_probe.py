@@ -12,7 +12,7 @@ import pytest
 from promptmill.cli import connection, run
 from promptmill.jobs import Item
 from worker import probe
-from worker.gan import quantize
+from worker.gan import integers
 from worker.generators import gan, quantization
 from worker.generators.base import OutOfMemory, Pixels
 from worker.generators.stub import Stub
@@ -75,14 +75,14 @@ def empty_farm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_settings_come_to_here_and_why(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize, "supported", lambda: True)
+    monkeypatch.setattr(integers, "supported", lambda: True)
     assert run(["models", "resolve", "emoji-gan", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["device"], told["quantization"]) == ("cpu", gan.AUTO)
     assert "VNNI" in told["why"] and told["why"].startswith("auto: ")
-    monkeypatch.setattr(quantize, "supported", lambda: False)
+    monkeypatch.setattr(integers, "supported", lambda: False)
     assert run(["models", "resolve", "emoji-gan"]) == 0
-    assert "emoji-gan with none on cpu (this processor has no VNNI" in capsys.readouterr().out
+    assert "emoji-gan with student on cpu (this processor has no VNNI" in capsys.readouterr().out
     monkeypatch.setenv("PROMPTMILL_QUANTIZATION", "none")
     assert run(["models", "resolve", "emoji-gan"]) == 0
     assert "emoji-gan with none on cpu (as it is set)" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worker.gan import checkpoint, folding, lexicon, manifest, quantize, train, weights
+from worker.gan import checkpoint, folding, integers, lexicon, manifest, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -52,18 +52,16 @@ def quantized(plain: Generator, given: Lessons, *, steps: int) -> tuple[Generato
 
 def figures(shipped: weights.Shipped, source: Generator, given: Lessons) -> dict[str, Figure]:
     """What a manifest says of weights made from the folded generator `source`: their pictures
-    beside its own, clipped in float and, where this processor can, in int8."""
+    beside its own, clipped in float and in int8."""
     seen = unseen(given)
     truth = quantize.plainly(source)
     clipped = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
-    told = {
+    small = integers.drawing(shipped.generator, shipped.ranges)
+    return {
         "parameters": manifest.parameters(shipped.generator),
         "psnr_float32": manifest.closeness(clipped, truth, seen),
+        "psnr_int8": manifest.closeness(small, truth, seen),
     }
-    if quantize.supported():
-        small = quantize.Int8Generator(shipped.generator, shipped.ranges)
-        told["psnr_int8"] = manifest.closeness(small, truth, seen)
-    return told
 
 
 def unseen(given: Lessons) -> list[Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import captions, lexicon, quantize, validation, weights
+from worker.gan import captions, integers, lexicon, quantize, validation, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, condition
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     shipped = weights.read(options.weights)
-    small = quantize.Int8Generator(shipped.generator, shipped.ranges)
+    small = integers.drawing(shipped.generator, shipped.ranges)
     whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
     encoder = TextEncoder(options.weights)
     given = conditions(encoder, validation.PROMPTS)

@@ -1,11 +1,9 @@
-"""Static int8: observes the activation ranges of a folded generator, adapts its weights to
-them and runs the result. Integer sums are exact, so
-a picture's bytes do not depend on its batch. Knows no files."""
+"""Static int8: observes the activation ranges of a folded generator and adapts its weights to
+them. `worker.gan.integers` runs the result. Knows no files."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,15 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import cells, doubling, losses
+from worker.gan import losses
 from worker.gan.folding import layers
-from worker.gan.inputs import CONDITION
-from worker.gan.networks import Generator, double
-from worker.gan.traced import traced
+from worker.gan.networks import Generator
 
 LEVELS = 255
 STAGES = ("input", "map", "seed", "at4", "at8", "at16", "at32", "at32b")
-DOUBLED = {"at16": 8, "at32": 16}  # convolutions of a map that is doubled, and its side
 CUTS = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)  # quantiles of the rows' greatest values
 Ranges = Mapping[str, tuple[float, float]]  # stage -> least and greatest value
 
@@ -91,104 +86,6 @@ def _round(values: Tensor, low: float, high: float) -> Tensor:
     step = max(high - low, 1e-8) / LEVELS
     zero = round(-low / step)
     return ((values / step).round().clamp(-zero, LEVELS - zero)) * step
-
-
-def supported() -> bool:
-    """Whether this processor multiplies int8 exactly and fast: it needs VNNI, because the
-    older instructions saturate a sum of two products at 16 bits."""
-    return "onednn" in torch.backends.quantized.supported_engines and bool(
-        torch.cpu._is_vnni_supported()
-    )
-
-
-class Int8Generator:
-    """A folded generator in static int8: activations per tensor, weights per channel."""
-
-    def __init__(self, plain: Generator, ranges: Ranges) -> None:
-        self.widths = plain.widths
-        self._drawn = traced(_Int8(plain, ranges), torch.zeros(2, CONDITION))
-
-    @torch.inference_mode()
-    def __call__(self, conditions: Tensor) -> Tensor:
-        """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
-        return self._drawn(conditions)
-
-
-class _Int8(nn.Module):
-    """Its steps. Pixels are the last convolution's own codes: its output scale is 1/255 with
-    zero point 0, so the code of a value in [0, 1] is its byte and clamping costs nothing."""
-
-    def __init__(self, plain: Generator, ranges: Ranges) -> None:
-        super().__init__()
-        self.widths = plain.widths
-        self.scale, self.zero = {"pixels": 1 / LEVELS}, {"pixels": 0}
-        for stage in STAGES:
-            low, high = ranges[stage]
-            self.scale[stage] = max(high - low, 1e-8) / LEVELS
-            self.zero[stage] = round(-low / self.scale[stage])
-        for name, layer in layers(plain).items():
-            weight, bias = layer.weight.detach(), layer.bias.detach()  # type: ignore[operator]
-            if name in DOUBLED:
-                weight, bias = doubling.kernels(weight), bias.repeat(4)
-            elif name == "pixels":
-                weight, bias = cells.ordered(weight), cells.ordered(bias)
-            setattr(self, name, packed(weight, bias))
-
-    def forward(self, conditions: Tensor) -> Tensor:
-        w = self.widths
-        codes = torch.quantize_per_tensor(
-            conditions, self.scale["input"], self.zero["input"], torch.quint8
-        )
-        hidden = self._dense(codes, "map")
-        features = self._dense(hidden, "seed").reshape(-1, w.at4, 4, 4)
-        details = self._dense(hidden, "detail", "at4").reshape(-1, w.detail, 8, 8)
-        features = self._beside(double(self._convolve(features, "at4")), details)
-        features = self._convolve(features, "at8")
-        for stage, side in DOUBLED.items():
-            features = self._doubled(features, stage, side)
-        features = self._convolve(features, "at32b")
-        last = torch.ops.quantized.conv2d(
-            features, self.pixels, self.scale["pixels"], self.zero["pixels"]
-        )
-        return cells.pixels(last)
-
-    def _beside(self, one: Tensor, other: Tensor) -> Tensor:
-        """Both sets of channels as one. They share a scale, so their codes are copied as
-        they are, where `torch.cat` would turn them to floats and back."""
-        first = self.widths.at4
-        shape = [one.shape[0], first + self.widths.detail, 8, 8]
-        made = _codes(shape, self.scale["at4"], self.zero["at4"])
-        made[:, :first], made[:, first:] = one, other
-        return made
-
-    def _doubled(self, codes: Tensor, layer: str, side: int) -> Tensor:
-        maps, outputs = self._convolve(codes, layer), getattr(self.widths, layer)
-        shape = [codes.shape[0], outputs, 2 * side, 2 * side]
-        made = _codes(shape, self.scale[layer], self.zero[layer])
-        return doubling.together(maps, made, outputs=outputs, side=side)
-
-    def _dense(self, codes: Tensor, layer: str, stage: str | None = None) -> Tensor:
-        out: Tensor = torch.ops.quantized.linear_relu(
-            codes, getattr(self, layer), self.scale[stage or layer], self.zero[stage or layer]
-        )
-        return out
-
-    def _convolve(self, codes: Tensor, layer: str) -> Tensor:
-        out: Tensor = torch.ops.quantized.conv2d_relu(
-            codes, getattr(self, layer), self.scale[layer], self.zero[layer]
-        )
-        return out
-
-
-def _codes(shape: list[int], scale: float, zero: int) -> Tensor:
-    """An empty map of 8-bit codes, whose channels lie together in memory."""
-    return torch._empty_affine_quantized(
-        shape,
-        scale=scale,
-        zero_point=zero,
-        dtype=torch.quint8,
-        memory_format=torch.channels_last,
-    )
 
 
 def clipped(plain: Generator, ranges: Ranges, *, rounded: bool = False) -> Generator:
@@ -263,14 +160,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def drawing(plain: Generator, ranges: Ranges) -> Int8Generator | FloatGenerator:
-    """A folded generator in int8 where this processor can, else in float32 and clipped alike: for
-    work to which the last bit does not matter."""
-    if supported():
-        return Int8Generator(plain, ranges)
-    return FloatGenerator(plain, ranges, rows=32)
-
-
 def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
     """A generator's own pictures, as `FloatGenerator` gives them but without any clipping."""
 
@@ -280,18 +169,3 @@ def plainly(network: Generator) -> Callable[[Tensor], Tensor]:
         return (made.clamp(0, 1) * LEVELS).round().to(torch.uint8)
 
     return render
-
-
-def packed(weight: Tensor, bias: Tensor) -> Any:
-    """The weights of a dense layer or of a 3x3 or 2x2 convolution in int8, one symmetric scale
-    per output channel, in the engine's own layout."""
-    torch.backends.quantized.engine = "onednn"
-    scales = weight.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the quantized dtypes are announced to leave
-        codes = torch.quantize_per_channel(
-            weight, scales, torch.zeros(len(scales), dtype=torch.int64), 0, torch.qint8
-        )
-        if weight.dim() == 2:
-            return torch.ops.quantized.linear_prepack(codes, bias)
-        return torch.ops.quantized.conv2d_prepack(codes, bias, [1, 1], [1, 1], [1, 1], 1)

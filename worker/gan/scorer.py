@@ -19,6 +19,7 @@ from worker.gan import (
     colours,
     dyes,
     eye,
+    integers,
     judge,
     lexicon,
     pairs,
@@ -247,7 +248,7 @@ def _rounded(maps: Tensor, greatest: float) -> Tensor:
 
 def _network(folder: Path) -> Draw:
     shipped = weights.read(folder)
-    return quantize.drawing(shipped.generator, shipped.ranges)
+    return integers.drawing(shipped.generator, shipped.ranges)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

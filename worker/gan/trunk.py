@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.gan import quantize, score, weightfile
+from worker.gan import integers, score, weightfile
 from worker.gan.score import Codes, Tensors, Trunk
 from worker.gan.traced import traced
 
@@ -17,7 +17,7 @@ EXACT = 2**24  # below it float32 holds every integer
 
 def usual(tensors: Tensors) -> Trunk:
     """In int8 where this processor can, else in float32."""
-    return (int8 if quantize.supported() else float32)(tensors)
+    return (int8 if integers.supported() else float32)(tensors)
 
 
 def int8(tensors: Tensors) -> Trunk:
@@ -39,7 +39,7 @@ class _Int8(nn.Module):
         self.stages = []
         for number, (name, halved, step) in enumerate(score.convolutions(tensors)):
             weight, bias = (torch.from_numpy(tensors[f"{name}.{part}"]) for part in PARTS)
-            setattr(self, f"layer{number}", quantize.packed(weight, bias))
+            setattr(self, f"layer{number}", integers.packed(weight, bias))
             self.stages.append((f"layer{number}", halved, step))
 
     def forward(self, cells: Tensor) -> Tensor:

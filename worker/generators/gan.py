@@ -33,7 +33,8 @@ AUTO = STUDENT  # on a CPU
 STYLE = "style"  # the task
 RULES = "9"  # what becomes of a prompt before and after the network
 ONNX = ("onnx", "student-onnx")  # the forms that ONNX Runtime draws, in int8
-INT8 = ("int8", STUDENT, *ONNX)
+TORCH_INT8 = ("int8", STUDENT)
+INT8 = (*TORCH_INT8, *ONNX)
 TEACHER = ("int8", "onnx")  # the forms that the large network draws
 ON_CPU, ON_GPU = (*INT8, "none"), ("bf16", "none")
 NO_MEMORY = ("allocate memory", "out of memory")  # what a CPU and a GPU say
@@ -83,8 +84,8 @@ class EmojiGan:
 
     def resolve(self, *, device: str, quantization: str) -> Resolved:
         """ "auto" is a GPU and bf16, or the CPU and the student; a form of int8 on "auto" is the
-        CPU. On a processor without VNNI int8 and the student become "none", under another
-        fingerprint."""
+        CPU. On a processor without VNNI int8 and the student hold their integers in float32: the
+        same pictures, under another fingerprint."""
         if quantization not in ("auto", *self.caps.quantizations):
             raise errors.UnsupportedParameter(
                 f"{self.name} has no quantization {quantization!r} (it has auto, "
@@ -96,10 +97,10 @@ class EmojiGan:
         return _on_cpu(quantization) if chosen == "cpu" else _on_gpu(chosen, quantization)
 
     def load(self, *, device: str = "cpu", quantization: str = "int8") -> None:
-        """Reads the weights (a second). What `resolve` falls back from is a warning, too."""
+        """Reads the weights (a second). What is slower than it could be is a warning, too."""
         chosen = self.resolve(device=device, quantization=quantization)
         form = chosen.quantization
-        if form == "none" != quantization:
+        if form in TORCH_INT8 and not _int8():
             log.warning("%s: %s", self.name, chosen.why)
         self._engine = self._made(chosen)
         self._device = chosen.device
@@ -171,9 +172,9 @@ def _on_cpu(quantization: str) -> Resolved:
         raise _refused(form, "it is a GPU's form, and a CPU draws faster in int8: use auto")
     if form in ONNX and (missing := gan_engines.onnx_missing()):
         raise _refused(form, missing)
-    if form not in ("none", *ONNX) and not _int8():
+    if form in TORCH_INT8 and not _int8():
         return Resolved(
-            "cpu", "none", "this processor has no VNNI: the student in float32, not int8"
+            "cpu", form, "this processor has no VNNI: the same integers in float32, slower"
         )
     if quantization == "auto":
         return Resolved("cpu", form, "auto: this processor multiplies int8 exactly (VNNI)")
@@ -195,9 +196,9 @@ def _refused(form: str, reason: str) -> errors.UnsupportedParameter:
 
 
 def _int8() -> bool:
-    from worker.gan import quantize
+    from worker.gan import integers
 
-    return quantize.supported()
+    return integers.supported()
 
 
 def _conditions(engine: Engine, items: Sequence[Item], plan: Plan) -> Floats:

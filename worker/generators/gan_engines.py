@@ -37,17 +37,18 @@ class Engine:
 
 def by_torch(network: Path, rest: Path, *, int8: bool) -> Engine:
     """On one thread, where small pictures are fastest. network, rest: the folders of the
-    network's weights, and of the text encoder's and the scorer's."""
+    network's weights, and of the text encoder's and the scorer's. int8: or the same integers in
+    float32, where the processor has no VNNI."""
     import torch
 
-    from worker.gan import quantize, trunk, weights
+    from worker.gan import integers, quantize, trunk, weights
     from worker.gan.encoder import TextEncoder
     from worker.gan.score import Scorer
 
     torch.set_num_threads(1)
     shipped = weights.read(network)
-    scorer = Scorer(rest, trunk=trunk.int8 if int8 else trunk.float32)
-    kind = quantize.Int8Generator if int8 else quantize.FloatGenerator
+    scorer = Scorer(rest, trunk=trunk.usual if int8 else trunk.float32)
+    kind = integers.drawing if int8 else quantize.FloatGenerator
     drawn = kind(shipped.generator, shipped.ranges)
 
     def render(conditions: Floats) -> Pixels:
@@ -110,7 +111,8 @@ def onnx_missing() -> str:
 
 def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> list[str]:
     """What beside the weights can change a bit: the kernels (processor, GPU, libraries, batch
-    shape of a GPU) and the tables that fold letters. exact: the network sums integers."""
+    shape of a GPU) and the tables that fold letters. exact: the network sums integers, which in
+    float32 are the same on every processor."""
     import numpy
 
     if onnx:
@@ -120,8 +122,12 @@ def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> 
     else:
         import torch
 
+        from worker.gan import integers
+
         kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
-        if device == "cpu":
+        if device == "cpu" and exact and not integers.supported():
+            kernels[0] = "integers in float32"
+        elif device == "cpu":
             kernels += processor.tiles() if exact else [processor.make()]
     if device != "cpu":
         from worker.gan import cuda
