@@ -9,9 +9,10 @@ import torch
 from tests.unit import reference_items
 from worker.gan import integers
 from worker.gan.score import LEVELS
-from worker.generators import gan
+from worker.generators import gan, gan_engines
 
-VNNI = "AVX512"  # of torch's kernels, on processors without AMX
+VNNI = "AVX512"  # torch's kernels
+OTHERS = {"amx_int8", gan_engines.HELD}  # that round otherwise, or have no VNNI
 
 
 @pytest.mark.parametrize("form", gan.TORCH_INT8)
@@ -20,11 +21,19 @@ def test_it_draws_and_scores_as_vnni_did(form: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(integers, "supported", lambda: False)
     kept = reference_items.kept()[form]
     [there] = [
-        one for one in kept if one["platform"][0] == VNNI and "amx_int8" not in one["platform"]
+        one for one in kept if one["platform"][0] == VNNI and OTHERS.isdisjoint(one["platform"])
     ]
     digests, scores = reference_items.rendered(form)
     assert digests == there["sha256"]
     assert scores == pytest.approx(there["scores"], abs=2e-4)
+
+
+def test_a_worker_that_holds_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    for supported in (True, False):
+        monkeypatch.setattr(integers, "supported", lambda here=supported: here)
+        told.append(gan_engines.HELD in gan_engines.platform(exact=True))
+    assert told == [False, True]
 
 
 def test_weights_are_parted_where_their_sums_would_be_too_large() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.gan.memory import Floats
     from worker.gan.score import Scorer
 
+HELD = "integers in float32"  # for want of VNNI
 SEED_MASK = 2**64 - 1  # torch takes 64 bits; any other integer is taken modulo 2**64
 
 
@@ -111,8 +112,7 @@ def onnx_missing() -> str:
 
 def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> list[str]:
     """What beside the weights can change a bit: the kernels (processor, GPU, libraries, batch
-    shape of a GPU) and the tables that fold letters. exact: the network sums integers, which in
-    float32 are the same on every processor."""
+    shape of a GPU) and the tables that fold letters. exact: the network sums integers."""
     import numpy
 
     if onnx:
@@ -125,10 +125,10 @@ def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> 
         from worker.gan import integers
 
         kernels = [torch.backends.cpu.get_cpu_capability(), str(torch.__version__)]
-        if device == "cpu" and exact and not integers.supported():
-            kernels[0] = "integers in float32"
+        if device == "cpu" and exact:
+            kernels += processor.tiles() if integers.supported() else [HELD]
         elif device == "cpu":
-            kernels += processor.tiles() if exact else [processor.make()]
+            kernels.append(processor.make())
     if device != "cpu":
         from worker.gan import cuda
 
