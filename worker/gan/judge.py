@@ -27,7 +27,6 @@ from worker.gan.networks import TEXT
 SHARPNESS = 20.0  # inverse temperature of the comparison with names, at first
 SHARPEST = 80.0
 RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
-SMALL, EARLY = 40, 0.7  # pixels of the first steps' pictures, and the share of those steps
 DYE = 0.5  # weight of how a picture is coloured, beside 1 for what it shows
 WIDTHS = (64, 128, 256)
 FILE = "judge.safetensors"
@@ -114,8 +113,7 @@ def train(
     seed: int = 0,
 ) -> None:
     """Cross-entropy of what disguised pictures show among all names, which are learned, too, and
-    of how they are coloured. The first steps look at smaller pictures, at two fifths of the cost:
-    the trunk takes any size."""
+    of how they are coloured."""
     judge.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     chance = torch.Generator(device).manual_seed(seed)
     optimizer = descent(list(judge.parameters()))
@@ -127,8 +125,6 @@ def train(
             group["lr"] = RATE * min(1.0, step / 100) * (1 - step / steps) + 1e-6
         rows = torch.multinomial(weight, batch, True, generator=chance)
         seen = far(disguise(pictures[rows].float() / 255, chance, told[rows]), chance)
-        if step <= EARLY * steps:
-            seen = F.interpolate(seen, size=(SMALL, SMALL), mode="bilinear", antialias=True)
         with precision.autocast(device):
             features = judge.features(seen.contiguous(memory_format=torch.channels_last))
             vectors, dyed = judge.placed(features), judge.colours(features)
