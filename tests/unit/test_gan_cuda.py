@@ -12,7 +12,7 @@ import torch
 
 from promptmill import errors
 from promptmill.jobs import Item
-from worker.gan import cuda, quantize, weights
+from worker.gan import cuda, integers, quantize, weights
 from worker.gan.inputs import CONDITION, SIDE, VENDORS, Floats
 from worker.generators import device as devices
 from worker.generators import gan
@@ -48,7 +48,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def test_what_the_settings_come_to_beside_a_gpu(
     gpu: pytest.MonkeyPatch, device: str, quantization: str, resolved: tuple[str, str]
 ) -> None:
-    gpu.setattr(quantize, "supported", lambda: True)
+    gpu.setattr(integers, "supported", lambda: True)
     found = gan.EmojiGan().resolve(device=device, quantization=quantization)
     assert (found.device, found.quantization) == resolved
     assert found.why.startswith("auto: this GPU") == (quantization == "auto")
