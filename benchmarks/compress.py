@@ -81,10 +81,10 @@ def forms(
         "float32 eager": quantize.plainly(trained),
         "float32 folded": quantize.FloatGenerator(plain, teacher.ranges, rows=BATCH),
         "bfloat16": bfloat16(plain),
-        "int8": integers.drawing(plain, teacher.ranges),
+        "int8": integers.IntegerGenerator(plain, teacher.ranges),
         "int8 onnx": onnx(folder),
         "student float32": quantize.plainly(small),
-        "student int8": integers.drawing(small, student.ranges),
+        "student int8": integers.IntegerGenerator(small, student.ranges),
         "student int8 onnx": onnx(folder / STUDENT),
     }
 

@@ -91,7 +91,7 @@ def test_folding_keeps_the_function(trained: Generator) -> None:
 def test_int8_is_close_to_float_and_blind_to_the_batch(trained: Generator) -> None:
     plain = folding.fold(trained)
     ranges = quantize.observe(plain, [condition(**batch(8, seed)) for seed in (4, 5)])
-    small = integers.drawing(plain, ranges)
+    small = integers.IntegerGenerator(plain, ranges)
     conditions = condition(**batch(32, 6))
     together = small(conditions)
     exact = (plain(conditions).clamp(0, 1) * 255).round()
@@ -269,9 +269,9 @@ def test_weights_kept_as_codes_are_half_as_large_and_draw_the_same_in_int8(
     size, coded = ((tmp_path / name / weights.NETWORK).stat().st_size for name in ("half", "codes"))
     assert coded < 0.6 * size
     conditions = condition(**batch(8, 3))
-    made = integers.drawing(plain, ranges)(conditions)
+    made = integers.IntegerGenerator(plain, ranges)(conditions)
     shipped = weights.read(tmp_path / "codes")
-    again = integers.drawing(shipped.generator, shipped.ranges)(conditions)
+    again = integers.IntegerGenerator(shipped.generator, shipped.ranges)(conditions)
     assert (made.int() - again.int()).abs().max() <= 1
 
 

@@ -69,7 +69,7 @@ def lesson(teacher: Shipped, free: Tensor, toned: Lessons | None = None) -> Less
     """Batches of which a share is the teacher's answer to a free text, in a view of its own
     (distillation as regression on the teacher's output: Hinton et al. 2015, section 2), and,
     if there are any, a share shows subjects in skin tones, which the teacher does not know."""
-    answer = integers.drawing(teacher.generator, teacher.ranges)
+    answer = integers.IntegerGenerator(teacher.generator, teacher.ranges)
 
     def taught(given: Lessons, plan: Plan, step: int) -> Batch:
         batch = train.draw(given, plan, step)

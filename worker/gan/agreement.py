@@ -41,7 +41,7 @@ COPY = 0.0015  # mean squared error to a training picture below which one is a n
 def shipped(folder: Path) -> Draw:
     """What the weights in a folder draw, in int8 where this processor can."""
     found = weights.read(folder)
-    small = integers.drawing(found.generator, found.ranges)
+    small = integers.IntegerGenerator(found.generator, found.ranges)
     return lambda given: torch.cat([small(part) for part in torch.split(given, 32)]).float() / 255
 
 

@@ -56,7 +56,7 @@ def figures(shipped: weights.Shipped, source: Generator, given: Lessons) -> dict
     seen = unseen(given)
     truth = quantize.plainly(source)
     clipped = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
-    small = integers.drawing(shipped.generator, shipped.ranges)
+    small = integers.IntegerGenerator(shipped.generator, shipped.ranges)
     return {
         "parameters": manifest.parameters(shipped.generator),
         "psnr_float32": manifest.closeness(clipped, truth, seen),

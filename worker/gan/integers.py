@@ -32,37 +32,18 @@ def supported() -> bool:
     )
 
 
-def drawing(plain: Generator, ranges: Ranges) -> Int8Generator | HeldGenerator:
-    """A folded generator by int8 kernels where this processor can, else in float32."""
-    return (Int8Generator if supported() else HeldGenerator)(plain, ranges)
-
-
-class Int8Generator:
-    """By torch's int8: activations per tensor, weights per channel."""
+class IntegerGenerator:
+    """Activations per tensor, weights per channel; by int8 kernels where this processor can, else
+    in float32. Raises ValueError for weights whose sums float32 could not hold."""
 
     def __init__(self, plain: Generator, ranges: Ranges) -> None:
         self.widths = plain.widths
-        self._drawn = traced(_Int8(plain, ranges), torch.zeros(2, CONDITION))
+        steps = _Int8 if supported() else _Held
+        self._drawn = traced(steps(plain, ranges), torch.zeros(2, CONDITION))
 
     @torch.inference_mode()
     def __call__(self, conditions: Tensor) -> Tensor:
         """Conditions [B, 416] to pixels uint8 [B, 3, 64, 64]."""
-        return self._drawn(conditions)
-
-
-class HeldGenerator:
-    """In float32, in which the codes, their products and their sums are integers: the same in any
-    order of summation, whatever the processor. What follows is done one operation after another,
-    as oneDNN's int8 kernels for VNNI do it, and so has their roundings. Raises ValueError for
-    weights whose sums float32 could not hold."""
-
-    def __init__(self, plain: Generator, ranges: Ranges) -> None:
-        self.widths = plain.widths
-        self._drawn = traced(_Held(plain, ranges), torch.zeros(2, CONDITION))
-
-    @torch.inference_mode()
-    def __call__(self, conditions: Tensor) -> Tensor:
-        """As `Int8Generator`."""
         return self._drawn(conditions)
 
 
@@ -138,6 +119,8 @@ class _Steps(nn.Module):
 
 
 class _Int8(_Steps):
+    """By torch's int8."""
+
     def keep(self, name: str, weight: Tensor, bias: Tensor) -> None:
         setattr(self, name, packed(weight, bias))
 
@@ -170,6 +153,10 @@ class _Int8(_Steps):
 
 
 class _Held(_Steps):
+    """In float32, in which the codes, their products and their sums are integers: the same in any
+    order of summation, whatever the processor. What follows is done one operation after another,
+    as oneDNN's int8 kernels for VNNI do it, and so has their roundings."""
+
     def keep(self, name: str, weight: Tensor, bias: Tensor) -> None:
         quantized = coded(weight)
         parts = held(quantized.int_repr().float(), signed=name == "map")

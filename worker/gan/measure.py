@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     shipped = weights.read(options.weights)
-    small = integers.drawing(shipped.generator, shipped.ranges)
+    small = integers.IntegerGenerator(shipped.generator, shipped.ranges)
     whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
     encoder = TextEncoder(options.weights)
     given = conditions(encoder, validation.PROMPTS)

@@ -248,7 +248,7 @@ def _rounded(maps: Tensor, greatest: float) -> Tensor:
 
 def _network(folder: Path) -> Draw:
     shipped = weights.read(folder)
-    return integers.drawing(shipped.generator, shipped.ranges)
+    return integers.IntegerGenerator(shipped.generator, shipped.ranges)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,7 +49,7 @@ def by_torch(network: Path, rest: Path, *, int8: bool) -> Engine:
     torch.set_num_threads(1)
     shipped = weights.read(network)
     scorer = Scorer(rest, trunk=trunk.usual if int8 else trunk.float32)
-    kind = integers.drawing if int8 else quantize.FloatGenerator
+    kind = integers.IntegerGenerator if int8 else quantize.FloatGenerator
     drawn = kind(shipped.generator, shipped.ranges)
 
     def render(conditions: Floats) -> Pixels:
