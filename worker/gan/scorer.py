@@ -257,8 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out=Path("data/scorer"),
         steps=4000,
         batch=128,
-        widths=eye.WIDTHS,
     )
+    command.add_argument("--widths", type=int, nargs=3, default=eye.WIDTHS)
     command.add_argument("--share", type=float, default=0.5, help="of drawn pictures")
     options = command.parse_args(arguments)
     torch.set_num_threads(1)
