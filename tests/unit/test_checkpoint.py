@@ -148,6 +148,7 @@ def test_a_variant_is_asked_for_where_nothing_else_is_here(
 GPU, ADA, OLD = Device("cuda", (9, 0)), Device("cuda", (8, 9)), Device("cuda", (7, 0))
 AMPERE = Device("cuda", (8, 6))
 CPU, DIT = Device("cpu"), Model("diffusers", 1.0)
+AVX2 = Device("cpu", bf16=False)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,18 @@ def test_what_the_setting_comes_to() -> None:
     assert words == ("none", "bf16", "int8", "nf4")
     assert quantization.possible(ADA, DIT) == ("none", "bf16", "fp8", "nf4")
     assert quantization.possible(AMPERE, DIT) == ("none", "bf16", "nf4")
+
+
+def test_what_is_held_smaller_is_computed_in_numbers_that_the_processor_has() -> None:
+    assert quantization.plan("int8", CPU, DIT).dtype == "bfloat16"
+    assert quantization.plan("int8", CPU, DIT).format == "int8"
+    for name, model in (("int8", DIT), ("nf4", Model("transformers"))):
+        found = quantization.plan(name, AVX2, model)
+        assert (found.dtype, found.format) == ("float32", f"{name} in float32")
+        assert found.bytes == quantization.plan(name, CPU, model).bytes
+    asked = quantization.plan("bf16", AVX2, DIT)
+    assert (asked.dtype, asked.format) == ("bfloat16", "bf16")
+    assert quantization.plan("none", AVX2, DIT) == quantization.plan("none", CPU, DIT)
 
 
 @pytest.mark.parametrize(

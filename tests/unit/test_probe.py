@@ -133,6 +133,12 @@ def test_the_list_of_models_ends_with_what_runs_here(
             "auto: this GPU computes bfloat16 in",
         ),
         ("bf16", quantization.Device("cpu"), "bf16", "as it is set"),
+        (
+            "bf16",
+            quantization.Device("cpu", bf16=False),
+            "bf16",
+            "as it is set, but this processor computes bfloat16 in software: none is",
+        ),
     ],
 )
 def test_why_a_checkpoint_runs_in_the_format_it_does(

@@ -71,7 +71,7 @@ class Diffusers:
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
         where = [devices.name(self._device), *loading.versions(plan)]
-        self._fingerprint = _hash(["diffusers", plan.name, plan.compiled, *weights, *where])
+        self._fingerprint = _hash(["diffusers", plan.format, plan.compiled, *weights, *where])
         if not self._steady():
             log.warning(
                 "%s: prompts change each other in a batch: it runs one at a time", self.name
@@ -84,17 +84,17 @@ class Diffusers:
         return Resolved(self._device, plan.name, self._why(quantization))
 
     def _why(self, name: str) -> str:
-        return quantization.why(name, self._where())
+        return quantization.why(name, devices.described(self._device))
 
     def _plan(self, name: str) -> quantization.Plan:
-        return quantization.plan(name, self._where(), loading.quantizable(self.checkpoint))
+        return quantization.plan(
+            name, devices.described(self._device), loading.quantizable(self.checkpoint)
+        )
 
     def _possible(self) -> tuple[str, ...]:
-        return quantization.possible(self._where(), loading.quantizable(self.checkpoint))
-
-    def _where(self) -> quantization.Device:
-        kind = self._device.partition(":")[0]
-        return quantization.Device(kind, devices.capability(self._device))
+        return quantization.possible(
+            devices.described(self._device), loading.quantizable(self.checkpoint)
+        )
 
     def _steady(self) -> bool:
         """Whether an image stays the same to the bit beside neighbours with other prompts and

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -21,10 +21,12 @@ FP8_SINCE, BF16_SINCE = (8, 9), (8, 0)  # compute capability
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a checkpoint will run. capability: of a GPU."""
+    """Where a checkpoint will run. capability: of a GPU. bf16: whether a CPU multiplies bfloat16
+    itself."""
 
     kind: str  # cpu | cuda
     capability: tuple[int, int] = (0, 0)
+    bf16: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ class Plan:
         """Bytes that a parameter of the large component takes."""
         return BYTES[self.name]
 
+    @property
+    def format(self) -> str:
+        """What of it decides bytes of pictures, for a fingerprint."""
+        usual = self.dtype == _PLANS[self.name].dtype
+        return self.name if usual else f"{self.name} in {self.dtype}"
+
 
 def plan(name: str, device: Device, model: Model) -> Plan:
     """`auto` is bf16 on a GPU that has it, none elsewhere. Raises
@@ -67,11 +75,14 @@ def plan(name: str, device: Device, model: Model) -> Plan:
     reason = _refusal(name, device, model)
     if reason:
         raise errors.UnsupportedParameter(f"PROMPTMILL_QUANTIZATION={name} is refused: {reason}")
-    return _PLANS[name]
+    found = _PLANS[name]
+    return found if device.bf16 or not found.backend else replace(found, dtype="float32")
 
 
 def why(name: str, device: Device) -> str:
     """What to say of a plan for the setting `name` that was not refused."""
+    if name == "bf16" and not device.bf16:
+        return "as it is set, but this processor computes bfloat16 in software: none is far faster"
     if name != "auto":
         return "as it is set"
     if device.kind != "cuda":

@@ -90,14 +90,12 @@ class Autoregressive:
         return Resolved(self._device, plan.name, self._why(quantization))
 
     def _why(self, name: str) -> str:
-        return quantization.why(name, self._where())
+        return quantization.why(name, devices.described(self._device))
 
     def _plan(self, name: str) -> quantization.Plan:
-        return quantization.plan(name, self._where(), quantization.Model(TRANSFORMERS))
-
-    def _where(self) -> quantization.Device:
-        kind = self._device.partition(":")[0]
-        return quantization.Device(kind, devices.capability(self._device))
+        return quantization.plan(
+            name, devices.described(self._device), quantization.Model(TRANSFORMERS)
+        )
 
     def _caps(self, family: Family) -> Caps:
         sizes = self.options.sizes or family.sizes()
@@ -109,7 +107,7 @@ class Autoregressive:
             parameters=family.parameters,
             guidance=self.options.guidance or (0.0, family.guidance, MOST_GUIDANCE),
             batch_shapes=self.options.batch_shapes,
-            quantizations=quantization.possible(self._where(), model),
+            quantizations=quantization.possible(devices.described(self._device), model),
             batch_invariant=False,
             bucket_fields=("task", "width", "height"),
             budget=sizes[0][0] * sizes[0][1] * self.options.batch_shapes[-1],
@@ -120,7 +118,7 @@ class Autoregressive:
         import torch
         import transformers
 
-        parts = ["transformers", self.checkpoint.digest(), self.checkpoint.revision, plan.name]
+        parts = ["transformers", self.checkpoint.digest(), self.checkpoint.revision, plan.format]
         parts += [str(self.options.prompt_tokens), devices.name(self._device)]
         parts += [torch.__version__, transformers.__version__, quantization.version(plan)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
