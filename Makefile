@@ -12,7 +12,7 @@ BANDIT := $(BIN)/python -m bandit -q -ll -c pyproject.toml -r promptmill api wor
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check audit bench peers chaos mutants format clean
+.PHONY: help demo up test check servers lint types audit bench peers chaos mutants format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,11 +37,11 @@ help:
 	@$(PIP) --editable '.[api,worker]'
 	@touch $@
 
-.venv/tests: .venv/farm
-	@echo "== installing the test tools"
+.venv/tests: .venv/bin/python pyproject.toml constraints.txt
+	@echo "== installing the farm and the test tools (a few minutes)"
 	@$(PIP) --editable '.[api,worker,train,test]'
 	@$(PIP) --no-deps $(TEACHER)
-	@touch $@
+	@touch .venv/farm $@
 
 demo: .venv/farm
 	@$(BIN)/python -m examples.demo --out demo-out
@@ -49,22 +49,30 @@ demo: .venv/farm
 up: .venv/farm
 	@$(BIN)/promptmill up
 
-check: .venv/tests
-	@bash infra/test-servers.sh redis postgres
-	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
-	@echo "== types" && $(BIN)/mypy
-	@echo "== import contracts" && $(BIN)/lint-imports
+check:
+	@$(MAKE) --no-print-directory -j 2 .venv/tests servers SERVERS="redis postgres"
+	@$(MAKE) --no-print-directory -j 2 lint types
 	@echo "== unit and contract tests" && $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile tests/unit tests/contract
 
-test: .venv/tests
-	@echo "== servers for the tests" && bash infra/test-servers.sh
-	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
+test:
+	@$(MAKE) --no-print-directory -j 2 .venv/tests servers
+	@$(MAKE) --no-print-directory -j 2 lint types
 	@echo "== bandit" && $(BANDIT)
-	@echo "== types" && $(BIN)/mypy
-	@echo "== import contracts" && $(BIN)/lint-imports
 	@echo "== tests, three files at a time" && $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not timing" --durations=15
 	@echo "== tests of what happens how soon, one at a time" && $(BIN)/python -m pytest -q -rs -m "timing and not gpu" --durations=5
 	@echo "== everything passed: format, lint, types, import contracts, tests"
+
+# Servers are fetched while packages are installed, types checked while the rest is linted: on
+# two cores a minute and a half less.
+servers:
+	@echo "== servers for the tests" && bash infra/test-servers.sh $(SERVERS)
+
+lint: .venv/tests
+	@echo "== format and lint" && $(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@echo "== import contracts" && $(BIN)/lint-imports
+
+types: .venv/tests
+	@echo "== types" && $(BIN)/mypy
 
 audit: .venv/tests
 	@echo "== bandit" && $(BANDIT)

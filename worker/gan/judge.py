@@ -29,6 +29,7 @@ RATE, DECAY, STEEPEST = 2e-3, 0.05, 5.0
 DYE = 0.5  # weight of how a picture is coloured, beside 1 for what it shows
 KEPT = 6  # steps of the network that it begins as: edges, textures, parts of shapes
 LARGER = 2  # times as large as they are, it looks at pictures
+AT_ONCE = 32  # pictures, whose first maps the processor can still keep at hand
 UNSEEN = 0.2  # the share of features that it does without while it learns
 FILE = "judge.safetensors"
 
@@ -63,11 +64,15 @@ class Judge(nn.Module):
         return F.normalize(self.names, dim=1)
 
     def features(self, pictures: Tensor) -> Tensor:
-        large = F.interpolate(pictures * 2 - 1, scale_factor=float(LARGER), mode="bilinear")
-        with torch.no_grad():
-            begun = self.kept(large.contiguous(memory_format=torch.channels_last))
+        begun = torch.cat([self._begun(part) for part in torch.split(pictures, AT_ONCE)])
         found: Tensor = self.scale(self.trunk(begun).amax((2, 3)).float())
         return found
+
+    @torch.no_grad()
+    def _begun(self, pictures: Tensor) -> Tensor:
+        large = F.interpolate(pictures * 2 - 1, scale_factor=float(LARGER), mode="bilinear")
+        maps: Tensor = self.kept(large.contiguous(memory_format=torch.channels_last))
+        return maps
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.placed(self.features(pictures))
