@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from promptmill import models
 from promptmill.jobs import Item
-from worker.generators import hub, quantization, registry
+from worker.generators import adapters, hub, quantization, registry
 from worker.generators.base import Generator, OutOfMemory, Resolved
 
 ROUNDS = 5
@@ -88,9 +88,11 @@ def pull(name: str, *, device: str, quantization: str, options: str = "") -> str
     and looked at, others are loaded as a worker would. Raises `errors.Error` naming what is
     missing, damaged or refused."""
     if name.startswith(models.HUB):
-        commit = hub.pull(name).name
+        folder = hub.pull(name)
+        if adapters.alone(folder):
+            return f"commit {folder.name}, the adapter {adapters.find(str(folder)).name}"
         registry.create(name, options)
-        return f"commit {commit}"
+        return f"commit {folder.name}"
     generator = registry.create(name, options)
     generator.load(device=device, quantization=quantization)
     fingerprint = generator.fingerprint

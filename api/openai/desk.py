@@ -179,7 +179,7 @@ class Desk:
             farm.blobs.stream(keys.file(file.public_id)),
             endpoint=batch.endpoint,
             find_model=lambda name: stored_models.get(farm.db, name),
-            default_model=farm.settings.model,
+            default_model=farm.settings.model_name,
             max_line=farm.settings.max_line_bytes,
             watch=self._watch(batch),
             transparent=self._transparent(batch),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from api.schemas import Shape
 from promptmill import jobs
@@ -80,6 +80,12 @@ class EditRequest(ImageRequest):
     # ours, through `extra_body`
     task: Annotated[str, Field(max_length=64)] | None = None
     strength: float | None = None
+
+    @field_validator("output_compression", mode="before")
+    @classmethod
+    def _of_a_form(cls, given: Any) -> Any:
+        """All fields of a form are text, which no literal number is."""
+        return 100 if given == "100" else given
 
 
 class ImageData(Shape):

@@ -14,6 +14,7 @@ from api.bodies import Chunks, Uploads
 from api.deps import FarmDep, Limit, TenantDep
 from api.errors import Timeout
 from api.farm import Farm
+from api.submissions import described
 from promptmill import jobs, records
 from promptmill.store import deletion
 from promptmill.store import jobs as stored_jobs
@@ -31,30 +32,17 @@ def shown(farm: Farm, job: records.Job) -> schemas.Job:
 
 
 _BODY: dict[str, Any] = {
+    "parameters": described.query(),
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "model": {"type": "string"},
-                        "prompts": {"type": "array", "items": {"type": "string"}},
-                        "items": {"type": "array", "items": {"type": "object"}},
-                        "template": {"type": "string"},
-                        "variables": {"type": "object"},
-                        "name": {"type": "string"},
-                        "priority": {"enum": [str(p) for p in jobs.Priority]},
-                        "metadata": {"type": "object"},
-                    },
-                }
-            },
+            "application/json": {"schema": described.document()},
             "application/x-ndjson": {"schema": {"type": "string"}},
             "text/csv": {"schema": {"type": "string"}},
             "text/plain": {"schema": {"type": "string"}},
             "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 
 

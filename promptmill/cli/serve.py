@@ -129,21 +129,27 @@ def keys() -> None:
 
 @keys.command("create")
 @click.argument("tenant")
-@click.option("--weight", type=click.FloatRange(0.001), default=1.0, help="Share of the farm.")
-@click.option("--max-queued", type=click.IntRange(1), help="Images waiting at most.")
+@click.option("--weight", type=click.FloatRange(0.001), help="TENANT's share; at first 1.")
+@click.option("--max-queued", type=click.IntRange(1), help="TENANT's images waiting at most.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     type=click.Choice(SCOPES),
     help="What the key may do, repeatable: look; make new things; change and delete what is"
-    " there; read /metrics. Default: all but the last.",
+    " there, also export, verify, retry; read /metrics. Default: all but the last.",
 )
 @output.as_json
 def create_key(
-    tenant: str, *, weight: float, max_queued: int | None, scopes: tuple[str, ...], json_: bool
+    tenant: str,
+    *,
+    weight: float | None,
+    max_queued: int | None,
+    scopes: tuple[str, ...],
+    json_: bool,
 ) -> None:
-    """Make a key for TENANT, and TENANT if it is new. The key is shown once."""
+    """Make a key for TENANT, and TENANT if it is new. A known one's share and limit are changed
+    where they are given, for jobs from then on. The key is shown once."""
     db = database()
     try:
         create = part("promptmill.store.tenants:create_key", extra="core")

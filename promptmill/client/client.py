@@ -14,7 +14,7 @@ from promptmill import errors
 from promptmill.client.image import Image
 from promptmill.client.job import PAGE, Job
 from promptmill.client.manifests import hash_of
-from promptmill.client.sources import Body, Rows, body
+from promptmill.client.sources import Body, Rows, body, with_parameters
 from promptmill.client.transport import Transport
 from promptmill.client.uploads import Uploads
 
@@ -102,12 +102,16 @@ class Client:
         if isinstance(rows, list | tuple):
             rows = self._uploads.rows(rows)
         source = rows if isinstance(rows, Body) else body(rows, format=kind)
+        query = {name: value for name, value in defaults.items() if value is not None}
+        if source.format == "json":
+            asked = {"dry_run": query.pop("dry_run")} if "dry_run" in query else {}
+            source, query = (with_parameters(source, query) if query else source), asked
         if sent is not None:
             source = source.counted(sent)
         response = self._transport.call(
             "POST",
             "/v1/jobs",
-            params={name: value for name, value in defaults.items() if value is not None},
+            params=query,
             body=source,
             headers={"idempotency-key": key} if key else {},
         )

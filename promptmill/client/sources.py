@@ -135,6 +135,24 @@ def sniff(head: bytes) -> str:
     return "csv" if b"prompt" in names else "txt"
 
 
+def with_parameters(document: Body, given: Mapping[str, Any]) -> Body:
+    """A JSON document that says them, too: such a body takes no query. What is no JSON object stays
+    as it is, for the farm to say what is wrong with it. Raises `errors.BadRequest` for what the
+    document says already."""
+    data = b"".join(document.open())
+    try:
+        told = json.loads(zlib.decompress(data, wbits=31) if document.gzipped else data)
+    except (ValueError, zlib.error):
+        return document
+    if not isinstance(told, dict):
+        return document
+    for name in given:
+        if name in told:
+            raise errors.BadRequest(f"{name} is given twice, in the document, too", param=name)
+    whole: dict[str, Any] = {**told, **given}
+    return body(whole)
+
+
 class Spool:
     """An iterator of bytes that can be read again from its start: what was read once lies
     in a temporary file (in memory up to 8 MB). For one reader at a time."""

@@ -52,15 +52,15 @@ def _tenant(row: Row[Any]) -> Tenant:
     return Tenant(row.id, row.name, row.weight, row.max_queued)
 
 
-def _named(conn: Connection, name: str, now: float, weight: float, limit: int | None) -> Tenant:
-    values = {"name": name, "weight": weight, "max_queued": limit, "created_at": now}
+def _named(conn: Connection, name: str, now: float) -> Tenant:
+    values = {"name": name, "weight": 1.0, "max_queued": None, "created_at": now}
     conn.execute(insert_ignore(conn, tenants).values(values))
     return _tenant(conn.execute(select(tenants).where(tenants.c.name == name)).one())
 
 
 def ensure_default(db: Database) -> Tenant:
     """The tenant of a farm without keys."""
-    return db.write(lambda conn: _named(conn, DEFAULT, db.now(), 1.0, None))
+    return db.write(lambda conn: _named(conn, DEFAULT, db.now()))
 
 
 def get(db: Database, tenant_id: int) -> Tenant:
@@ -99,18 +99,21 @@ def create_key(
     db: Database,
     tenant_name: str,
     *,
-    weight: float = 1.0,
+    weight: float | None = None,
     max_queued: int | None = None,
     scopes: Collection[str] = TENANTS_OWN,
 ) -> tuple[str, str]:
-    """(key id, secret). The secret is shown this once. Makes the tenant if it is new; a
-    known one keeps its weight and limit. The key may do what `scopes` say and no more."""
+    """(key id, secret). The secret is shown this once. Makes the tenant if it is new, and gives it
+    the weight and the limit where they are told. The key may do what `scopes` say and no more."""
     key_id = f"key_{secrets.token_hex(8)}"
     secret = f"pm_{secrets.token_hex(24)}"
 
     def work(conn: Connection) -> None:
         now = db.now()
-        tenant = _named(conn, tenant_name, now, weight, max_queued)
+        tenant = _named(conn, tenant_name, now)
+        told = {"weight": weight, "max_queued": max_queued}
+        if changed := {name: value for name, value in told.items() if value is not None}:
+            conn.execute(tenants.update().where(tenants.c.id == tenant.id).values(changed))
         conn.execute(
             api_keys.insert().values(
                 id=key_id,

@@ -302,3 +302,18 @@ def test_keys_are_hashed_and_revocable(db: Database) -> None:
     assert listed[key_id].revoked_at is not None and listed[key_id].tenant == "acme"
     with pytest.raises(errors.NotFound):
         tenants.get(db, 99)
+
+
+def test_a_known_tenants_share_and_limit_are_changed_where_they_are_given(db: Database) -> None:
+    _, secret = tenants.create_key(db, "acme", max_queued=50)
+
+    def told() -> tuple[float, int | None]:
+        found = tenants.authenticate(db, secret)
+        assert found is not None
+        return found[0].weight, found[0].max_queued
+
+    assert told() == (1.0, 50)
+    tenants.create_key(db, "acme", weight=3.0)
+    assert told() == (3.0, 50)
+    tenants.create_key(db, "acme", max_queued=70)
+    assert told() == (3.0, 70)

@@ -122,6 +122,7 @@ def edits_of_a_picture(client: openai.OpenAI) -> None:
         prompt="a roof",
         size="64x64",  # type: ignore[arg-type]
         response_format="b64_json",
+        output_compression=100,
         extra_body={"seed": 3},
     )
     assert made.data is not None

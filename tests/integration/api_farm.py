@@ -114,13 +114,13 @@ class ApiFarm:
 
     def __init__(self, folder: Path, redis_url: str, **options: Any) -> None:
         self.folder = folder
-        self.model = f"squares-{uuid.uuid4().hex[:8]}"
         defaults: dict[str, Any] = {
             "data_dir": folder,
             "redis_url": redis_url,
-            "model": self.model,
+            "model": f"squares-{uuid.uuid4().hex[:8]}",
         }
         self.settings = Settings(**{**defaults, **options})
+        self.model = self.settings.model_name
         self.db = Database(self.settings.database)
         self.db.migrate()
         self.blobs = blobs.open_store(self.settings)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,6 +100,16 @@ def read(client: openai.OpenAI, file_id: str | None) -> dict[str, dict[str, Any]
     assert all(set(line) == {"id", "custom_id", "response", "error"} for line in found)
     assert len({line["id"] for line in found}) == len(found)
     return {line["custom_id"]: line for line in found}
+
+
+def test_a_line_that_names_no_model_means_the_farms_own_checkpoint(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    model = f"org/squares-{tmp_path.name}"
+    with ApiFarm(tmp_path, valkey_url, auth="keys", model=f"hf:{model}@main") as farm:
+        client = client_of(farm, "t")
+        made = create(client, [request("one")])
+        assert until(client, made, "in_progress", "failed").model == model
 
 
 def test_a_batch_from_upload_to_results(farm: ApiFarm, client: openai.OpenAI) -> None:

@@ -334,6 +334,17 @@ def test_pull_fetches_what_is_read_and_serving_asks_nothing(endpoint: str, tmp_p
     assert Hub.asked == []
 
 
+def test_an_adapter_is_pulled_as_what_it_is(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "files", {"ink.safetensors": b"weights", "README.md": b""})
+    code = (
+        "from worker import probe\n"
+        "print(probe.pull('hf:org/tiny', device='cpu', quantization='auto'))"
+    )
+    assert in_process(endpoint, tmp_path, code) == f"commit {COMMIT}, the adapter ink.safetensors\n"
+
+
 def test_a_checkpoint_larger_than_the_disk_is_refused_before_it_is_fetched(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -15,6 +17,7 @@ import pytest
 from promptmill import errors
 from promptmill.client import body
 from promptmill.client.frames import plain
+from promptmill.client.sources import from_stream, with_parameters
 
 
 def rows(given: Any) -> list[dict[str, Any]]:
@@ -73,6 +76,25 @@ def test_one_dictionary_is_a_document() -> None:
     document = {"template": "a ${c} ball", "variables": {"c": ["red", "blue"]}}
     found = body(document)
     assert (found.format, json.loads(b"".join(found.open()))) == ("json", document)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_holds_for_all_rows_of_a_document_stands_in_it(packed: bool) -> None:
+    document = {"prompts": ["a"], "seed": 1}
+    given = json.dumps(document).encode()
+    source = from_stream(io.BytesIO(gzip.compress(given) if packed else given), format="json")
+    found = with_parameters(source, {"n": 2, "size": ["64x64", "32x32"]})
+    assert (found.format, found.gzipped) == ("json", False)
+    told = json.loads(b"".join(found.open()))
+    assert told == {**document, "n": 2, "size": ["64x64", "32x32"]}
+    with pytest.raises(errors.BadRequest, match="seed is given twice"):
+        with_parameters(source, {"seed": 2})
+
+
+@pytest.mark.parametrize("wrong", [b"[1]", b'{"prompts": ', b"\xff"])
+def test_a_document_that_is_none_is_left_to_the_farm(wrong: bytes) -> None:
+    source = from_stream(io.BytesIO(wrong), format="json")
+    assert b"".join(with_parameters(source, {"n": 2}).open()) == wrong
 
 
 @pytest.mark.parametrize("given", [[1], [None], [["a"]]])

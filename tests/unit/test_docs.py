@@ -9,7 +9,10 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from api.app import create_app
 from api.openai import shapes
+from api.submissions import described, head
+from api.submissions import document as documents
 from promptmill import jobs, settings
 from tests.unit.client_stub import serving
 
@@ -25,8 +28,8 @@ def test_every_setting_is_in_the_readme_and_no_other() -> None:
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    for document in documents:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for document in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
@@ -47,6 +50,20 @@ def test_every_make_target_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z]+)", README)):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_every_parameter_of_a_submission_stands_in_its_document_and_in_openapi() -> None:
+    text = (ROOT / "docs" / "submissions.md").read_text()
+    assert described.PARAMETERS.keys() == head.KNOWN
+    assert tuple(described.SOURCES) == documents.SOURCES
+    assert tuple(described.TEMPLATE) == documents.TEMPLATE
+    told = described.PARAMETERS | described.SOURCES | described.TEMPLATE
+    for name, (_, line) in told.items():
+        assert re.search(rf"^\| `{name}` \| .* \| {re.escape(line)} \|$", text, re.M), name
+    taken = create_app(settings.Settings()).openapi()["paths"]["/v1/jobs"]["post"]
+    assert {one["name"] for one in taken["parameters"] if one["in"] == "query"} == head.KNOWN
+    body = taken["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert body.keys() == told.keys() | {"defaults", "output"}
 
 
 def test_every_state_stands_in_the_document_of_states() -> None:

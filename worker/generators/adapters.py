@@ -8,6 +8,13 @@ from promptmill import errors, models
 from worker.generators import hub
 
 
+def alone(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no checkpoint."""
+    known = ("model_index.json", "config.json")
+    files = list(folder.glob("*.safetensors"))
+    return len(files) == 1 and not any((folder / name).exists() for name in known)
+
+
 def find(place: str) -> Path:
     """The adapter's file. Raises `errors.Error` unless there is exactly one."""
     path = (
