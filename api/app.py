@@ -42,7 +42,8 @@ from api.routes import (
     verify,
     webhooks,
 )
-from promptmill import __version__, errors, failpoints, garbage, telemetry
+from api.traced import Traced
+from promptmill import __version__, errors, failpoints, garbage, telemetry, traces
 from promptmill.settings import Settings
 
 # Of any body that is neither of those below: a prompt of 32,000 characters, all of them escaped.
@@ -56,7 +57,8 @@ DRAIN_SECONDS = 5  # for requests that still run when the server is told to stop
 
 def create_app(settings: Settings) -> FastAPI:
     """The API over what `settings` name; it connects when it starts. Raises
-    `errors.SettingInvalid` for an open farm that others could reach."""
+    `errors.SettingInvalid` for an open farm that others could reach, or for traces that cannot be
+    sent."""
     settings.refuse_open_farm()
     app = FastAPI(
         title="promptmill",
@@ -67,10 +69,13 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         separate_input_output_schemas=False,
+        # What FastAPI tells by itself, where OTEL_* variables ask for it, holds paths and queries.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = settings
     app.state.stopping = lambda: False
     app.state.metrics = metrics.Metrics()
+    app.state.traces = traces.configure("api", settings.otel_endpoint)
     api_errors.install(app)
     app.add_middleware(Heads)
     app.add_middleware(
@@ -80,6 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(api_errors.NoNul)
     app.add_middleware(api_errors.RequestId)
     app.add_middleware(metrics.Metered, metrics=app.state.metrics)
+    if settings.otel_endpoint:
+        app.add_middleware(Traced, traces=app.state.traces)
     app.add_middleware(SafeHeaders)
     for part in (
         jobs,
@@ -107,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    farm = Farm(app.state.settings)
+    farm = Farm(app.state.settings, app.state.traces)
     app.state.farm = farm
     app.state.storage = Probe(farm.blobs.probe)
     app.state.feeds = Feeds(farm)
@@ -125,6 +132,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.feeds.close()
         await app.state.storage.close()
         farm.close()
+        app.state.traces.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

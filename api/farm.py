@@ -25,6 +25,7 @@ from promptmill.store import jobs as stored_jobs
 from promptmill.store import models as stored_models
 from promptmill.store import secrets, tenants
 from promptmill.store.database import Database
+from promptmill.traces import UNTRACED, Traces
 
 log = logging.getLogger("promptmill.api")
 
@@ -35,8 +36,9 @@ REDIS_AGAIN = 3.0  # seconds until Redis is asked again after it did not answer
 class Farm:
     """Thread-safe. `close` ends its connections."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, traces: Traces = UNTRACED) -> None:
         self.settings = settings
+        self.traces = traces
         self.db = Database(settings.database)
         self.blobs = blobs.open_store(settings)
         self.segments = stored_images.SegmentCache()
@@ -133,6 +135,11 @@ class Farm:
 
     def pace(self, job: records.Job) -> Pace:
         return self.rates.observe(job, wall=time.time())
+
+    def accept(self, job: records.Job, tenant: records.Tenant) -> None:
+        """Of a job that is new, however it came in: what every one of them goes through."""
+        self.traces.accepted(job, tenant=tenant.name if self.settings.auth == "keys" else None)
+        self.enqueue(job, fresh=True)
 
     def enqueue(self, job: records.Job, *, fresh: bool) -> None:
         """Puts what is left of a job into the queue and wakes workers, if it is queued.

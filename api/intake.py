@@ -53,5 +53,5 @@ def accept(
     )
     failpoints.reach("submit.committed")
     if not received.replay:
-        farm.enqueue(received.job, fresh=True)
+        farm.accept(received.job, tenant)
     return received

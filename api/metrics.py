@@ -27,7 +27,7 @@ GAUGES = (
     ("promptmill_leased_images", "Images that a worker holds"),
     ("promptmill_workers", "Workers alive"),
 )
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
@@ -94,7 +94,7 @@ class Metered:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
 
         async def metered(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -80,7 +80,9 @@ class Pair:
         return "mismatch" if same and self.rendered is not None else "unverifiable"
 
 
-def create(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> records.Job:
+def create(
+    farm: Farm, tenant: records.Tenant, job: records.Job, wanted: schemas.VerifyRequest
+) -> records.Job:
     """A job that renders the wanted images again. Raises `errors.Conflict` when the job has
     no done image, `errors.LimitExceeded`."""
     model = stored_models.get(farm.db, job.model)
@@ -115,7 +117,7 @@ def create(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> recor
     except BaseException:
         stored_submissions.abandon(farm.db, upload, clear=copies.discard)
         raise
-    farm.enqueue(made, fresh=True)
+    farm.accept(made, tenant)
     return made
 
 

@@ -128,6 +128,7 @@ def _check(settings: Settings) -> Settings:
             raise errors.SettingInvalid(f"{PREFIX}{name} is not a URL", param=name) from None
         if scheme.split("+")[0] not in schemes:
             raise errors.SettingInvalid(f"{PREFIX}{name} must start with one of {schemes}")
+    _check_collector(settings.otel_endpoint)
     return settings
 
 
@@ -139,6 +140,20 @@ def _check_source_prefixes(given: str) -> None:
             raise errors.SettingInvalid(
                 f"{PREFIX}SOURCE_PREFIXES must not open {part!r} to tenants"
             )
+
+
+def _check_collector(given: str) -> None:
+    try:
+        url = urlsplit(given)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        good = False
+    if given and (not good or "?" in given or "#" in given):
+        raise errors.SettingInvalid(
+            f"{PREFIX}OTEL_ENDPOINT must be the base of a collector, http://collector:4318 "
+            "(pip install 'promptmill[otel]')",
+            param=f"{PREFIX}OTEL_ENDPOINT",
+        )
 
 
 def _amount(text: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.worker.control import control_command
 
-from promptmill import errors, failpoints, garbage, models, telemetry, wakeups
+from promptmill import errors, failpoints, garbage, models, telemetry, traces, wakeups
 from promptmill.blobs import open_store
 from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
@@ -174,8 +174,10 @@ def identity() -> str:
 def run(settings: Settings) -> int:
     """Serves until SIGTERM; the exit status of the process."""
     telemetry.configure("worker", settings.log_level)
+    tracing = traces.configure("worker", settings.otel_endpoint)
     failpoints.arm(settings.failpoints)
     engine = open_engine(settings)
+    engine.traces = tracing
     app = build(settings, engine)
     garbage.settle()
     worker = app.Worker(
@@ -193,4 +195,6 @@ def run(settings: Settings) -> int:
     except errors.Unavailable as outage:
         log.error("%s", outage)
         return 1
+    finally:
+        tracing.close()
     return int(worker.exitcode or 0)

@@ -18,6 +18,7 @@ from promptmill.records import Work
 from promptmill.settings import Settings
 from promptmill.store import images
 from promptmill.store.database import Database
+from promptmill.traces import UNTRACED, Traces
 from worker.calls import Calls
 from worker.capacity import Capacity
 from worker.checks import Checks
@@ -91,6 +92,7 @@ class Engine:
         self.blobs = blobs
         self.queue = queue
         self.events: Events = NoEvents()
+        self.traces: Traces = UNTRACED
         self.segments = images.SegmentCache(SEGMENTS)
         self.inputs = Inputs(blobs)
         self.checks = checks

@@ -12,12 +12,12 @@ NEW = 0.2  # weight of the newest in a running mean
 
 
 class Steps:
-    """Where the time of one micro-batch goes. last: when the step before ended, by
-    `time.monotonic`."""
+    """Where the time of one micro-batch goes. began: when it did, last: when the step before
+    ended, both by `time.monotonic`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.last = time.monotonic()
+        self.began = self.last = time.monotonic()
 
     def end(self, name: str) -> None:
         """The step that began when the one before ended."""

@@ -17,6 +17,7 @@ from promptmill.jobs import COUNTER_SHARDS, SOLO_ATTEMPT, Item
 from promptmill.leases import Lease
 from promptmill.records import Work
 from promptmill.store import control, images, jobs
+from promptmill.traces import Batch
 from worker import filing, priority
 from worker.filing import File, Kept, Refused
 from worker.inputs import Ready
@@ -78,6 +79,8 @@ class Slot(threading.Thread):
         """One micro-batch from lease to acknowledgement. Whatever goes wrong, its images
         are either committed or back in the queue."""
         outage: errors.Unavailable | None = None
+        failure: type[Exception] | None = None
+        works: list[Work] = []
         steps = Steps()
         try:
             failpoints.reach("slot.leased")
@@ -111,13 +114,15 @@ class Slot(threading.Thread):
         except GiveBack:
             self.give_back(lease, charge=False, reason="draining")
         except errors.Unavailable as error:
-            outage = error
+            outage, failure = error, type(error)
             self.give_back(lease, charge=False, reason=str(error))
         except Exception as error:
             log.exception("lease %s failed", lease.id)
+            failure = type(error)
             self.isolate(lease, error)
         finally:
             self.engine.release(lease)
+            self.engine.traces.batch(Batch(lease, works, steps.began, steps.seconds, failure))
         if outage is not None:
             self.engine.outlast(outage)
 

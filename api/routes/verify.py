@@ -25,7 +25,7 @@ def verify(
     """Renders images again, as an ordinary job whose `metadata.verifies` names this one;
     without `sample`, all that are done."""
     job = stored_jobs.get(farm.db, tenant.id, job_id)
-    made = verification.create(farm, job, wanted or schemas.VerifyRequest())
+    made = verification.create(farm, tenant, job, wanted or schemas.VerifyRequest())
     response.headers["location"] = f"/v1/jobs/{job_id}/verify/{made.public_id}"
     return shown(farm, made)
 

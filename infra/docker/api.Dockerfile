@@ -11,7 +11,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY promptmill promptmill
 COPY api api
 COPY worker worker
-RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[api]"
+RUN /opt/promptmill/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[api,otel]"
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 promptmill \

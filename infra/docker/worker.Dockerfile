@@ -3,12 +3,12 @@
 # Which build of torch (CPU or CUDA) is installed is pip's configuration: pass a mirror or
 # an index as a build argument, e.g.
 #   docker compose build --build-arg PIP_EXTRA_INDEX_URL=... worker
-# EXTRAS: parts of the package; worker,hf adds checkpoints of diffusers and transformers,
-# worker,gpu their quantization too.
+# EXTRAS: parts of the package; worker,otel,hf adds checkpoints of diffusers and transformers,
+# worker,otel,gpu their quantization too. otel: traces.
 FROM python:3.11-slim-bookworm AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ARG EXTRAS=worker
+ARG EXTRAS=worker,otel
 WORKDIR /src
 RUN python -m venv /opt/promptmill
 COPY pyproject.toml constraints.txt README.md ./

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from celery import Celery
 
-from promptmill import errors, failpoints, telemetry, wakeups
+from promptmill import errors, failpoints, telemetry, traces, wakeups
 from promptmill.blobs import BlobStore, open_store
 from promptmill.redis_queue import RedisQueue
 from promptmill.settings import Settings
 from promptmill.store.database import Database
 from promptmill.store.leadership import Leadership
+from promptmill.traces import UNTRACED, Traces
 from worker.control import webhook
 from worker.control.audit import Audit
 from worker.control.ears import PAUSE, Ears
@@ -47,9 +48,10 @@ class Farm:
     blobs: BlobStore
     queues: Queues
     celery: Celery
+    traces: Traces = UNTRACED
 
     @staticmethod
-    def open(settings: Settings) -> Farm:
+    def open(settings: Settings, traces: Traces = UNTRACED) -> Farm:
         """Raises `errors.Error` naming the setting of what cannot be reached."""
         db = Database(settings.database)
         db.require_schema()
@@ -58,7 +60,7 @@ class Farm:
         queues.of(settings.model_name).ping()
         blobs = open_store(settings)
         blobs.probe()
-        return Farm(settings, db, blobs, queues, wakeups.celery_app(settings))
+        return Farm(settings, db, blobs, queues, wakeups.celery_app(settings), traces)
 
     def close(self) -> None:
         self.queues.close()
@@ -74,7 +76,7 @@ class Term:
         self._over = threading.Event()
         self.audit = Audit(db, queues)
         self.reaper = Reaper(db, queues, settings)
-        self.finaliser = Finaliser(db, queues, settings)
+        self.finaliser = Finaliser(db, queues, settings, traces=farm.traces)
         self.ears = Ears(queues, self.finaliser.look, stop=self._over)
         self.wake = Wake(queues, farm.celery)
         self.sweep = Sweep(db, farm.blobs, settings, stop=self._over)
@@ -193,11 +195,12 @@ def run(settings: Settings) -> int:
     """The process, until SIGTERM or SIGINT; its exit status. Raises `errors.Error` with one
     line that names the setting and the remedy when it cannot start."""
     telemetry.configure("control", settings.log_level)
+    tracing = traces.configure("control", settings.otel_endpoint)
     failpoints.arm(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    farm = Farm.open(settings)
+    farm = Farm.open(settings, tracing)
     try:
         Control(farm, stop).run()
     except OSError as error:
@@ -206,4 +209,5 @@ def run(settings: Settings) -> int:
         ) from error
     finally:
         farm.close()
+        tracing.close()
     return 0

@@ -13,6 +13,7 @@ from promptmill.records import Job
 from promptmill.settings import Settings
 from promptmill.store import conservation, control, jobs
 from promptmill.store.database import Database
+from promptmill.traces import UNTRACED, Traces
 from worker.control.queues import Queues
 
 log = logging.getLogger("promptmill.control")
@@ -25,11 +26,13 @@ class Finaliser:
         queues: Queues,
         settings: Settings,
         *,
+        traces: Traces = UNTRACED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._queues = queues
         self._period = settings.lease_seconds
+        self._traces = traces
         self._clock = clock
         self._cancelling_since: dict[int, float] = {}
 
@@ -48,6 +51,7 @@ class Finaliser:
             failpoints.reach("finaliser.ended")
             self._clear(job)
             failpoints.reach("finaliser.cleared")
+            self._traces.ended(job)
             log.info("job.ended", extra={"job": job.public_id, "state": str(job.state)})
         return len(ended)
 
