@@ -29,3 +29,34 @@ def test_without_a_checkpoint_no_library_of_checkpoints_is_imported(code: str) -
         [sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# FastAPI imports the API of OpenTelemetry, and redis its metrics where the SDK is installed.
+TRACING = (
+    "opentelemetry.sdk.trace",
+    "opentelemetry.exporter",
+    "opentelemetry.proto",
+    "promptmill.traces.otlp",
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import promptmill, promptmill.cli, promptmill.local", ("opentelemetry",)),
+        (
+            "import api.app, worker.app, worker.control.app; from promptmill import traces;"
+            "traces.configure('api', '').close()",
+            TRACING,
+        ),
+    ],
+    ids=["core", "farm"],
+)
+def test_without_a_collector_nothing_that_traces_is_imported(
+    code: str, absent: tuple[str, ...]
+) -> None:
+    told = f"{code}\nimport sys\nprint([n for n in sys.modules if n.startswith({absent})])"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
