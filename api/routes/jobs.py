@@ -32,7 +32,6 @@ def shown(farm: Farm, job: records.Job) -> schemas.Job:
 
 
 _BODY: dict[str, Any] = {
-    "parameters": described.query(),
     "requestBody": {
         "required": True,
         "content": {
@@ -67,7 +66,8 @@ async def submit(
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     dry_run: Annotated[bool, Query(description="answer a plan and write nothing")] = False,
 ) -> Any:
-    """Takes a submission: a JSON document, or a streamed body with its defaults in the query."""
+    """Takes a submission: a JSON document, or a streamed body, which has the document's
+    parameters in the query."""
     chunks = Chunks(request, limit=farm.settings.max_body_bytes)
     body = submissions.Body(
         chunks,

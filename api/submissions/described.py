@@ -79,16 +79,6 @@ def document() -> Schema:
     return _OBJECT | {"properties": told | params | inner}
 
 
-def query() -> list[Schema]:
-    """The parameters of a streamed body, as OpenAPI has them; of `head.DEFAULTS` a repeated one is
-    a list."""
-    return [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
-        for name, (schema, text) in PARAMETERS.items()
-        if name != "dry_run"  # the route's own
-    ]
-
-
 def _listed(name: str) -> Schema:
     schema, text = PARAMETERS[name]
     if name not in head.PRODUCT_ORDER:
