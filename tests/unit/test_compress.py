@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,3 +84,26 @@ def test_a_share_of_the_lessons_is_drawn_by_the_teacher(
     assert torch.equal(with_tones.pictures[:-last], batch_.pictures[:-last])
     near: Tensor = batch_.text[:taught] @ free.T
     assert near.amax(1).min() > 0.97 and VENDOR_CODE == 16
+
+
+def test_a_student_that_goes_on_learns_from_pictures_alone(
+    tmp_path: Path, plain: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges = quantize.observe(plain, [condition(**batch(8))])
+    asked: list[object] = []
+    real = student.lesson
+
+    def noted(teacher: Shipped | None, *rest: Tensor) -> train.Lesson:
+        asked.append(teacher)
+        return real(teacher, *rest)
+
+    monkeypatch.setattr(student, "lesson", noted)
+    teacher, plan = Shipped(plain, ranges, ""), train.Plan(steps=1, batch=8, critic_width=16)
+    for number, known in enumerate((None, teacher)):
+        out = tmp_path / str(number)
+        student.teach(tiny_lessons(), teacher, plan, out, widths=SMALLER, student=known)
+    assert asked == [teacher, None]
+    given, plan = tiny_lessons(), train.Plan(batch=20)
+    free = torch.nn.functional.normalize(torch.randn(5, 384), dim=1)
+    alone, usual = (f(given, plan, 3) for f in (real(None, free), train.draw))
+    assert all(torch.equal(value, usual.tensors()[k]) for k, value in alone.tensors().items())

@@ -1,6 +1,7 @@
 """The student: a generator of a fifth of the teacher's arithmetic, cut out of it and taught by
-it and by the pictures (`python -m worker.compress.student`). Stop it anywhere; the same
-command goes on."""
+it and by the pictures (`python -m worker.compress.student`). One that goes on from what a student
+had learned (`--start`) is ahead of the teacher, and learns from the pictures alone. Stop it
+anywhere; the same command goes on."""
 
 from __future__ import annotations
 
@@ -23,8 +24,10 @@ from worker.gan import (
     folding,
     integers,
     lexicon,
+    losses,
     manifest,
     parallel,
+    resemblance,
     train,
     validation,
     views,
@@ -35,13 +38,13 @@ from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.manifest import Figure
 from worker.gan.networks import NOISE, Generator, Widths, condition
-from worker.gan.train import Batch, Lesson, Plan
+from worker.gan.train import Batch, Lesson, Likeness, Plan
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
 DISTRACTED = 0.4  # share of texts with something said beside their subject
-TAUGHT = 0.15  # share of a batch that the teacher draws
-TONED = 0.12  # share of a batch that shows subjects in skin tones
+TAUGHT = 0.15  # share of a batch that the teacher draws, for a student that begins
+TONED = 0.2  # share of a batch that shows subjects in skin tones
 STYLES = 2  # the teacher's pictures serve for the vendors it was trained on: the first two
 CALIBRATION = 256
 
@@ -65,24 +68,16 @@ def free_texts(given: Lessons) -> Tensor:
     return lexicon.embed(given.encoder, texts)
 
 
-def lesson(teacher: Shipped, free: Tensor, toned: Lessons | None = None) -> Lesson:
+def lesson(teacher: Shipped | None, free: Tensor, toned: Lessons | None = None) -> Lesson:
     """Batches of which a share is the teacher's answer to a free text, in a view of its own
-    (distillation as regression on the teacher's output: Hinton et al. 2015, section 2), and,
-    if there are any, a share shows subjects in skin tones, which the teacher does not know."""
-    answer = integers.IntegerGenerator(teacher.generator, teacher.ranges)
+    (distillation as regression on the teacher's output: Hinton et al. 2015, section 2), if there
+    is a teacher, and a share shows subjects in skin tones, if there are any."""
+    answer = integers.IntegerGenerator(teacher.generator, teacher.ranges) if teacher else None
 
     def taught(given: Lessons, plan: Plan, step: int) -> Batch:
         batch = train.draw(given, plan, step)
-        chance = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
-        count = round(TAUGHT * plan.batch)
-        rows = torch.randint(len(free), (count,), generator=chance)
-        vendor = torch.randint(STYLES, (count,), generator=chance)
-        still = torch.zeros(count, NOISE)
-        drawn = answer(condition(free[rows], vendor, still)).float() / 255
-        drawn = views.view(drawn, batch.noise[:count])
-        shake = torch.randn(count, free.shape[1], generator=chance)
-        text = F.normalize(free[rows] + shake * plan.jitter / free.shape[1] ** 0.5, dim=1)
-        batch.put(slice(count), pictures=drawn, text=text, vendor=vendor)
+        if answer is not None:
+            _answered(batch, answer, free, plan, step)
         if toned is not None:
             of_them = replace(plan, batch=round(TONED * plan.batch), distracted=0.0)
             last = train.draw(toned, of_them, step)
@@ -90,6 +85,22 @@ def lesson(teacher: Shipped, free: Tensor, toned: Lessons | None = None) -> Less
         return batch
 
     return taught
+
+
+def _answered(
+    batch: Batch, answer: integers.IntegerGenerator, free: Tensor, plan: Plan, step: int
+) -> None:
+    """Puts what the teacher answers to free texts [N, 384] in the place of the first rows."""
+    chance = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+    count = round(TAUGHT * plan.batch)
+    rows = torch.randint(len(free), (count,), generator=chance)
+    vendor = torch.randint(STYLES, (count,), generator=chance)
+    still = torch.zeros(count, NOISE)
+    drawn = answer(condition(free[rows], vendor, still)).float() / 255
+    drawn = views.view(drawn, batch.noise[:count])
+    shake = torch.randn(count, free.shape[1], generator=chance)
+    text = F.normalize(free[rows] + shake * plan.jitter / free.shape[1] ** 0.5, dim=1)
+    batch.put(slice(count), pictures=drawn, text=text, vendor=vendor)
 
 
 def teach(
@@ -101,13 +112,14 @@ def teach(
     widths: Widths = WIDTHS,
     student: Shipped | None = None,
     toned: Lessons | None = None,
+    likeness: Likeness = losses.reconstruction,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """The whole of the student's training, as `train.train` runs it, and at its end the
     manifest."""
     start = begin(teacher, given, widths, student=student)
-    taught = lesson(teacher, free_texts(given), toned)
-    state = train.train(given, plan, out, start=start, lesson=taught, stop=stop)
+    taught = lesson(None if student else teacher, free_texts(given), toned)
+    state = train.train(given, plan, out, start=start, lesson=taught, likeness=likeness, stop=stop)
     if state.step == plan.steps and parallel.first():
         found = validation.report(state.average, given)
         how = "validation.report of the averaged network: training pictures, 256 concepts at most"
@@ -136,8 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adversarial", type=int, default=10_500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--save-every", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     plan = Plan(
         steps=options.steps,
         adversarial=options.adversarial,
@@ -151,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lexicon.lessons(options.data, encoder, seed=plan.seed, name=name, vocabulary=words)
         for name in data.SETS
     )
+    likeness = resemblance.beside_reconstruction(options.data / "packages")
     with parallel.joined():
         teach(
             given,
@@ -159,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out,
             student=weights.read(options.start) if options.start else None,
             toned=toned,
+            likeness=likeness,
             stop=train.stopped_by_signal(),
         )
 
