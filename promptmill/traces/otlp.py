@@ -21,7 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from promptmill import __version__
@@ -49,13 +49,13 @@ _ROOT: ContextVar[tuple[int, int] | None] = ContextVar("promptmill_root", defaul
 
 class Collected:
     """Traces that a collector takes. A batch that it does not take in ten seconds is dropped,
-    as are spans beyond 2,048 that wait."""
+    as are spans beyond 2,048 that wait. `OTEL_TRACES_SAMPLER` says which are told at all; of a
+    job every process finds the same, from the id of its trace."""
 
     def __init__(self, service: str, endpoint: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Sender` says it once
         self._sender = _Sender(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces"))
         self._provider = TracerProvider(
-            sampler=ParentBased(ALWAYS_ON),
             resource=_process(service),
             shutdown_on_exit=False,
             id_generator=_Ids(),
@@ -120,7 +120,7 @@ class Collected:
             return wall - int((now - by_monotonic) * 1e9)
 
         jobs = sorted({work.job for work in batch.works})[:MOST_JOBS]
-        roots = [_root_of(job) for job in jobs]
+        roots = [self._root_of(job) for job in jobs]
         span = self._tracer.start_span(
             "micro-batch",
             _inside(roots[0]) if len(roots) == 1 else Context(),
@@ -149,7 +149,7 @@ class Collected:
     def ended(self, job: Job) -> None:
         span = self._tracer.start_span(
             "job.ended",
-            _inside(_root_of(job.public_id)),
+            _inside(self._root_of(job.public_id)),
             attributes={
                 "promptmill.job": job.public_id,
                 "promptmill.state": str(job.state),
@@ -168,6 +168,13 @@ class Collected:
         closing.join(CLOSE_SECONDS)
         self._sender.shutdown()
 
+    def _root_of(self, job: str) -> trace.SpanContext:
+        trace_id, span_id = ids_of(job)
+        found = self._provider.sampler.should_sample(Context(), trace_id, "job")
+        taken = found.decision is Decision.RECORD_AND_SAMPLE
+        flags = SAMPLED if taken else trace.TraceFlags.get_default()
+        return trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)
+
 
 def _process(service: str) -> Resource:
     return Resource.create(
@@ -179,11 +186,6 @@ def _process(service: str) -> Resource:
             "service.version": __version__,
         }
     )
-
-
-def _root_of(job: str) -> trace.SpanContext:
-    trace_id, span_id = ids_of(job)
-    return trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=SAMPLED)
 
 
 def _inside(parent: trace.SpanContext) -> Context:

@@ -215,6 +215,25 @@ def test_a_micro_batch_of_several_jobs_links_to_each(
     assert links == {traces.ids_of(job) for job in jobs}
 
 
+def test_of_a_job_all_is_told_or_nothing(
+    farm_of_slots: Bench, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    jobs = [farm_of_slots.submit(1) for _ in range(24)]
+    chosen = {one.public_id for one in jobs if traces.ids_of(one.public_id)[0] % 2**64 < 2**63}
+    with closing(traces.configure("api", collector.url)) as api:
+        for job in jobs:
+            api.accepted(job, tenant=None)
+    with closing(traces.configure("control", collector.url)) as control:
+        for job in jobs:
+            control.ended(job)
+    for name in ("job", "job.ended"):
+        told = collector.spans(name)
+        assert {attributes(span)["promptmill.job"] for span in told} == chosen
+    assert 0 < len(chosen) < len(jobs)
+
+
 @pytest.mark.parametrize("error", [KeyError(SECRET), errors.StorageDown(SECRET)])
 def test_a_failed_micro_batch_tells_only_the_type(
     farm_of_slots: Bench,
