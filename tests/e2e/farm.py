@@ -110,7 +110,7 @@ class Farm:
         self.processes.append(process)
         return process
 
-    def call(self, command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def call(self, command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end, as a user would."""
         return subprocess.run(
             [sys.executable, "-m", "promptmill", *command.split()],
@@ -151,7 +151,7 @@ class Farm:
         self.workers.append(self.run("worker", **env))
         return self.workers[-1]
 
-    def wait_leasing(self, worker: Process, *, seconds: float = 60) -> None:
+    def wait_leasing(self, worker: Process, *, seconds: float = 120) -> None:
         """Until that very worker holds a lease."""
         wait_until(
             lambda: any(
@@ -207,11 +207,11 @@ class Farm:
         except (httpx.TransportError, AssertionError):
             return False
 
-    def wait(self, id: str, *, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, id: str, *, seconds: float = 120) -> dict[str, Any]:
         wait_until(lambda: self.finished(id), seconds=seconds, what=f"job {id} ends")
         return self.job(id)
 
-    def wait_done(self, id: str, count: int, *, seconds: float = 60) -> None:
+    def wait_done(self, id: str, count: int, *, seconds: float = 120) -> None:
         wait_until(
             lambda: self.job(id)["counts"]["done"] >= count,
             seconds=seconds,

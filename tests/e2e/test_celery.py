@@ -16,7 +16,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import free_port, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
 def state(farm: Farm) -> str:
@@ -26,7 +26,7 @@ def state(farm: Farm) -> str:
 
 def test_drain_and_resume_act_on_the_engine(embedded: Stack) -> None:
     farm = embedded.make().start()
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
     app = wakeups.celery_app(farm.settings)
     job = farm.submit([f"thing {i}" for i in range(2000)], steps="100")["id"]
     farm.wait_done(job, 32)
@@ -46,7 +46,7 @@ def test_drain_and_resume_act_on_the_engine(embedded: Stack) -> None:
 
 def test_each_micro_batch_is_a_task_in_the_event_stream(embedded: Stack) -> None:
     farm = embedded.make().start()
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
     app = wakeups.celery_app(farm.settings)
     seen: list[dict[str, object]] = []
     enough = threading.Event()
@@ -85,7 +85,7 @@ def test_each_micro_batch_is_a_task_in_the_event_stream(embedded: Stack) -> None
 
 def test_flower_shows_real_work(embedded: Stack, tmp_path: Path) -> None:
     farm = embedded.make().start()
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
     port = free_port()
     with (tmp_path / "flower.log").open("wb") as log:
         flower = subprocess.Popen(

@@ -18,7 +18,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_twenty_thousand_prompts_watched_and_downloaded(embedded: Stack, tmp_pat
 
 def test_verify_names_the_damaged_row_and_repair_restores_it(stack: Stack, tmp_path: Path) -> None:
     farm = stack.make().start()
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
     job = farm.submit([f"thing {i}" for i in range(40)])["id"]
     farm.wait(job)
     clean = farm.call(f"verify {job} --all")

@@ -11,7 +11,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 PNG_BEGINS = 41  # what every picture of one size begins with
 

@@ -15,7 +15,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 BATCH_MS = "150"
 
@@ -146,7 +146,7 @@ def test_postgres_restarted(fleet: Stack) -> None:
 
 def test_the_celery_queue_deleted_costs_only_time(stack: Stack) -> None:
     farm = stack.make().start()
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker serves")
     farm.workers[0].signal(signal.SIGSTOP)
     job = farm.submit(prompts(40))["id"]
     redis = farm.redis()

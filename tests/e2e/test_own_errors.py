@@ -15,7 +15,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.farm import Farm
 from tests.servers import Bucket, S3Server, free_port, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
 def one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.counted import CountedFarm
 from tests.e2e.farm import Farm
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 BATCH = 32
 
@@ -160,7 +160,7 @@ def test_workers_come_and_go_and_the_rate_follows(embedded: Stack) -> None:
 
 def test_a_job_that_nobody_serves_says_so(embedded: Stack) -> None:
     farm = embedded.make().start(workers=1)
-    wait_until(lambda: farm.serving() == 1, seconds=20, what="the worker registers its model")
+    wait_until(lambda: farm.serving() == 1, seconds=60, what="the worker registers its model")
     farm.workers[0].stop()
     job = farm.submit(rows(3))["id"]
     shown = farm.call(f"show {job}")

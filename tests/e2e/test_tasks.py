@@ -140,7 +140,7 @@ def test_the_best_of_several_is_kept_and_each_attempt_told(stack: Stack) -> None
 @pytest.mark.timeout(400)
 def test_emoji_gan_tries_again_until_a_picture_shows_what_is_asked(embedded: Stack) -> None:
     farm = embedded.make(model="emoji-gan", OMP_NUM_THREADS="1").start(workers=1)
-    wait_until(lambda: farm.serving() == 1, seconds=200, what="the worker serves")
+    wait_until(lambda: farm.serving() == 1, seconds=600, what="the worker serves")
     [known] = [m for m in farm.http.get("/v1/models").json()["data"] if m["id"] == "emoji-gan"]
     assert known["scores"]
     names = ("red heart", "pizza", "a cat and a dog", "flag of Japan", "a quiet thought")
@@ -174,7 +174,7 @@ def test_terse_prompts_are_written_out_by_the_worker(stack: Stack) -> None:
 
     tiny_writer.save(farm.settings.data_dir)
     farm.add_worker()
-    wait_until(lambda: farm.serving() == 1, seconds=200, what="a worker that can write serves")
+    wait_until(lambda: farm.serving() == 1, seconds=600, what="a worker that can write serves")
     rows = [{"prompt": noun} for noun in tiny_writer.SAID] * 2
     plain = rendered(farm, rows, seed="5")
     written = rendered(farm, rows, seed="5", expand="true")
