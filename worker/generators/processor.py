@@ -37,12 +37,6 @@ def tiles() -> list[str]:
     return sorted(_flags() & {"amx_int8"})
 
 
-def exact_int8() -> bool:
-    """Whether sums of products of int8 are exact in the usual kernels: older x86 instructions
-    saturate a sum of two products at 16 bits."""
-    return level().startswith(("aarch64", "arm64")) or level().endswith("vnni")
-
-
 def _flags() -> frozenset[str]:
     return frozenset(_info("flags").split())
 
