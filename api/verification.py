@@ -23,6 +23,7 @@ from promptmill.store import submissions as stored_submissions
 
 VERIFIES = "verifies"  # the metadata field that names the job a verification checks
 PAGE = 500  # images read at once
+RARE = 20  # of so many images less than one is done
 _CONTENT_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 
@@ -158,6 +159,10 @@ def _chosen(farm: Farm, job: records.Job, wanted: schemas.VerifyRequest) -> Iter
         yield from _done(farm, job)
         return
     draw = random.Random(wanted.seed)
+    if job.counts.done * RARE < job.counts.total:  # draws would seldom meet one
+        kept = set(draw.sample(range(job.counts.done), wanted.sample))
+        yield from (image for number, image in enumerate(_done(farm, job)) if number in kept)
+        return
     drawn: set[int] = set()
     found: dict[int, records.Image] = {}
     while len(found) < wanted.sample and len(drawn) < job.counts.total:
@@ -232,7 +237,7 @@ def _restore(farm: Farm, job: records.Job, pair: Pair) -> bool:
     key = keys.repaired(
         job.output,
         job.public_id,
-        generation=job.generation,
+        generation=pair.image.generation or 0,  # whose sweep has to know it
         index=index,
         nonce=secrets.token_hex(6),
     )

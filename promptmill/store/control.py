@@ -4,12 +4,13 @@ incidents, what may be swept, what is too old to keep."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, update
 
-from promptmill import jobs
+from promptmill import errors, jobs
 from promptmill.jobs import JobState
 from promptmill.leases import Incident
 from promptmill.records import Job
@@ -243,5 +244,8 @@ def retention(db: Database, days: float) -> list[Job]:
         .order_by(table.c.id)
         .limit(_AT_ONCE)
     )
-    old = db.read(lambda conn: conn.execute(query).all())
-    return [deletion.delete(db, None, row.public_id) for row in old]
+    deleted = []
+    for row in db.read(lambda conn: conn.execute(query).all()):
+        with suppress(errors.NotFound):  # deleted meanwhile, or with the job that it verified
+            deleted.append(deletion.delete(db, None, row.public_id))
+    return deleted

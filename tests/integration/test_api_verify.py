@@ -3,6 +3,9 @@ changed is told apart from damage."""
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import Any
 import pytest
 
 from promptmill import keys
+from promptmill.store import control
 from promptmill.store import images as stored_images
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm
+from worker.control.sweep import Sweep
 
 pytestmark = pytest.mark.servers
 
@@ -107,6 +112,42 @@ def test_damage_inside_a_part_is_repaired_beside_it(farm: ApiFarm, job: str) -> 
     assert farm.blobs.head(part) is not None
 
 
+def test_what_is_repaired_after_a_retry_outlives_the_sweep(farm: ApiFarm, job: str) -> None:
+    good = path_of(farm, job, 4).read_bytes()
+    control.finish_ready(farm.db)
+    assert farm.http.post(f"/v1/jobs/{job}/retry").json()["retried"] == 1
+    flip(path_of(farm, job, 4))
+    check = verify(farm, job, all=True)
+    farm.worker.drain()
+    assert farm.http.post(f"/v1/jobs/{job}/verify/{check}/repair").json()["repaired"] == [4]
+    control.finish_ready(farm.db)
+    settled = replace(farm.settings, lease_seconds=0.0)
+    sweep = Sweep(
+        farm.db,
+        farm.blobs,
+        settled,
+        stop=threading.Event(),
+        clock=lambda: time.time() + 3600,
+    )
+    sweep.generations()
+    kept = stored_jobs.get(farm.db, None, job)
+    assert control.sweepable_generations(farm.db, kept.id) == range(2, 2), "both were swept"
+    assert farm.http.get(f"/v1/jobs/{job}/images/4/content").content == good
+
+
+def test_a_verification_that_goes_with_its_job_holds_retention_up_by_nothing(
+    farm: ApiFarm, job: str
+) -> None:
+    check = verify(farm, job, all=True)
+    other = farm.submit(["a pear"])["id"]
+    farm.worker.drain()
+    assert len(control.finish_ready(farm.db)) == 3
+    time.sleep(0.05)
+    gone = control.retention(farm.db, 0.02 / 86_400)
+    assert {one.public_id for one in gone} == {job, other}
+    assert farm.http.get(f"/v1/jobs/{check}").status_code == 404
+
+
 def test_a_changed_fingerprint_is_unverifiable_and_repairs_nothing(farm: ApiFarm, job: str) -> None:
     flip(path_of(farm, job, 1))
     check = verify(farm, job, all=True)
@@ -135,6 +176,21 @@ def test_a_sample_is_drawn_from_what_is_done(farm: ApiFarm, job: str) -> None:
     indexes = [v["index"] for v in first["data"] + rest["data"]]
     assert indexes == sorted(set(indexes))
     assert 10 not in indexes
+
+
+def test_a_sample_of_a_job_that_has_hardly_begun_is_read_from_what_is_done(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = farm.submit(["fail"] * 150 + [f"prompt {n}" for n in range(5)] + ["fail"] * 5)["id"]
+    farm.worker.drain()
+    monkeypatch.setattr(random.Random, "randrange", None)  # nothing is drawn blindly
+    found = set()
+    for seed in (1, 2, 3):
+        check = verify(farm, id, sample=3, seed=seed)
+        indexes = [one["index"] for one in verdicts(farm, id, check)["data"]]
+        assert len(indexes) == 3 and indexes == sorted(set(indexes))
+        found |= set(indexes)
+    assert found <= set(range(150, 155)) and len(found) > 3
 
 
 def test_nothing_done_is_nothing_to_verify(farm: ApiFarm) -> None:
