@@ -19,10 +19,10 @@ _KEY = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*(/[A-Za-z0-9_=+@-][A-Za-z0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object that is there. `key`: as asked for, but where a store cannot create
-    without overwriting it carries a hash of the content: remember this one. `created`: by
-    this call (else it was adopted). `sha256`: hex of its bytes; `metadata`: short ASCII
-    strings; `modified`: Unix seconds."""
+    """An object that is there. `key`: as asked for, but what `create_many` makes where a store
+    cannot create without overwriting carries a hash of the content: remember this one.
+    `created`: by this call (else it was adopted). `sha256`: hex of its bytes; `metadata`: short
+    ASCII strings; `modified`: Unix seconds."""
 
     key: str
     size: int
@@ -51,14 +51,16 @@ class BlobStore(Protocol):
         self, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]
     ) -> Stored:
         """Creates the object, durably, or leaves what is there: then `created` is False
-        and size, sha256 and metadata are those of what is there. Never overwrites. An
-        ambiguous failure is settled by asking."""
+        and size, sha256 and metadata are those of what is there. An ambiguous failure is
+        settled by asking. The key is for nobody else's use, or for these very bytes alone:
+        the object is under it wherever it is kept."""
         ...
 
     def create_many(self, objects: Sequence[New]) -> list[Stored]:
-        """`create` for each, in order, at a fraction of the time: a folder syncs them
-        together, S3 sends them side by side. When it raises, some may have been created:
-        creating them again adopts those."""
+        """Creates each, in order, as `create` does but for keys that others may be creating
+        with other bytes: never overwrites, see `Stored.key`. At a fraction of the time: a
+        folder syncs them together, S3 sends them side by side. When it raises, some may have
+        been created: creating them again adopts those."""
         ...
 
     def create_from(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> Stored:

@@ -1,9 +1,9 @@
 """Objects in an S3 bucket, by boto3.
 
 Objects are created with `If-None-Match: *`. Whether a store honours that header is tried
-once, before the first creation; where it does not, a key gets the first twelve digits of
-its content's sha256 before its extension, so that no two contents can share a key and a
-repetition changes nothing. `Stored.key` is then the longer one."""
+once, before the first creation; where it does not, a key of `create_many` gets the first twelve
+digits of its content's sha256 before its extension, so that no two contents can share a key and
+a repetition changes nothing. `Stored.key` is then the longer one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,8 @@ class S3Blobs:
             check_key(new.key)
         with self._outage():
             create_only = self._honours_create_only()
+            if not create_only:
+                objects = [_by_content(new) for new in objects]
             return list(
                 self._puts.map(lambda new: self._create(new, create_only=create_only), objects)
             )
@@ -90,8 +93,7 @@ class S3Blobs:
         return Stored(key, size, sha256, created=True, modified=time.time())
 
     def _create(self, new: New, *, create_only: bool) -> Stored:
-        sha256 = hashlib.sha256(new.data)
-        key = new.key if create_only else s3_create_only.with_hash(new.key, sha256.hexdigest())
+        sha256, key = hashlib.sha256(new.data), new.key
         for attempt in range(CONFLICTS):
             there = None if create_only else self._head(key)
             if there is None and self._put(key, new, sha256.digest(), create_only=create_only):
@@ -280,6 +282,11 @@ class S3Blobs:
                     place=self.endpoint_url or "AWS S3",
                 )
             ) from error
+
+
+def _by_content(new: New) -> New:
+    digest = hashlib.sha256(new.data).hexdigest()
+    return replace(new, key=s3_create_only.with_hash(new.key, digest))
 
 
 def _named(name: str) -> ObjectIdentifierTypeDef:

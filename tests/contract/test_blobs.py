@@ -210,14 +210,27 @@ def strip_condition(request: object, **_: object) -> None:
 def test_a_store_that_ignores_if_none_match_gets_keys_by_content(s3: Bucket) -> None:
     store = s3_store(s3.fresh())
     store._client().meta.events.register("before-sign.s3.PutObject", strip_condition)
-    first = put(store, "a.b/x.png", b"first", seed="1")
-    second = put(store, "a.b/x.png", b"second", seed="2")
-    again = put(store, "a.b/x.png", b"first", seed="1")
+    told = [(b"first", {"seed": "1"}), (b"second", {"seed": "2"}), (b"first", {"seed": "1"})]
+    first, second, again = (
+        store.create_many([New("a.b/x.png", data, PNG, metadata)])[0] for data, metadata in told
+    )
     assert first.key == f"a.b/x-{hashlib.sha256(b'first').hexdigest()[:12]}.png"
     assert second.key != first.key
     assert (first.created, second.created, again.created) == (True, True, False)
     assert again.metadata == {"seed": "1"}
     assert store.read(first.key) == b"first"
+    store.close()
+
+
+def test_what_nobody_else_creates_has_its_own_key_in_every_store(s3: Bucket) -> None:
+    store = s3_store(s3.fresh())
+    store._client().meta.events.register("before-sign.s3.PutObject", strip_condition)
+    made = put(store, "sources/x.png", b"first")
+    again = put(store, "sources/x.png", b"first")
+    file = store.create_from("files/y", [b"li", b"ne"], content_type="text/plain")
+    assert [one.key for one in (made, again, file)] == ["sources/x.png"] * 2 + ["files/y"]
+    assert (made.created, again.created) == (True, False)
+    assert (store.read("sources/x.png"), store.read("files/y")) == (b"first", b"line")
     store.close()
 
 

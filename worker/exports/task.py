@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from promptmill import keys, records
-from promptmill.blobs import BlobStore, tar
+from promptmill.blobs import BlobStore, New, tar
 from promptmill.exports import Export, File, Shard
 from promptmill.store import images
 from promptmill.store.database import Database
@@ -45,7 +45,7 @@ class Place:
             self.job.output, self.job.public_id, self.export.public_id, name=name
         )
         kind = _CONTENT_TYPES[name.rpartition(".")[2]]
-        stored = self.blobs.create(key, data, content_type=kind, metadata={})
+        [stored] = self.blobs.create_many([New(key, data, kind)])
         return File(name, stored.key, stored.size, stored.sha256), stored.created
 
 
