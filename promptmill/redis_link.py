@@ -3,6 +3,7 @@ turns trouble with the server into `errors.RedisDown`. Knows nothing of lanes or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -17,6 +18,15 @@ from promptmill import errors
 
 CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0
+# What a server says that will take commands again, as the client's own errors and as words.
+_PASSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_PASSING_WORD = re.compile(r"\b(BUSY|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|CLUSTERDOWN) ")
 
 
 def script_text(name: str) -> str:
@@ -40,15 +50,14 @@ def connect(url: str) -> redis.Redis:
 
 @contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Raises `errors.RedisDown` for a server that is gone, mute, read-only or full."""
+    """Raises `errors.RedisDown` for a server that is gone, mute, read-only, full, busy or cut off
+    from those that it needs."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise down(url, error) from error
-    except (redis.exceptions.ReadOnlyError, redis.exceptions.OutOfMemoryError) as error:
+    except (redis.ConnectionError, redis.TimeoutError, *_PASSING) as error:
         raise down(url, error) from error
     except redis.ResponseError as error:
-        if "MISCONF" in str(error) or "OOM " in str(error):
+        if _PASSING_WORD.search(str(error)):
             raise down(url, error) from error
         raise
 

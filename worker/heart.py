@@ -51,6 +51,8 @@ class Heart(threading.Thread):
                     costs_at = time.monotonic() + COSTS_EVERY
             except errors.Unavailable as outage:
                 log.info("heartbeat waits: %s", outage)
+            except Exception:  # without a heart every lease would expire
+                log.exception("heartbeat failed")
             self.write_health()
             if done and not any(slot.is_alive() for slot in self.engine.slots):
                 self._health.unlink(missing_ok=True)

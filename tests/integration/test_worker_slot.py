@@ -30,6 +30,7 @@ from worker.app import identity
 from worker.engine import Engine
 from worker.generators.base import Pixels
 from worker.generators.stub import Stub
+from worker.heart import Heart
 from worker.slot import PAUSE, Slot
 
 pytestmark = pytest.mark.servers
@@ -82,6 +83,26 @@ def end(engine: Engine, started: Sequence[Slot]) -> None:
 
 def broken(objects: Sequence[New]) -> list[Stored]:
     raise KeyError("a mistake")
+
+
+def test_a_heart_outlives_whatever_fails(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    beats: list[bool] = []
+
+    def beat() -> None:
+        beats.append(True)
+        if len(beats) < 3:
+            raise KeyError("a mistake")
+
+    heart = Heart(engine)
+    monkeypatch.setattr(heart, "beat", beat)
+    heart.lease_seconds = 0.1
+    heart.start()
+    wait_until(lambda: len(beats) > 3, seconds=10, what="it beats on")
+    engine.stopping.set()
+    heart.join(10)
+    assert not heart.is_alive()
 
 
 def attempts(farm: Bench) -> set[int]:
