@@ -3,14 +3,16 @@ log of every attempt to deliver one. A receiver gets an event at least once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
 from promptmill.store.database import Database
 from promptmill.tables import outbox, webhook_attempts
+
+Place = tuple[float, int]
 
 _TEXT: Final = 500  # characters that are kept of what went wrong
 _LOGGED: Final = 50  # attempts that are kept of an event
@@ -27,6 +29,12 @@ class Delivery:
     payload: Mapping[str, Any]
     attempts: int
     created_at: float
+    due_at: float
+
+    @property
+    def place(self) -> Place:
+        """Where it stands among what is due."""
+        return self.due_at, self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +80,20 @@ def enqueue_event(
     return int(key[0])
 
 
-def due(db: Database, limit: int) -> list[Delivery]:
-    """The events that are due now, the longest due first."""
+def due(
+    db: Database, limit: int, *, after: Place | None = None, without: Collection[str] = ()
+) -> list[Delivery]:
+    """The events that are due now, the longest due first, from behind one's place, but for those
+    to the URLs `without`."""
     o = outbox.c
     query = (
-        select(o.id, o.job_id, o.event, o.url, o.payload, o.attempts, o.created_at)
-        .where(o.due_at <= db.now())
+        select(o.id, o.job_id, o.event, o.url, o.payload, o.attempts, o.created_at, o.due_at)
+        .where(o.due_at <= db.now(), o.url.not_in(list(without)))
         .order_by(o.due_at, o.id)
         .limit(limit)
     )
+    if after is not None:
+        query = query.where(tuple_(o.due_at, o.id) > tuple_(*after))
     return [Delivery(*row) for row in db.read(lambda conn: conn.execute(query).all())]
 
 

@@ -19,6 +19,7 @@ from promptmill import addresses, errors
 from promptmill.store import outbox as stored
 from tests.integration.control_bench import Bench, Clock, bench
 from tests.integration.receiver import Receiver, receiving
+from worker.control import outbox as outbox_module
 from worker.control import webhook
 from worker.control.finaliser import Finaliser
 from worker.control.outbox import BACKOFF, Outbox, Share
@@ -179,6 +180,29 @@ def test_a_dead_receiver_delays_no_other(farm: Bench, outbox: Outbox, receiver: 
     waiting = stored.due(farm.db, 10)
     assert len(waiting) == 2, "after its first failure a host's others wait their turn"
     assert all(event.attempts == 0 for event in waiting)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.2:9/dead", "http://127.0.0.2:9/dead/{}"])
+def test_however_many_wait_for_a_dead_receiver(
+    farm: Bench,
+    outbox: Outbox,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+) -> None:
+    """Of one address or of many; a round that has seen enough is gone on with by the next."""
+    monkeypatch.setattr(outbox_module, "AT_ONCE", 4)
+    monkeypatch.setattr(outbox_module, "PAGES", 2)
+    for number in range(24):
+        farm.submit(1, webhook=url.format(number))
+    farm.submit(1, webhook=receiver.url)
+    rounds = next(number for number in range(1, 9) if outbox.step())
+    assert rounds == (1 if url.format(0) == url else 4)
+    assert len(receiver.got) == 1
+    for _ in range(4):
+        outbox.step()
+    assert len(receiver.got) == 1
+    assert len(stored.due(farm.db, 99)) < 24, "the dead one is asked, too"
 
 
 def test_every_host_has_one_share() -> None:

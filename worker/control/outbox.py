@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -15,7 +15,7 @@ import httpx
 from promptmill.settings import Settings
 from promptmill.store import outbox
 from promptmill.store.database import Database
-from promptmill.store.outbox import Attempt, Delivery
+from promptmill.store.outbox import Attempt, Delivery, Place
 from worker.control import webhook
 
 log = logging.getLogger("promptmill.control")
@@ -23,6 +23,7 @@ log = logging.getLogger("promptmill.control")
 # Seconds before each further attempt: about a day in all, then the event is given up.
 BACKOFF = (5, 30, 120, 600, 1800, 3600, 2 * 3600, 4 * 3600, 7 * 3600, 9 * 3600)
 AT_ONCE = 200
+PAGES = 25  # of so many events, read in a round at most
 GONE = 410  # the receiver says that it wants no more
 
 
@@ -57,6 +58,8 @@ class Outbox:
         self._find = find
         self._clock = clock
         self._client = webhook.new_client()
+        self._after: Place | None = None
+        self._passed: set[str] = set()  # URLs of which nothing more is read in a round
         self.sent = 0
         self.given_up = 0
 
@@ -64,14 +67,16 @@ class Outbox:
         self._client.close()
 
     def step(self) -> int:
-        """One attempt at each event that is due; after a host's first failure its other
-        events wait for the next round. Returns the events sent."""
+        """One attempt at events of this share that are due, `AT_ONCE` at most; after a host's
+        first failure its other events wait for the next round. Returns the events sent."""
         failed_hosts: set[str] = set()
-        sent = 0
-        for event in outbox.due(self._db, AT_ONCE):
+        sent = tried = 0
+        for event in self._due():
             host = host_of(event.url)
             if not self._share.has(host) or host in failed_hosts:
+                self._passed.add(event.url)
                 continue
+            tried += 1
             attempt = self._attempt(event)
             if attempt.error is None:
                 outbox.sent(self._db, event.id, attempt)
@@ -79,8 +84,23 @@ class Outbox:
             else:
                 failed_hosts.add(host)
                 self._postpone(event, attempt)
+            if tried == AT_ONCE:
+                break
         self.sent += sent
         return sent
+
+    def _due(self) -> Iterator[Delivery]:
+        """What is due, from behind the place where a round had seen enough: however many events
+        wait for one host, those of another come to their turn."""
+        self._passed.clear()
+        for _ in range(PAGES):
+            page = outbox.due(self._db, AT_ONCE, after=self._after, without=self._passed)
+            for event in page:
+                self._after = event.place
+                yield event
+            if len(page) < AT_ONCE:
+                self._after = None
+                return
 
     def _attempt(self, event: Delivery) -> Attempt:
         now, began = self._clock(), time.monotonic()
