@@ -9,13 +9,13 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from promptmill.jobs import COUNTER_SHARDS, ImageState
 from promptmill.records import Result
 from promptmill.store import caching
 from promptmill.store.database import Database
-from promptmill.tables import DONE, FAILED
+from promptmill.tables import DONE, FAILED, jobs
 
 _CODES: Final = {ImageState.DONE: DONE, ImageState.FAILED: FAILED}
 _SMALL: Final = 100  # bytes that a remembered job takes in the cache
@@ -117,8 +117,17 @@ def commit(db: Database, results: Sequence[Result], *, shard: int) -> Committed:
     inserted, opened = db.write(work)
     for job, _ in opened:
         begun.put(("begun", job), True, _SMALL)
-    dropped = {r.job_id for r in ordered if (r.job_id, r.generation) not in opened}
-    return Committed(frozenset(inserted), frozenset(dropped))
+    dropped = {pair for r in ordered if (pair := (r.job_id, r.generation)) not in opened}
+    if dropped:
+        db.write(lambda conn: _sweep_again(conn, dropped))
+    return Committed(frozenset(inserted), frozenset(job for job, _ in dropped))
+
+
+def _sweep_again(conn: Connection, pairs: Pairs) -> None:
+    """Generations that were over before their last objects came: a sweep may have passed."""
+    for job, generation in sorted(pairs):
+        late = update(jobs).where(jobs.c.id == job, jobs.c.swept > generation)
+        conn.execute(late.values(swept=generation))
 
 
 def _start(conn: Connection, fresh: list[int], now: float) -> None:

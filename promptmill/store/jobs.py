@@ -169,15 +169,16 @@ def retry(
             raise errors.IllegalTransition(f"a job that is {job.state} cannot be retried")
         models.hold(conn, job.model)
         rows.lock_counters(conn, job.id)
-        count = _drop_failed(conn, job, codes)
+        count = _drop_failed(conn, job, codes, before=job.generation + 1)
         return (_reopen(conn, job, db.now()), count) if count else (job, 0)
 
     def more(conn: Connection) -> int:
         again = rows.lock(conn, job.id)
-        if again is None or again.generation != job.generation or again.state not in _RETRYABLE:
+        going = again is not None and again.state in (JobState.QUEUED, JobState.PAUSED)
+        if again is None or not going or again.generation != job.generation:
             return 0
         rows.lock_counters(conn, job.id)
-        return _drop_failed(conn, job, codes)
+        return _drop_failed(conn, job, codes, before=job.generation)
 
     job, total = count = db.write(first)
     while count[1] == _RETRY_CHUNK:
@@ -186,10 +187,10 @@ def retry(
     return get(db, tenant_id, public_id), total
 
 
-def _drop_failed(conn: Connection, job: Job, codes: Sequence[str] | None) -> int:
-    """Deletes failed rows that an earlier generation left, and takes them off one shard;
-    that shard may fall below zero, the sum does not."""
-    failed = and_(images.c.job_id == job.id, rows.IS_FAILED)
+def _drop_failed(conn: Connection, job: Job, codes: Sequence[str] | None, *, before: int) -> int:
+    """Deletes failed rows that a generation earlier than `before` left, and takes them off one
+    shard; that shard may fall below zero, the sum does not."""
+    failed = and_(images.c.job_id == job.id, rows.IS_FAILED, images.c.generation < before)
     if codes is not None:
         failed &= images.c.error_code.in_(list(codes))
     keys = select(images.c.lane, images.c.position).where(failed).limit(_RETRY_CHUNK)

@@ -74,6 +74,19 @@ def test_a_retried_jobs_old_generation_is_swept_while_the_new_one_runs(db: Datab
     assert control.sweepable_generations(db, job.id) == range(1)
 
 
+def test_what_came_after_the_sweep_is_swept_again(db: Database) -> None:
+    job, other = kit.submit(db, 2), kit.submit(db, 1)
+    late, more = kit.fetch(db, job), kit.fetch(db, other)
+    jobs.cancel(db, 1, job.public_id)
+    control.finish_cancelling(db, job.id)
+    control.swept(db, job.id, 0)
+    assert control.sweepable(db) == []
+    found = kit.commit(db, [kit.done(one) for one in (*late, *more)])
+    assert found.dropped_jobs == {job.id}
+    assert [one.id for one in control.sweepable(db)] == [job.id]
+    assert control.sweepable_generations(db, job.id) == range(1)
+
+
 def test_a_tombstone_is_swept_twice_and_then_gone(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from promptmill import errors
 from promptmill.jobs import ImageState, JobState
@@ -163,6 +165,42 @@ def test_a_retry_longer_than_a_chunk(db: Database, monkeypatch: pytest.MonkeyPat
     again, count = jobs.retry(db, 1, job.public_id, codes=None)
     assert (count, again.counts.failed, again.generation) == (10, 0, 1)
     kit.check(db, job)
+
+
+def test_a_retry_that_slept_leaves_what_failed_anew(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two chunks the first images that were put back fail again, and the job ends."""
+    monkeypatch.setattr(jobs, "_RETRY_CHUNK", 2)
+    job = kit.submit(db, 4)
+    works = kit.fetch(db, job)
+    kit.commit(db, [kit.failed(work) for work in works])
+    control.finish_ready(db)
+    real, calls = db.write, 0
+
+    def slow(work: Callable[[Connection], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            monkeypatch.undo()
+            (lane,) = jobs.lanes(db, job.id)
+            back = {
+                at
+                for span in images.gaps(db, lane.id)
+                for at in range(span.start, span.start + span.count)
+            }
+            assert len(back) == 2
+            fresh = [replace(one, generation=1) for one in works if one.position in back]
+            kit.commit(db, [kit.failed(work) for work in fresh])
+            assert control.finish_ready(db)
+        return real(work)
+
+    monkeypatch.setattr(db, "write", slow)
+    ended, count = jobs.retry(db, 1, job.public_id, codes=None)
+    assert (count, ended.state, ended.counts.failed) == (2, JobState.COMPLETED, 4)
+    kit.check(db, job)
+    _, count = jobs.retry(db, 1, job.public_id, codes=None)
+    assert count == 4
 
 
 def test_webhooks_hear_of_every_state(db: Database) -> None:
