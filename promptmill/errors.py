@@ -128,6 +128,10 @@ class InProgress(Conflict):
     retry = True
 
 
+class TakenOver(Conflict):
+    """Another upload goes on with this idempotency key, or the job was deleted."""
+
+
 class IdempotencyMismatch(Conflict):
     """This idempotency key was used with another body."""
 

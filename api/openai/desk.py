@@ -106,6 +106,8 @@ class Desk:
             return 0.0
         except errors.InProgress as error:  # left behind by a process that died
             return error.retry_after or AGAIN
+        except errors.TakenOver:  # by another, while this one slept
+            return AGAIN
 
     def _watch(self, batch: Batch) -> Callable[[], None]:
         """Renews the claim. Raises `Stopped`, `Cancelled`."""
@@ -158,7 +160,7 @@ class Desk:
         except Cancelled:
             self._cancel_unborn(batch)
             return
-        except (errors.Unavailable, errors.InProgress):
+        except (errors.Unavailable, errors.InProgress, errors.TakenOver):
             raise
         except errors.Error as error:
             code = error.code if error.code == "limit_exceeded" else "invalid_request"

@@ -123,7 +123,7 @@ def known(db: Database, tenant_id: int, key: str) -> Job | None:
 
 
 def _held(conn: Connection, upload: Upload, **values: Any) -> None:
-    """Beats the heartbeat, if the upload still owns the job. Raises `errors.Conflict`."""
+    """Beats the heartbeat, if the upload still owns the job. Raises `errors.TakenOver`."""
     held = conn.execute(
         update(table)
         .where(
@@ -135,11 +135,11 @@ def _held(conn: Connection, upload: Upload, **values: Any) -> None:
         .values(**values)
     )
     if held.rowcount != 1:
-        raise errors.Conflict(_LOST)
+        raise errors.TakenOver(_LOST)
 
 
 def beat(db: Database, upload: Upload) -> None:
-    """Raises `errors.Conflict` when the upload was taken over."""
+    """Raises `errors.TakenOver` when the upload was."""
     db.write(lambda conn: _held(conn, upload, upload_beat=db.now()))
 
 
@@ -147,7 +147,7 @@ def write(
     db: Database, upload: Upload, segments: Sequence[Segment], maps: Sequence[MapBlock]
 ) -> None:
     """Adds segments and map blocks and beats the heartbeat. All segments of a lane but its
-    last are full. Raises `errors.Conflict` when the upload was taken over."""
+    last are full. Raises `errors.TakenOver` when the upload was."""
     received = sum(segment.count for segment in segments)
     parts.require_aligned(segments)
 
@@ -172,7 +172,7 @@ def finish(
     """One transaction: the job is queued, with its lanes, counters, total and the segments
     and map blocks that were not written before. Raises
     `errors.BadRequest` over 64 lanes, `errors.LimitExceeded` over `max_queued` unfinished
-    images of the tenant, `errors.Conflict` when the upload was taken over. After an error
+    images of the tenant, `errors.TakenOver` when the upload was. After an error
     the upload is still open: abandon it."""
     parts.require_aligned(segments)
     written = db.read(lambda conn: parts.written(conn, upload))

@@ -14,9 +14,12 @@ import openai
 import pytest
 from openai.types import Batch
 
+from api.openai import desk
+from promptmill import errors
 from promptmill.store import batch_claims, control, deletion, tenants
 from promptmill.store import batches as stored_batches
 from promptmill.store import jobs as stored_jobs
+from promptmill.store import submissions as stored_submissions
 from tests.integration.api_farm import ApiFarm
 from tests.integration.receiver import receiving
 from tests.servers import wait_until
@@ -160,6 +163,24 @@ def test_a_batch_from_upload_to_results(farm: ApiFarm, client: openai.OpenAI) ->
         assert file.bytes == len(client.files.content(file.id).read())
         assert file.expires_at == file.created_at + 30 * 86_400
     assert len(list(client.files.list(purpose="batch_output"))) == 2
+
+
+def test_a_desk_that_slept_leaves_the_batch_to_who_took_it_over(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, slept = stored_submissions.finish, []
+
+    def overtaken(*given: Any, **more: Any) -> Any:
+        if not slept:
+            slept.append(True)
+            raise errors.TakenOver
+        return real(*given, **more)
+
+    monkeypatch.setattr(stored_submissions, "finish", overtaken)
+    monkeypatch.setattr(desk, "AGAIN", 0.1)
+    made = create(client, [request("one")])
+    assert until(client, made, "in_progress", "failed").status == "in_progress"
+    assert slept
 
 
 def test_output_is_there_while_it_runs(farm: ApiFarm, client: openai.OpenAI) -> None:
