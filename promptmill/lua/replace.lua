@@ -58,8 +58,13 @@ for start, n, attempt in string.gmatch(ARGV[10], '(%d+) (%d+) (%d+);') do
   end
   add(from, to, tonumber(attempt))
 end
-for _, f in ipairs(fresh) do
-  call('RPUSH', q(lane), exact(f[1]) .. ' ' .. exact(f[2] - f[1]))
+local texts = {}
+for i, f in ipairs(fresh) do
+  texts[#texts + 1] = exact(f[1]) .. ' ' .. exact(f[2] - f[1])
+  if #texts == 1000 or i == #fresh then
+    call('RPUSH', q(lane), unpack(texts))
+    texts = {}
+  end
 end
 if #fresh > 0 then enter(lane, r) end
 call('DEL', P .. 'tomb:' .. lane)
