@@ -7,12 +7,16 @@ from typing import Any
 
 import orjson
 
+from api.submissions.fields import NAMES
 from promptmill import jobs, records
+
+_TAKEN = frozenset({*NAMES, "metadata"})  # what a row means something else by
 
 
 def row_of(image: records.Image, job: str) -> dict[str, Any]:
     """The row that makes this one image again, whatever the defaults: its seed is the one
-    that it had, its metadata follow. What it started from is the job's copy."""
+    that it had, its metadata follow. What it started from is the job's copy. Metadata named
+    like a field stand in an object `metadata`, which a submission opens."""
     item = image.item
     row: dict[str, Any] = {"prompt": item.prompt, "seed": item.seed, "size": item.size}
     if item.negative_prompt:
@@ -34,7 +38,9 @@ def row_of(image: records.Image, job: str) -> dict[str, Any]:
         row["expand"] = True
     if item.custom_id is not None:
         row["id"] = item.custom_id
-    return row | {name: value for name, value in item.metadata.items() if name not in row}
+    named = {name: value for name, value in item.metadata.items() if name in _TAKEN}
+    row |= {name: value for name, value in item.metadata.items() if name not in _TAKEN}
+    return row | ({"metadata": named} if named else {})
 
 
 def line_of(image: records.Image, job: str) -> bytes:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api import rows as sent_back
 from api.submissions import Limits
 from api.submissions.rows import Draft, Rows
 from api.submissions.sources import Taken
-from promptmill import errors, jobs
+from promptmill import errors, jobs, records
 from tests.unit.submissions_kit import document, drafts, lines, opened, read, refusal, sha
 
 RICH = ("model", "rich")
@@ -387,3 +388,26 @@ def test_a_usual_row_becomes_what_it_becomes_the_long_way(
     (found, *seen), (wanted, *right) = ways
     assert found == wanted
     assert not isinstance(found[-1], Draft) or seen == right
+
+
+SENT_BACK: list[dict[str, Any]] = [
+    {"metadata": {"source": "laion", "n": 4, "id": "zz", "mood": "calm"}},
+    {"metadata": {"metadata": {"seed": 5}}},
+    {"metadata": {"metadata": "x", "prompt": "old"}, "style": "oil"},
+    {"expand": True, "min_score": 0.5, "max_rerolls": 3, "id": "k", "n": 2},
+    {"task": "img2img", "source": "file_1", "strength": 0.3, "negative_prompt": "b", "steps": 3},
+    {"task": "inpaint", "source": "clear_1", "guidance": 2},
+]
+
+
+@pytest.mark.parametrize("row", SENT_BACK)
+def test_a_row_that_is_sent_back_makes_the_same_image(row: dict[str, Any]) -> None:
+    before = drafts(opened(lines({"prompt": "a", **row}), query=[RICH]))
+    failed = [records.Image(1, draft.item(), jobs.ImageState.FAILED) for draft in before]
+    body = b"".join(sent_back.line_of(image, "job_1") for image in failed)
+    after = drafts(opened(body, query=[RICH]))
+
+    def made(draft: Draft) -> Draft:  # what it started from is named by another reference
+        return draft._replace(index=0, row=0, sample=0, source=None, mask=None)
+
+    assert list(map(made, after)) == list(map(made, before))
