@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from promptmill.tables import jobs as job_table
 
 _SECOND_SWEEP: Final = 86_400.0  # seconds after a deletion
 _AT_ONCE: Final = 200
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def find_file(db: Database, export: Export, name: str) -> File | None:
 
 def _number_of(name: str) -> int | None:
     digits = name.removeprefix("data/train-").partition(".")[0].partition("_")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    return int(digits) if _NUMBER.fullmatch(digits) else None
 
 
 def remove(db: Database, tenant_id: int | None, public_id: str) -> Export:

@@ -46,3 +46,10 @@ def test_progress_is_the_sum_over_sealed_shards(db: Database) -> None:
     assert export_shards.seal(db, card[1], files(100), {})
     assert exports.progress(db, export.id) == Progress(3, 3, 23, 2, big + 113), "a card has bytes"
     assert exports.progress(db, other.id) == Progress(0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("digits", ["9" * 9, "9" * 25, "9" * 5_000])
+def test_a_file_of_a_number_that_no_shard_has_is_not_found(db: Database, digits: str) -> None:
+    job = kit.submit(db, 1)
+    export = exports.create(db, job, Format.WEBDATASET, shard_images=1, reuse=False)
+    assert exports.find_file(db, export, f"data/train-{digits}.tar") is None
