@@ -64,9 +64,10 @@ class Sight:
 class Listener:
     """One client's place in a feed. Only the event loop touches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lagged: bool) -> None:
+        """lagged: images finished that it was not told of."""
         self._sights: asyncio.Queue[Sight] = asyncio.Queue(BACKLOG)
-        self._lagged = False
+        self._lagged = lagged
 
     def offer(self, sight: Sight) -> None:
         """Keeps the newest: a listener that lags loses what it has not read yet."""
@@ -96,8 +97,20 @@ class Watch:
         self.poke = asyncio.Event()
         self._farm = farm
         self._job = job
-        self._mark: tuple[object, ...] | None = None
+        self._mark = Sight(job).mark
+        self._awaited = True  # by somebody who has not been told anything
         self._frontier = Frontier(farm.db, job, farm.segments)
+
+    def join(self, job: records.Job) -> Listener:
+        """A new listener, who has seen `job`: where that is not what was seen here last, images
+        may have been told between the two."""
+        behind = Sight(job).mark != self._mark
+        listener = Listener(lagged=behind)
+        self.listeners.add(listener)
+        if behind:
+            self._awaited = True
+            self.poke.set()
+        return listener
 
     async def run(self) -> None:
         """Looks until nobody listens or the job will not change any more."""
@@ -107,6 +120,7 @@ class Watch:
             sight = await anyio.to_thread.run_sync(self._look)
             looks += 1
             if sight is not None:
+                self._awaited = False
                 for listener in self.listeners:
                     listener.offer(sight)
                 if sight.last:
@@ -134,12 +148,11 @@ class Watch:
             log.warning("cannot look at job %s: %s", self._job.public_id, exc)
             return None
         sight = Sight(job, pace, images, missed)
-        turned = sight.mark != self._mark
-        if turned:  # who asks because of this news must not be told what was there before
+        news = self._awaited or sight.mark != self._mark
+        if news:  # who asks because of this news must not be told what was there before
             self._farm.looks.forget(self._job.tenant_id, self._job.public_id)
-        changed = turned or bool(pace.images_per_second)
         self._mark = sight.mark
-        return sight if changed else None
+        return sight if news or pace.images_per_second else None
 
 
 class Feeds:
@@ -172,14 +185,12 @@ class Feeds:
     async def listen(self, job: records.Job) -> AsyncIterator[Listener]:
         self._hear(job.model)
         watch = self._watches.get(job.public_id)
-        listener = Listener()
         if watch is None:
             watch = self._watches[job.public_id] = Watch(self._farm, job)
-            watch.listeners.add(listener)
             task = asyncio.create_task(self._watch(job.public_id, watch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        watch.listeners.add(listener)
+        listener = watch.join(job)
         try:
             yield listener
         finally:

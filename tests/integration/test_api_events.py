@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
-from api import feed
+from api import feed, rates
 from promptmill.store import control
+from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm, events
 from tests.servers import ValkeyServer
 
@@ -140,6 +143,33 @@ def test_a_resumed_stream_says_what_it_missed(farm: ApiFarm) -> None:
     ) as response:
         unchanged = events(response, first_state)
     assert [event for event, _, _ in unchanged] == ["progress", "state"]
+
+
+def test_who_joins_with_a_job_that_was_seen_to_go_on_is_told_to_resync(
+    farm: ApiFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images were told to the others before, and nothing else may happen for long."""
+    monkeypatch.setattr(rates, "RATE_WINDOW", 0.2)
+    job = stored_jobs.get(farm.db, None, farm.submit([f"prompt {n}" for n in range(8)])["id"])
+
+    async def main() -> tuple[feed.Sight | None, feed.Sight | None]:
+        feeds = feed.Feeds(farm.app.state.farm)
+        try:
+            async with feeds.listen(job) as first:
+                told = await first.next(5.0)
+                await anyio.to_thread.run_sync(farm.worker.batch, 4)
+                while told is not None and not told.images:
+                    told = await first.next(5.0)
+                await anyio.sleep(1.5)  # no pace is told any more
+                async with feeds.listen(job) as late:
+                    return told, await late.next(5.0)
+        finally:
+            await feeds.close()
+
+    told, resync = anyio.run(main)
+    assert told is not None and len(told.images) == 4
+    assert resync is not None and resync.job is not None
+    assert (resync.missed, resync.job.counts.done) == (True, 4)
 
 
 def test_a_client_that_knows_the_end_is_told_not_to_come_back(farm: ApiFarm) -> None:
