@@ -39,15 +39,19 @@ def accept(
     )
     model = submission.model.name
     costs = stored_models.costs(farm.db, model)
+    limit = farm.queue_limit(tenant.id)
     read = sources.Found(farm, tenant).read
     if submission.head.dry_run:
         workers = len(farm.workers(model) or ())
-        return submissions.plan(submission, costs=costs, workers=workers, read=read).to_json()
+        made = submissions.plan(
+            submission, costs=costs, workers=workers, max_queued=limit, read=read
+        )
+        return made.to_json()
     received = submissions.receive(
         farm.db,
         submission,
         costs=costs,
-        max_queued=farm.queue_limit(tenant.id),
+        max_queued=limit,
         read=read,
         copies=lambda upload: sources.Copies(farm.blobs, upload.output, upload.public_id),
     )

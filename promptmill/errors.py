@@ -36,6 +36,11 @@ class Error(Exception):
         self.retry_after = retry_after
         super().__init__(self.message)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the call itself is wrong: made again, it fails again."""
+        return self.status < 500 and not self.retry
+
     def body(self) -> dict[str, dict[str, object]]:
         """The wire form: `{"error": {"message", "type", "param", "code"[, "line"]}}`."""
         error: dict[str, object] = {

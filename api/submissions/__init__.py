@@ -21,7 +21,9 @@ How a route calls it (in a worker thread; `chunks` is any iterator of bytes, for
     )
     costs = store.models.costs(db, submission.model.name)
     if submission.head.dry_run:
-        return submissions.plan(submission, costs=costs, workers=len(live), read=read).to_json()
+        return submissions.plan(
+            submission, costs=costs, workers=len(live), max_queued=limit, read=read
+        ).to_json()
     received = submissions.receive(
         db, submission, costs=costs, max_queued=limit, read=read, copies=copies
     )

@@ -72,14 +72,17 @@ def plan(
     *,
     costs: Mapping[str, float],
     workers: int,
+    max_queued: int | None,
     read: Callable[[str], bytes],
 ) -> Plan:
     """costs: measured generator-seconds per image by bucket. workers: live ones (0: no
-    ETA). read: the bytes behind a reference to a source. A bad row is listed as a problem and
-    the next one read, where its syntax allows; errors without a line are raised."""
+    ETA). max_queued: the tenant's limit. read: the bytes behind a reference to a source. A bad
+    row is listed as a problem and the next one read, where its syntax allows; what has no line
+    or is no fault of the body is raised."""
     tally = Tally(submission, Taken(read, None))
     complete = tally.read()
     _check_lanes(tally.buckets, submission.model.caps, tally.problems)
+    _check_images(tally.rows.images, max_queued, tally.problems)
     usual = submission.model.caps.cost
     buckets: tuple[dict[str, Any], ...] = tuple(
         {"bucket": bucket, "images": count, "seconds": costs.get(bucket, usual) * count}
@@ -130,7 +133,7 @@ class Tally:
                 for draft in drafts:
                     self._add(draft)
         except errors.Error as error:
-            if error.line is None:
+            if error.line is None or not error.refuses:
                 raise
             _note(self.problems, error)
             return False
@@ -157,6 +160,11 @@ def _check_lanes(buckets: Mapping[str, int], caps: Caps, problems: Warnings) -> 
             caps.bucket_fields[0],
             f"the job needs more than {jobs.MAX_LANES} buckets: split it into several jobs",
         )
+
+
+def _check_images(images: int, max_queued: int | None, problems: Warnings) -> None:
+    if max_queued is not None and images > max_queued:
+        problems.add("n", f"{images} images are more than this tenant's limit of {max_queued}")
 
 
 def _shown(draft: Draft) -> dict[str, Any]:

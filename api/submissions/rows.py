@@ -148,7 +148,7 @@ class Rows:
             values, metadata = self._read(line, given)
             variants = self._variants_of(values)
         except errors.Error as error:
-            error.line = line
+            error.line = line if error.refuses else None  # an outage is no fault of the row
             raise
         n = values.get("n", self.head.defaults.n)
         if self.images + len(variants) * n > self.limits.max_images:

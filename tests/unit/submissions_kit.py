@@ -101,7 +101,7 @@ def sha(reference: str) -> str:
     return hashlib.sha256(read(reference)).hexdigest()
 
 
-plan = functools.partial(submissions.plan, read=read)
+plan = functools.partial(submissions.plan, read=read, max_queued=None)
 
 
 def lines(*rows: Any) -> bytes:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from api import submissions
+from api.errors import Timeout
 from api.submissions import Limits
 from api.submissions.plan import Duplicates
+from promptmill import errors
 from tests.unit.submissions_kit import document, drafts, lines, opened, plan, refusal
 
 
@@ -71,6 +76,18 @@ def test_too_many_buckets_is_a_problem() -> None:
     assert len(told["buckets"]) <= 66
 
 
+def test_more_images_than_the_tenant_may_have_are_a_problem() -> None:
+    def told(max_queued: int) -> dict[str, Any]:
+        made = opened(lines({"prompt": "a", "n": 4}))
+        return plan(made, costs={}, workers=1, max_queued=max_queued).to_json()
+
+    assert told(4)["valid"]
+    assert not told(3)["valid"]
+    assert told(3)["problems"]["data"] == [
+        {"line": None, "field": "n", "message": "4 images are more than this tenant's limit of 3"}
+    ]
+
+
 def test_an_empty_body_is_no_valid_plan() -> None:
     assert not plan(opened(b""), costs={}, workers=1).to_json()["valid"]
 
@@ -78,6 +95,21 @@ def test_an_empty_body_is_no_valid_plan() -> None:
 def test_errors_without_a_line_are_raised() -> None:
     made = document(template="__x__")
     assert refusal(lambda: plan(made, costs={}, workers=1)).param == "wildcards"
+
+
+def test_an_outage_is_no_problem_of_a_row() -> None:
+    def away(_: str) -> bytes:
+        raise errors.StorageDown
+
+    def slow() -> Iterator[bytes]:
+        yield lines({"prompt": "a"})
+        raise Timeout
+
+    row = {"prompt": "a", "task": "img2img", "source": "file_1"}
+    made = opened(lines(row), query=[("model", "rich")])
+    error = refusal(lambda: plan(made, costs={}, workers=1, read=away))
+    assert (error.status, error.line) == (503, None)
+    assert refusal(lambda: plan(opened(slow()), costs={}, workers=1)).status == 408
 
 
 def test_duplicates_are_exact_up_to_the_capacity_and_close_beyond() -> None:
