@@ -74,7 +74,9 @@ def _number(text: str) -> int | float | None:
 
 
 def flag(value: Any, *, name: str) -> bool:
-    """A boolean, or one of the words for it."""
+    """A boolean, or one of the words for it, however they are cased."""
+    if isinstance(value, str):
+        value = value.lower()
     if value in (True, "true", "1", "yes"):
         return True
     if value in (False, "false", "0", "no"):

@@ -88,6 +88,11 @@ def test_bad_parameters_are_refused_by_name(name: str, value: str) -> None:
     assert error.param == name
 
 
+def test_a_boolean_may_be_written_as_python_does() -> None:
+    assert opened(ROW, query=[("dry_run", "True")]).head.dry_run
+    assert not opened(ROW, query=[("dry_run", "False")]).head.dry_run
+
+
 def test_an_unknown_model_is_a_404() -> None:
     assert refusal(lambda: opened(ROW, query=[("model", "none")])).code == "model_not_found"
 

@@ -134,6 +134,12 @@ def test_columns_can_be_mapped() -> None:
     assert "no caption" in error.message
 
 
+def test_booleans_of_a_csv_may_be_written_as_spreadsheets_do() -> None:
+    body = b"prompt,expand\na,True\nb,TRUE\nc,yes\nd,False\ne,FALSE\n"
+    found = drafts(opened(body, "text/csv", [RICH]))
+    assert [draft.expand for draft in found] == [True, True, True, False, False]
+
+
 def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
     body = b"prompt,seed,n,steps,id,note\na,5,,20,,\nb,6.0,2,3,x,hello\n"
     found = drafts(opened(body, "text/csv", [RICH]))
