@@ -189,6 +189,8 @@ class Parsers:
 
     def min_score(self, value: Any) -> float:
         given = number(value, name="min_score", textual=self.textual)
+        if not 0 <= given <= 1:
+            raise errors.BadRow("min_score must be from 0 to 1", param="min_score")
         self._scored("min_score")
         return given
 

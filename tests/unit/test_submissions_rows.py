@@ -54,7 +54,7 @@ def test_a_row_may_set_every_field() -> None:
         task="img2img",
         source="file_1",
         strength=0.5,
-        min_score=-1.5,
+        min_score=0.9,
         max_rerolls=3,
         expand=True,
         id=17,
@@ -62,7 +62,7 @@ def test_a_row_may_set_every_field() -> None:
         style="oil",
     )
     assert draft[3:] == (
-        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, "", -1.5, 3,
+        " a b ", 2**53 - 1, 128, 128, "c", 50, 3.0, "img2img", sha("file_1"), None, 0.5, "", 0.9, 3,
         True, "17",
         {"style": "oil", "k": [1]},
     )  # fmt: skip
@@ -161,7 +161,8 @@ def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
         ("steps", "many"), ("steps", 0), ("guidance", "high"), ("guidance", None or {}),
         ("strength", 2), ("strength", -0.1), ("negative_prompt", 5), ("task", 5),
         ("source", {}), ("id", 1.5), ("id", "x" * 257), ("id", True),
-        ("min_score", "high"), ("max_rerolls", 33), ("max_rerolls", -1), ("expand", "maybe"),
+        ("min_score", "high"), ("min_score", -0.1), ("min_score", 2),
+        ("max_rerolls", 33), ("max_rerolls", -1), ("expand", "maybe"),
         ("extra", "x" * 9000),
     ],
 )  # fmt: skip
