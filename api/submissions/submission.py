@@ -115,7 +115,7 @@ def _kind(content_type: str) -> str:
             f"content type {kind[:100] or 'none'} is not accepted: use application/json, "
             "application/x-ndjson, text/csv, text/plain or application/vnd.apache.parquet"
         )
-    charset = options.partition("charset=")[2].strip(' "')
+    charset = options.partition("charset=")[2].partition(";")[0].strip(' "')
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise errors.UnsupportedMedia(f"charset {charset[:50]} is not accepted: use UTF-8")
     return kind

@@ -205,6 +205,14 @@ def test_other_content_types_are_refused(kind: str) -> None:
     assert refusal(lambda: drafts(opened(b"a", NDJSON, encoding="br"))).status == 415
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["charset=utf-8; header=present", 'header=present; charset="UTF-8"', "header=present"],
+)
+def test_what_else_a_content_type_says_is_not_the_charset(options: str) -> None:
+    assert len(drafts(opened(CSV, f"text/csv; {options}"))) == 3
+
+
 def test_truncated_gzip() -> None:
     body = gz(lines(*[{"prompt": f"prompt number {i}"} for i in range(5000)]))
     for kind in (NDJSON, "text/csv", PARQUET, "application/json"):
