@@ -280,7 +280,11 @@ def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata as it is kept: an object `metadata` among the fields is opened."""
     inner = metadata.get("metadata")
     if isinstance(inner, dict):
-        metadata = {**{k: v for k, v in metadata.items() if k != "metadata"}, **inner}
+        metadata = {name: value for name, value in metadata.items() if name != "metadata"}
+        for name in inner:
+            if name in metadata:
+                raise errors.BadRow(f"{name[:100]!r} is given twice", param=name[:100])
+        metadata |= inner
     for name, value in metadata.items():
         if isinstance(value, dict | list):
             refuse_nul(value, line=None, param=name)

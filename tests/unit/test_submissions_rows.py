@@ -275,6 +275,14 @@ def test_metadata_too_deep_or_too_large() -> None:
     assert one([], prompt="a", note="x" * 8000).metadata == {"note": "x" * 8000}
 
 
+def test_metadata_given_twice_is_refused() -> None:
+    row = {"prompt": "a", "style": "y", "metadata": {"style": "x"}}
+    error = refusal(lambda: drafts(opened(lines({"prompt": "fine"}, row))))
+    assert (error.code, error.line, error.param) == ("invalid_row", 2, "style")
+    assert "given twice" in error.message
+    assert one([], prompt="a", metadata={"metadata": 1}).metadata == {"metadata": 1}
+
+
 def test_metadata_that_looks_like_a_field_is_told_once() -> None:
     rows = [{"prompt": "a", "step": 4, "guidance_scale": 2, "mood": "calm", "tags": "x"}] * 3
     submission = opened(lines(*rows))
