@@ -43,9 +43,16 @@ def ndjson(chunks: Iterable[bytes], *, max_line: int) -> Iterator[Row]:
 
 
 def text(chunks: Iterable[bytes], *, max_line: int) -> Iterator[Row]:
-    """One prompt a line, without the white space around it; empty lines are skipped."""
+    """One prompt a line, without the white space around it; empty lines are skipped. Raises
+    `errors.BadRow` for a carriage return inside one, which is no end of a line."""
     for number, line in bytestream.lines(chunks, limit=max_line):
         prompt = _decode(line, number).strip()
+        if "\r" in prompt:
+            raise errors.BadRow(
+                "the line holds a carriage return: end lines with a newline",
+                line=number,
+                param="line",
+            )
         if prompt:
             yield number, {"prompt": prompt}
 

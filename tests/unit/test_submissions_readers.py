@@ -161,6 +161,7 @@ def test_any_json_rows_give_items_or_an_error(rows: list[Any]) -> None:
         ("text/csv", b"prompt,seed\na,1\n,2\n", 3, "prompt", "no prompt"),
         ("text/plain", b"a\n\xff\xfe\n", 2, "line", "not UTF-8"),
         ("text/plain", b"a\nb\0\n", 2, "line", "NUL"),
+        ("text/plain", b"a\r\nb\rc\rd\n", 2, "line", "carriage return"),
         (PARQUET, b"PAR1 no such thing PAR1", 1, "body", "not valid Parquet"),
         (PARQUET, parquet(caption=["a"]), 1, "prompt", "caption"),
         (PARQUET, parquet(prompt=["a"], image=[b"\x89"]), 1, "image", "binary"),
