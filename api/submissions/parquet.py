@@ -4,6 +4,7 @@ spooled to an unnamed file on disk and read batch by batch."""
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -11,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from api.submissions.readers import Row
+from api.submissions.readers import Row, refuse_nul
 from promptmill import errors
 
 BATCH = 512  # rows decoded at once
@@ -48,7 +49,7 @@ def _rows(
             for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
                 if batch.nbytes > max_line * BATCH:
                     raise _too_long(line + 1, max_line)
-                for fields in _plain(batch.to_pylist()):
+                for fields in _plain(batch.to_pylist(), line + 1):
                     line += 1
                     yield line, fields
     except (pa.ArrowException, orjson.JSONEncodeError, OSError, ValueError, OverflowError) as error:
@@ -56,9 +57,14 @@ def _rows(
         raise errors.BadRow(f"not valid Parquet: {text}", line=line + 1, param="body") from error
 
 
-def _plain(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of JSON values: dates as ISO 8601, decimals and durations as text."""
-    for row in orjson.loads(orjson.dumps(rows, default=str)):
+def _plain(rows: list[dict[str, Any]], first: int) -> Iterator[dict[str, Any]]:
+    """Rows of JSON values: dates as ISO 8601, decimals and durations as text. first: the
+    number of the first."""
+    dumped = orjson.dumps(rows, default=str)
+    strings_may_hold_nul = b"\\u0000" in dumped
+    for line, row in enumerate(orjson.loads(dumped), start=first):
+        if strings_may_hold_nul:
+            refuse_nul(row, line=line)
         yield {name: value for name, value in row.items() if value is not None}
 
 
@@ -78,6 +84,9 @@ def _check(file: Any, max_rows: int, max_bytes: int, required: str) -> None:
             line=1,
             param=required,
         )
+    for name, count in Counter(schema.names).items():
+        if count > 1:
+            raise errors.BadRequest(f"the file has two columns {name!r}", line=1, param=name)
     for column in schema:
         if _holds_bytes(column.type):
             raise errors.BadRequest(

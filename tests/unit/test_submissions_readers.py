@@ -36,8 +36,12 @@ CSV = (
 
 
 def parquet(**columns: Any) -> bytes:
+    return written(pa.table(columns))
+
+
+def written(table: pa.Table) -> bytes:
     held = io.BytesIO()
-    pq.write_table(pa.table(columns), held)
+    pq.write_table(table, held)
     return held.getvalue()
 
 
@@ -166,6 +170,15 @@ def test_any_json_rows_give_items_or_an_error(rows: list[Any]) -> None:
         (PARQUET, parquet(caption=["a"]), 1, "prompt", "caption"),
         (PARQUET, parquet(prompt=["a"], image=[b"\x89"]), 1, "image", "binary"),
         (PARQUET, parquet(prompt=["a", None]), 2, "prompt", "no prompt"),
+        (PARQUET, parquet(prompt=["a", "b\0"]), 2, "prompt", "NUL"),
+        (PARQUET, parquet(prompt=["a", "b"], tags=[["x"], ["\0"]]), 2, "tags", "NUL"),
+        (
+            PARQUET,
+            written(pa.table([["a"]] * 3, ["prompt", "mood", "mood"])),
+            1,
+            "mood",
+            "two columns",
+        ),
         ("application/json", b'{"prompts": ["a", ', 1, "body", "not valid JSON"),
         ("application/json", b'{"prompts": ["a", 5]}', 2, "prompt", "string"),
         ("application/json", b'{"items": [{"prompt":"a"}, 5]}', 2, "items", "object"),
