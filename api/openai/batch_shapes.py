@@ -51,7 +51,7 @@ class BatchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input_file_id: Annotated[str, Field(max_length=100)]
+    input_file_id: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")]
     endpoint: Endpoint
     completion_window: Annotated[
         str, Field(max_length=20, description="24h, 7d, 30m: what is not done by then is not run")

@@ -335,14 +335,16 @@ def test_a_request_sent_again_makes_no_second_batch(client: openai.OpenAI) -> No
         ({"extra_body": {"priority": "urgent"}}, "priority"),
         ({"extra_body": {"webhook": "ftp://x"}}, "webhook"),
         ({"extra_body": {"colour": "red"}}, "colour"),
+        ({"input_file_id": "file_\0"}, "input_file_id"),
     ],
 )  # fmt: skip
 def test_wrong_parameters_are_refused_by_name(
     client: openai.OpenAI, given: dict[str, Any], param: str
 ) -> None:
     usual = {"endpoint": ENDPOINT, "completion_window": "24h"}
+    usual["input_file_id"] = upload(client, [request("a")])
     with pytest.raises(openai.BadRequestError) as caught:
-        client.batches.create(**{**usual, **given}, input_file_id=upload(client, [request("a")]))
+        client.batches.create(**{**usual, **given})
     assert caught.value.param == param
 
 
