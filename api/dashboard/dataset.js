@@ -7,7 +7,7 @@ import { complain } from "./notices.js";
 
 const FORMATS = {
   webdataset: ["WebDataset", "Tar shards with a picture, its caption and a JSON each: streams into training."],
-  imagefolder: ["ImageFolder", "Folders of pictures beside a metadata.jsonl: every viewer opens it."],
+  imagefolder: ["ImageFolder", "Folders of pictures beside a metadata.parquet: every viewer opens them."],
   parquet: ["Parquet", "Tables with the pictures inside: for Hugging Face, DuckDB and pandas."],
 };
 const EVERY = 1000; // milliseconds between two looks at what is being built

@@ -5,7 +5,6 @@ of it: a shard that has them is whole. Goes on where an earlier call stopped, by
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tarfile
 import time
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
 PAGE: Final = 100
 TRIES: Final = 5  # of one file
 PAUSE: Final = 2.0  # seconds between two looks at an export that is being built
+SUMS: Final = ".sha256"  # beside unpacked pictures: what `sha256sum -c` takes
 FORMATS: Final = ("webdataset", "imagefolder", "parquet")
 _FOREIGN: Final = {  # what only another format leaves in a folder; imagefolder comes as tars
-    "webdataset": ("data/*/metadata.jsonl", "data/*.parquet"),
+    "webdataset": ("data/*/metadata.parquet", "data/*.parquet"),
     "imagefolder": ("data/*.parquet",),
-    "parquet": ("data/*.tar", "data/*/metadata.jsonl"),
+    "parquet": ("data/*.tar", "data/*/metadata.parquet"),
 }
 
 
@@ -200,33 +200,38 @@ class _Download:
         part.replace(path)
 
     def _is_unpacked(self, shard: Mapping[str, Any], tar: Mapping[str, Any]) -> bool:
-        """Whether the pictures of a shard are in the folder, each with its sha256."""
+        """Whether the files of a shard's tar are in the folder, each with its sha256."""
         mark = shard["files"][-1]
         path = self._folder / mark["name"]
         if not (path.is_file() and hash_of(path) == mark["sha256"]):
             return False
         pictures = (self._folder / tar["name"]).with_suffix("")
         try:
-            with (pictures / "metadata.jsonl").open() as lines:
-                return all(_is_there(pictures, json.loads(line)) for line in lines)
-        except (OSError, ValueError):
+            with (pictures / SUMS).open() as lines:
+                return all(_is_there(pictures, line) for line in lines)
+        except OSError:
             return False
 
 
-def _is_there(folder: Path, line: Mapping[str, Any]) -> bool:
-    path = folder / str(line["file_name"])
-    return path.is_file() and hash_of(path) == line["sha256"]
+def _is_there(folder: Path, line: str) -> bool:
+    sha256, _, name = line.rstrip("\n").partition("  ")
+    path = folder / name
+    return path.is_file() and hash_of(path) == sha256
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """The folder of pictures that a tar holds appears whole; the tar is then gone."""
+    """The folder of pictures that a tar holds appears whole, with their SUMS; the tar is then
+    gone."""
     target = path.with_suffix("")
     draft = path.with_name(f".{target.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     with tarfile.open(path) as packed:
         packed.extractall(draft, filter="data")
+    made = draft / target.relative_to(folder)
+    files = sorted(made.iterdir())
+    (made / SUMS).write_text("".join(f"{hash_of(file)}  {file.name}\n" for file in files))
     shutil.rmtree(target, ignore_errors=True)
-    (draft / target.relative_to(folder)).replace(target)
+    made.replace(target)
     shutil.rmtree(draft)
     path.unlink()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from promptmill import errors
 from promptmill.client import Client, Export, Exported, Job
@@ -180,8 +181,8 @@ def test_a_whole_export_is_one_tar(farm: ApiFarm, client: Client, tmp_path: Path
         assert names[-1] == "00001_stats.json"
         assert "README.md" in names
         assert len([name for name in names if name.endswith(".png") and "data/" in name]) == extra
-    lines = (tmp_path / "imagefolder" / "data" / "train-00001" / "metadata.jsonl").read_text()
-    assert len(lines.splitlines()) == 2
+    described = tmp_path / "imagefolder" / "data" / "train-00001" / "metadata.parquet"
+    assert parquet.read_metadata(described).num_rows == 2
 
 
 def test_files_are_sent_in_ranges(farm: ApiFarm, client: Client) -> None:

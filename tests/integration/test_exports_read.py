@@ -57,6 +57,7 @@ def row(index: int) -> dict[str, Any]:
     """Columns whose types only show when all rows are seen."""
     made: dict[str, Any] = {"prompt": prompt(index), "id": f"v1.2/row.{index}.png"}
     made |= {"file.name": f"a.b.{index}", "weight": index if index % 2 else index / 4}
+    made |= {"day": f"2024-05-{index % 28 + 1:02d}"}
     if index >= 10:
         made |= {"late": index, "tags": ["x", index], "mixed": index if index % 3 else "three"}
     if index % EVERY == 3:
@@ -99,6 +100,7 @@ def check(infos: list[dict[str, Any]]) -> None:
     assert [info["key"] for info in infos] == [f"{index:09d}" for index in INDEXES]
     assert infos[20]["custom_id"] == f"v1.2/row.{INDEXES[20]}.png"
     assert infos[20]["file.name"] == f"a.b.{INDEXES[20]}"
+    assert infos[0]["day"] == "2024-05-01"
     assert [info["weight"] for info in infos[:3]] == [0.0, 1.0, 0.5]
     assert (infos[0]["late"], infos[-1]["late"]) == (-1, COUNT - 1)
     assert (infos[0]["tags"], json.loads(infos[-1]["tags"])) == ("", ["x", COUNT - 1])

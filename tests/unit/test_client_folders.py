@@ -32,8 +32,8 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
         ("train-0.parquet", "webdataset"),
         ("train-0.parquet", "imagefolder"),
         ("train-0.tar", "parquet"),
-        ("train-0/metadata.jsonl", "parquet"),
-        ("train-0/metadata.jsonl", "webdataset"),
+        ("train-0/metadata.parquet", "parquet"),
+        ("train-0/metadata.parquet", "webdataset"),
     ],
 )
 def test_a_folder_of_another_format_is_refused(tmp_path: Path, there: str, wanted: str) -> None:

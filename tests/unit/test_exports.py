@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from promptmill import errors, exports
-from promptmill.exports import BOOLEAN, INTEGER, NUMBER, TEXT, Schema
-from worker.exports import duplicates
+from promptmill.exports import BOOLEAN, INTEGER, NUMBER, TEXT, Format, Schema
+from worker.exports import duplicates, formats
 
 
 def schema(*rows: dict[str, Any]) -> dict[str, str]:
@@ -51,6 +54,27 @@ def test_names_that_are_taken_get_an_underscore() -> None:
         "Seed": "Seed_", "image": "image_", "my_file_name": "my_file_name_",
         "ok": "ok", "seed_": "seed__",
     }  # fmt: skip
+
+
+def test_a_text_that_looks_like_a_date_stays_a_text() -> None:
+    """Readers guess the types of JSON lines; in Parquet they are said."""
+    made = Schema()
+    made.add([{"day": "2024-05-01"}])
+    columns = made.columns()
+    info = {name: exports.ABSENT[type] for name, type in exports.ITEM_COLUMNS.items()}
+    info |= {"custom_id": "2024-05-01", **exports.values(columns, {"day": "2024-05-01"})}
+    writer = formats.writer(Format.IMAGEFOLDER, columns, extension="png", shard="00003")
+    writer.add(formats.Sample(7, b"picture", "a tree", info))
+    with tarfile.open(fileobj=io.BytesIO(writer.close())) as packed:
+        assert packed.getnames() == [
+            "data/train-00003/000000007.png",
+            "data/train-00003/metadata.parquet",
+        ]
+        described = packed.extractfile("data/train-00003/metadata.parquet")
+        assert described is not None
+        table = parquet.read_table(io.BytesIO(described.read()))
+    assert {str(table.schema.field(name).type) for name in ("custom_id", "day")} == {"string"}
+    assert table.to_pylist() == [{"file_name": "000000007.png", "text": "a tree", **info}]
 
 
 def test_rows_that_are_no_table_are_refused() -> None:
