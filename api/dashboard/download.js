@@ -25,7 +25,7 @@ export function downloads(job) {
   const { done, failed } = job.counts;
   const closing = new AbortController();
   const pictures = () => save(`/v1/jobs/${job.id}/archive`, `${job.id}.tar`, { whole: true }).catch(complain);
-  const bring = command(`promptmill download ${job.id} pictures/`);
+  const bring = command(`promptmill download ${job.id} ${job.id}-pictures/`);
   const make = command("");
   const box = dialog("Download", "medium",
     done > 0 && choice(count(done, "picture"), `One tar of about ${bytes(job.bytes + 1024 * done)}, named by index.`,
@@ -33,7 +33,7 @@ export function downloads(job) {
     failed > 0 && choice(count(failed, "failed row"), "JSON lines with their seeds, ready to be submitted again.",
       () => saveFailed(job)),
     dataset(job, { signal: closing.signal,
-      chosen: (format) => make.say(`promptmill export ${job.id} dataset/ --format ${format}`) }),
+      chosen: (format) => make.say(`promptmill export ${job.id} ${job.id}-${format}/ --format ${format}`) }),
     el("details.more", { open: heavy(job.bytes) }, el("summary", {}, "From a terminal"),
       el("p.hint", {}, "What was cut off goes on where it was."), make.node, done > 0 && bring.node));
   box.addEventListener("close", () => closing.abort());

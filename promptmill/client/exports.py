@@ -5,6 +5,7 @@ of it: a shard that has them is whole. Goes on where an earlier call stopped, by
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import tarfile
 import time
@@ -25,11 +26,8 @@ TRIES: Final = 5  # of one file
 PAUSE: Final = 2.0  # seconds between two looks at an export that is being built
 SUMS: Final = ".sha256"  # beside unpacked pictures: what `sha256sum -c` takes
 FORMATS: Final = ("webdataset", "imagefolder", "parquet")
-_FOREIGN: Final = {  # what only another format leaves in a folder; imagefolder comes as tars
-    "webdataset": ("data/*/metadata.parquet", "data/*.parquet"),
-    "imagefolder": ("data/*.parquet",),
-    "parquet": ("data/*.tar", "data/*/metadata.parquet"),
-}
+OWNER: Final = ".export"  # in a folder: the id of the export that it holds
+_READ: Final = ("data/*.tar", "data/*.parquet", "data/[!.]*/")  # what loaders take for shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +114,8 @@ class _Download:
         self._images = self._failed = self._shards = self._bytes = self._fetched = 0
 
     def run(self, *, follow: bool) -> Exported:
-        """Raises `errors.Conflict` where the folder holds another format: both would be read."""
-        for leaves in _FOREIGN[self._export.format]:
-            if (found := next(self._folder.glob(leaves), None)) is not None:
-                raise errors.Conflict(
-                    f"{found} is of another format: give {self._export.format} a folder of its own"
-                )
+        """Raises `errors.Conflict` where the folder holds another export: both would be read."""
+        self._own()
         while True:
             self._export.refresh()
             state = self._export.state  # before the shards: what was sealed by then is listed
@@ -142,6 +136,28 @@ class _Download:
                     self._bring(card)
                 return self._state(finished=state == "completed")
             time.sleep(PAUSE)
+
+    def _own(self) -> None:
+        """Says in the folder whose it is. What was put there without saying so must be a shard
+        of this export."""
+        owner = self._folder / OWNER
+        held = owner.read_text() if owner.exists() else ""
+        if held == self._export.id:
+            return
+        if held:
+            raise errors.Conflict(
+                f"{self._folder} holds export {held}: give {self._export.id} a folder of its own"
+            )
+        listed = {str(file["name"]) for shard in self._export.shards() for file in shard["files"]}
+        if self._export.format == "imagefolder":
+            listed |= {name.removesuffix(".tar") for name in listed}
+        for found in itertools.chain.from_iterable(map(self._folder.glob, _READ)):
+            if found.relative_to(self._folder).as_posix() not in listed:
+                raise errors.Conflict(
+                    f"{found} is of another export: give {self._export.id} a folder of its own"
+                )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        owner.write_text(self._export.id)
 
     def _state(self, *, finished: bool) -> Exported:
         return Exported(

@@ -216,7 +216,7 @@ def test_a_dataset_is_chosen_built_and_saved(chromium: Browser, farm: ApiFarm) -
         box = page.get_by_role("dialog")
         box.get_by_role("button", name="Parquet").click()
         box.get_by_text("From a terminal").click()
-        box.get_by_text(f"promptmill export {id} dataset/ --format parquet").wait_for()
+        box.get_by_text(f"promptmill export {id} {id}-parquet/ --format parquet").wait_for()
         box.get_by_role("button", name="WebDataset").click()
         box.get_by_role("button", name="Build dataset").click()
         box.get_by_text("0 of 31 images").wait_for()
