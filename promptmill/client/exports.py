@@ -101,9 +101,9 @@ class Export:
         `errors.Error` when the export failed, `OSError`."""
         return _Download(self, Path(folder), progress).run(follow=follow)
 
-    def bytes_of(self, file: Mapping[str, Any]) -> Iterator[bytes]:
-        """The bytes of a file of a shard, as they come."""
-        with self._transport.stream(str(file["url"])) as response:
+    def fetch(self, link: str) -> Iterator[bytes]:
+        """What lies behind the link of a file, here or in the object store, as it comes."""
+        with self._transport.stream(link) as response:
             yield from response.iter_bytes()
 
 
@@ -193,22 +193,24 @@ class _Download:
         return path
 
     def _fetch(self, file: Mapping[str, Any], path: Path) -> None:
-        """Raises `errors.Error` when it cannot be had with its sha256."""
-        for attempt in range(1, TRIES + 1):
+        """By its link or, when that fails, through the API. Raises `errors.Error` when it
+        cannot be had with its sha256."""
+        links = [str(file["url"])] + [f"{self._export.path}/files/{file['name']}"] * TRIES
+        for attempt, link in enumerate(links):
             try:
-                self._receive(file, path)
+                self._receive(file, link, path)
             except errors.Error as error:
-                if attempt == TRIES or not error.retry:
+                if attempt == TRIES or (attempt and not error.retry):
                     raise
                 time.sleep(attempt)
             else:
                 return
 
-    def _receive(self, file: Mapping[str, Any], path: Path) -> None:
+    def _receive(self, file: Mapping[str, Any], link: str, path: Path) -> None:
         part = path.with_name(f".{path.name}.part")
         digest = hashlib.sha256()
         with part.open("wb") as out:
-            for piece in self._export.bytes_of(file):
+            for piece in self._export.fetch(link):
                 digest.update(piece)
                 self._fetched += out.write(piece)
         if digest.hexdigest() != file["sha256"]:

@@ -123,3 +123,13 @@ def test_pictures_come_unpacked_and_only_what_is_damaged_comes_again(tmp_path: P
     picture.write_bytes(b"damaged")
     assert farm.export.download(tmp_path).fetched == len(packed)
     assert picture.read_bytes() == b"picture"
+
+
+def test_a_link_that_fails_falls_back_to_the_files_route(tmp_path: Path) -> None:
+    """As behind TLS that the farm does not know of: its links are to another origin."""
+    farm = Farm("exp_1", "webdataset", *SHARDS)
+    farm.base = "http://farm.example"
+    assert farm.export.download(tmp_path).images == 2
+    name = "/v1/exports/exp_1/files/data/train-00000.tar"
+    assert farm.asked[:2] == [f"http://farm.example{name}", name]
+    assert (tmp_path / "data" / "train-00001.tar").read_bytes() == b"two"
