@@ -5,6 +5,7 @@ whole or not at all."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -20,21 +21,9 @@ from promptmill import errors, jobs
 from promptmill.client.image import Image
 from promptmill.client.job import Job
 from promptmill.client.pictures import Brought, Pictures
-from promptmill.client.sources import ERROR_FIELD
 
 LOT = 500  # images that are looked for, and brought, together
-TERMINAL = (jobs.ImageState.DONE, jobs.ImageState.FAILED)
-ROW_FIELDS = (
-    "negative_prompt",
-    "seed",
-    "steps",
-    "guidance",
-    "task",
-    "source",
-    "mask",
-    "strength",
-    "lora",
-)
+TRIES = 4  # to bring the failed rows
 _DESCRIBED = (
     *("index", "row", "sample", "custom_id", "prompt", "negative_prompt", "seed", "steps"),
     *(
@@ -56,7 +45,6 @@ _DESCRIBED = (
     ),
     "metadata",
 )
-_IMPLIED = {"task": "text2image", "strength": 1.0, "lora": "", "negative_prompt": "", "steps": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +124,9 @@ class _Task:
         """Lists the job once and leaves the folder in step with the list. ahead: steps that
         may wait for their turn."""
         self._error = None
-        with (
-            _whole(self._folder / "metadata.jsonl") as metadata,
-            _whole(self._folder / "failures.jsonl") as failures,
-        ):
+        with _whole(self._folder / "metadata.jsonl") as metadata:
             waiting: deque[_Step] = deque()
-            for images in self._lots(failures):
+            for images in self._lots():
                 new = [image for image in images if not self._have[image.index]]
                 bringing = self._pool.submit(self.pictures.bring, new) if new else None
                 waiting.append(_Step(images, bringing))
@@ -149,25 +134,35 @@ class _Task:
                     self._settle(waiting.popleft(), metadata)
             while waiting:
                 self._settle(waiting.popleft(), metadata)
+        with _whole(self._folder / "failures.jsonl") as failures:
+            self._failed = self._list_failed(failures)
         if self._error is not None:
             raise self._error
 
-    def _lots(self, failures: IO[bytes]) -> Iterator[list[Image]]:
-        """The done images as the farm lists them, some at a time; those that failed go
-        into `failures`."""
-        self._failed = 0
-        lot: list[Image] = []
-        for image in self._job.images(state=TERMINAL):
-            if image.state == jobs.ImageState.FAILED:
-                self._failed += 1
-                _write_line(failures, failed_row(image, self._job.id))
-                continue
-            lot.append(image)
-            if len(lot) == LOT:
-                yield lot
-                lot = []
-        if lot:
+    def _lots(self) -> Iterator[list[Image]]:
+        """The done images as the farm lists them, some at a time."""
+        images = self._job.images(state=jobs.ImageState.DONE)
+        while lot := list(itertools.islice(images, LOT)):
             yield lot
+
+    def _list_failed(self, failures: IO[bytes]) -> int:
+        """The failed images as the farm's rows of them, each with what went wrong; how many.
+        Begins again when they break off."""
+        for attempt in range(1, TRIES + 1):
+            failures.seek(0)
+            failures.truncate()
+            found = 0
+            try:
+                for piece in self._job.stream("failures/rows", params={"reasons": True}):
+                    found += piece.count(b"\n")
+                    failures.write(piece)
+            except errors.Error as error:
+                if attempt == TRIES or not error.retry:
+                    raise
+                time.sleep(attempt)
+            else:
+                return found
+        raise AssertionError("unreachable")
 
     def _settle(self, step: _Step, metadata: IO[bytes]) -> None:
         """Takes images to their end: in the folder and described, or the reason why not."""
@@ -198,39 +193,6 @@ class _Task:
         data = image.data
         kept = {name: data[name] for name in _DESCRIBED if name in data}
         return {"file_name": f"images/{self.pictures.name(image)}", "text": image.prompt} | kept
-
-
-def failed_row(image: Image, job_id: str) -> dict[str, Any]:
-    """A failed image as a row to submit again: what it asked for, the seed that it had, its
-    job's copies of what it started from, its metadata, and what went wrong under `_error`,
-    which `submit` leaves out."""
-    data = image.data
-    row: dict[str, Any] = {"prompt": image.prompt}
-    for name in ROW_FIELDS:
-        if data.get(name) is not None and data[name] != _IMPLIED.get(name):
-            row[name] = data[name]
-    if row.get("strength") == jobs.usual_strength(row.get("task", "text2image")):
-        del row["strength"]
-    for name in ("source", "mask"):
-        if name in row:
-            row[name] = f"{job_id}/{row[name]}"
-    if data.get("width") and data.get("height"):
-        row["size"] = f"{data['width']}x{data['height']}"
-    if data.get("custom_id"):
-        row["id"] = data["custom_id"]
-    metadata: Mapping[str, Any] = data.get("metadata") or {}
-    row |= {name: value for name, value in metadata.items() if name not in row}
-    error: Mapping[str, Any] = data.get("error") or {}
-    return row | {
-        ERROR_FIELD: {
-            "code": error.get("code"),
-            "message": error.get("message"),
-            "job": job_id,
-            "index": image.index,
-            "row": data.get("row"),
-            "sample": data.get("sample"),
-        }
-    }
 
 
 def _write_line(file: IO[bytes], line: Mapping[str, Any]) -> None:

@@ -111,6 +111,20 @@ def test_failed_rows_are_taken_back_by_submit(farm: ApiFarm) -> None:
     told = [json.loads(line) for line in answer.text.splitlines()]
     assert [row["prompt"] for row in told] == ["fail A", "fail B", "fail B"]
     assert farm.http.get(path, params={"code": "no_such"}).text == ""
+    reasons = farm.http.get(path, params={"reasons": "true"}).text
+    found = [json.loads(line) for line in reasons.splitlines()]
+    assert [row.pop("_error") for row in found] == [
+        {
+            "code": "render_failed",
+            "message": "no such picture",
+            "job": id,
+            "index": index,
+            "row": row,
+            "sample": sample,
+        }
+        for index, row, sample in ((1, 1, 0), (2, 2, 0), (3, 2, 1))
+    ]
+    assert found == told
     again = farm.http.post(
         "/v1/jobs",
         params={"steps": 9, "seed": 1, "size": "64x64"},

@@ -209,10 +209,20 @@ class StubFarm:
                 found = [i for i in images if i["error"]]
                 found = [i for i in found if codes is None or i["error"]["code"] in codes]
                 return 200, job | {"retried": len(found)}
+            case ["failures", "rows"]:
+                lines = [json.dumps(self.again(i)) for i in images if i["error"]]
+                return 200, "".join(f"{line}\n" for line in lines).encode()
             case ["failures"]:
                 codes = [i["error"]["code"] for i in images if i["error"]]
                 return 200, {"codes": {code: codes.count(code) for code in set(codes)}}
         return 404, {}
+
+    def again(self, image: dict[str, Any]) -> dict[str, Any]:
+        error = image["error"] | {"job": image["job_id"]}
+        error |= {name: image[name] for name in ("index", "row", "sample")}
+        row = {name: image[name] for name in ("prompt", "seed", "steps", "guidance")}
+        row |= {"size": "64x64"} | ({"id": image["custom_id"]} if image["custom_id"] else {})
+        return row | image["metadata"] | {"_error": error}
 
     def _content(self, image: dict[str, Any]) -> bytes:
         return picture(image["prompt"]) + (b"!" if image["index"] in self.damage else b"")

@@ -58,6 +58,18 @@ def test_a_download_leaves_pictures_and_metadata_in_order(
     assert len(list((tmp_path / "images").iterdir())) == 60
 
 
+def test_failed_rows_are_those_of_the_farm(farm: StubFarm, client: Client, tmp_path: Path) -> None:
+    """It knows more of a row than an image tells: min_score, what is no field but named so."""
+    farm.add(["a", "bad"])
+    row = {"prompt": "bad", "seed": 1, "min_score": 0.5, "expand": True}
+    row |= {"metadata": {"source": "laion", "n": 4}, "_error": {"code": "x"}}
+    farm.again = lambda _: row  # type: ignore[method-assign, assignment, return-value]
+    farm.fault("GET", Fault(503, errors.StorageDown().body(), path="/failures/rows"))
+    assert client.job("job_1").download(tmp_path).failed == 1
+    assert lines(tmp_path / "failures.jsonl") == [row]
+    assert farm.seen("GET", "/v1/jobs/job_1/failures/rows")[-1].query == {"reasons": ["true"]}
+
+
 def test_only_what_is_missing_or_damaged_is_fetched_again(
     farm: StubFarm, client: Client, tmp_path: Path
 ) -> None:
