@@ -1,5 +1,5 @@
 // A submission as a command, as Python, as curl. A submission is {rows, defaults}, or
-// {document, defaults} for a template, or {file, defaults}.
+// {document, defaults, send} for a template, or {file, defaults}, of a document with both.
 
 const WORDS = { negative_prompt: "negative" };
 const OPTIONS = ["model", "size", "steps", "guidance", "negative_prompt", "seed", "n", "priority",
@@ -8,7 +8,7 @@ const FEW = 20; // rows that are written out
 
 const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${String(text).replaceAll("'", `'\\''`)}'`);
 
-const given = (defaults) => Object.entries(defaults)
+export const given = (defaults) => Object.entries(defaults)
   .filter(([, value]) => value !== null && value !== undefined && value !== "");
 
 function python(value, indent = "") {
@@ -58,8 +58,7 @@ export function curl(submission, origin, keyed) {
   const auth = keyed ? ` \\\n  -H "authorization: Bearer $PROMPTMILL_API_KEY"` : "";
   const file = named(submission);
   if (submission.document) {
-    const body = JSON.stringify({ ...submission.document, ...Object.fromEntries(given(submission.defaults)) });
-    return `curl ${shell(`${origin}/v1/jobs`)}${auth} \\\n  -H 'content-type: application/json' \\\n  -d ${shell(body)}`;
+    return `curl ${shell(`${origin}/v1/jobs`)}${auth} \\\n  -H 'content-type: application/json' \\\n  -d ${shell(submission.send.body)}`;
   }
   const query = new URLSearchParams(given(submission.defaults)).toString();
   const target = shell(`${origin}/v1/jobs${query ? `?${query}` : ""}`);

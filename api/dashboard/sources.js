@@ -3,7 +3,37 @@
 
 import { el, fill } from "./dom.js";
 import { bytes } from "./format.js";
-import { type } from "./snippets.js";
+import { given, type } from "./snippets.js";
+
+const JSON_TYPE = "application/json";
+
+/** A JSON document that says the defaults, too: such a body takes no query. The rest of it stays
+ *  as it is written: JavaScript would round its large integers. */
+function documented(text, defaults) {
+  const added = JSON.stringify(Object.fromEntries(given(defaults))).slice(1, -1);
+  const [, before, rest] = /^([^{]*\{)\s*(.*)$/s.exec(text);
+  const comma = added && !rest.startsWith("}") ? "," : "";
+  return { body: `${before}${added}${comma}${rest}`, type: JSON_TYPE };
+}
+
+/** {text, document} of a .json; null where it is none: the farm says what is wrong with it. */
+async function read(file) {
+  const stream = /\.gz$/i.test(file.name) ? file.stream().pipeThrough(new DecompressionStream("gzip")) : file.stream();
+  try {
+    const text = await new Response(stream).text();
+    const document = JSON.parse(text);
+    return document && typeof document === "object" && !Array.isArray(document) ? { text, document } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Of the defaults those that a document does not give. */
+function lacking({ defaults, output, ...document }, all) {
+  const told = { ...document, ...defaults, ...output };
+  if ("negative" in told) told.negative_prompt = told.negative;
+  return Object.fromEntries(Object.entries(all).filter(([name]) => !(name in told)));
+}
 
 export function promptList() {
   const prompts = el("textarea", { name: "prompts", rows: 7, ariaLabel: "Prompts", spellcheck: false,
@@ -48,8 +78,7 @@ export function template() {
       if (!text.value.trim()) return null;
       const document = { template: text.value.trim(), variables: variables(lists.value) };
       if (some.value) Object.assign(document, { sampling: "random", count: Number(some.value) });
-      const kept = Object.fromEntries(Object.entries(defaults).filter(([, value]) => value !== null && value !== ""));
-      return { document, defaults, send: { body: JSON.stringify({ ...document, ...kept }), type: "application/json" } };
+      return { document, defaults, send: documented(JSON.stringify(document), defaults) };
     },
   };
 }
@@ -61,11 +90,18 @@ export function file(changed) {
   const zone = el("label.drop", {}, input, told,
     el("span.hint", {}, "JSON lines, CSV, text, Parquet; also gzipped. Failed rows that you downloaded fit, too."));
   let chosen = null;
-  const take = (found) => {
-    chosen = found ?? chosen;
-    if (chosen) fill(told, el("b", {}, chosen.name), ` · ${bytes(chosen.size)}`);
+  let held = null; // of a .json
+  let latest = null;
+  async function take(found) {
+    if (found) {
+      latest = found;
+      const holds = type(found.name) === JSON_TYPE ? await read(found) : null;
+      if (latest !== found) return;
+      [chosen, held] = [found, holds];
+      fill(told, el("b", {}, chosen.name), ` · ${bytes(chosen.size)}`);
+    }
     changed();
-  };
+  }
   input.addEventListener("change", () => take(input.files[0]));
   zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("over"); });
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
@@ -76,7 +112,16 @@ export function file(changed) {
   });
   return {
     node: el("div.stack", {}, zone),
-    submission: (defaults) => chosen && { file: chosen.name, bytes: chosen.size, defaults,
-      send: { query: defaults, body: chosen, type: type(chosen.name), gzipped: /\.gz$/i.test(chosen.name) } },
+    submission(defaults) {
+      if (!chosen) return null;
+      const made = { file: chosen.name, bytes: chosen.size };
+      if (held) {
+        const added = lacking(held.document, defaults);
+        return { ...made, document: held.document, defaults: added, send: documented(held.text, added) };
+      }
+      const send = { body: chosen, type: type(chosen.name), gzipped: /\.gz$/i.test(chosen.name) };
+      if (send.type === JSON_TYPE) return { ...made, defaults: {}, send };
+      return { ...made, defaults, send: { ...send, query: defaults } };
+    },
   };
 }

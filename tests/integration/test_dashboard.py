@@ -3,6 +3,7 @@ light and dark, with and without a key, with the mouse and by keyboard alone."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -99,6 +100,39 @@ def test_a_template_is_expanded_and_counted_while_one_types(
         page.locator("pre", has_text="promptmill submit - --input json").wait_for()
         page.get_by_role("button", name="curl").click()
         page.locator("pre", has_text=f"curl {farm.url}/v1/jobs").wait_for()
+
+
+def test_a_json_file_says_what_the_form_does(
+    chromium: Browser, farm: ApiFarm, tmp_path: Path
+) -> None:
+    """What the document does not give itself; its numbers stay as they are."""
+    whole = {"prompt": "a heart", "note": 2**60 + 1}
+    path = tmp_path / "rows.json"
+    document = {"items": [whole], "defaults": {"size": "32x32"}, "output": {"format": "webp"}}
+    path.write_text(json.dumps(document))
+    with tab(chromium, farm, start="/#/new") as page:
+        page.get_by_role("button", name="File").click()
+        page.get_by_label("File of rows").set_input_files(path)
+        page.get_by_label("Name").fill("a document")
+        page.get_by_role("button", name="Render 1 image").wait_for()
+        page.get_by_text("Copy as command or code").click()
+        page.locator("pre", has_text="promptmill submit rows.json").wait_for()
+        assert "--size" not in (page.locator("pre").text_content() or "")
+        page.get_by_role("button", name="curl").click()
+        page.locator("pre", has_text='"name":"a document"').wait_for()
+        page.get_by_role("button", name="Render 1 image").click()
+        page.get_by_role("heading", name="a document").wait_for()
+    [job] = [job for job in farm.http.get("/v1/jobs").json()["data"] if job["name"] == "a document"]
+    assert job["output"]["format"] == "webp"
+    [image] = farm.images(job["id"])
+    assert (image["width"], image["metadata"]) == (32, {"note": whole["note"]})
+    farm.worker.drain()
+    compressed = tmp_path / "rows.json.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    with tab(chromium, farm, start="/#/new") as page:
+        page.get_by_role("button", name="File").click()
+        page.get_by_label("File of rows").set_input_files(compressed)
+        page.get_by_role("button", name="Render 1 image").wait_for()
 
 
 def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
