@@ -75,12 +75,20 @@ export function type(name) {
   return TYPES[suffix] ?? "application/x-ndjson";
 }
 
-/** The submission that makes one image again. */
+const STRENGTHS = { img2img: 0.8, style: 0.8, variation: 0.8 }; // as in promptmill/jobs.py
+
+/** The submission that makes one image again, whatever the farm's defaults; what it started from
+ *  is its job's copy. */
 export function ofImage(image) {
   const row = { prompt: image.expanded_prompt, seed: image.seed, size: `${image.width}x${image.height}` };
   if (image.negative_prompt) row.negative_prompt = image.negative_prompt;
-  if (image.steps > 1) row.steps = image.steps;
-  if (image.guidance) row.guidance = image.guidance;
+  if (image.steps > 0) row.steps = image.steps;
+  Object.assign(row, { guidance: image.guidance, task: image.task });
+  if (image.source) {
+    row.source = `${image.job_id}/${image.source}`;
+    if (image.mask) row.mask = `${image.job_id}/${image.mask}`;
+    if (image.strength !== (STRENGTHS[image.task] ?? 1)) row.strength = image.strength;
+  }
   if (image.lora) row.lora = image.lora;
   return { rows: [row], defaults: { model: image.model } };
 }

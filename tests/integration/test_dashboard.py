@@ -151,6 +151,23 @@ def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
     farm.worker.drain()
 
 
+def test_what_is_copied_of_an_image_says_all_that_makes_it(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    """Also what is usual here, and the pictures that it started from, by their job's copies."""
+    image = {"expanded_prompt": "a heart", "seed": 7, "width": 64, "height": 32, "steps": 1}
+    image |= {"guidance": 0, "task": "inpaint", "strength": 0.5, "job_id": "job_a"}
+    image |= {"source": "aa", "mask": "bb", "lora": None, "negative_prompt": "", "model": "m"}
+    copied = "async (image) => (await import('/dashboard/snippets.js')).ofImage(image).rows[0]"
+    with tab(chromium, farm) as page:
+        row = page.evaluate(copied, image)
+        usual = page.evaluate(copied, image | {"task": "img2img", "strength": 0.8, "mask": None})
+    expected = {"prompt": "a heart", "seed": 7, "size": "64x32", "steps": 1, "guidance": 0}
+    expected |= {"task": "inpaint", "source": "job_a/aa"}
+    assert row == expected | {"mask": "job_a/bb", "strength": 0.5}
+    assert usual == expected | {"task": "img2img"}
+
+
 def test_a_bad_row_is_told_by_its_line(chromium: Browser, farm: ApiFarm) -> None:
     with tab(chromium, farm, start="/#/new", allow=["400"]) as page:
         page.get_by_label("Prompts", exact=True).fill("a heart\n" + "x" * 40_000)
