@@ -9,6 +9,7 @@ import { show, thumbnail } from "./pictures.js";
 
 const EVERY = 1500; // milliseconds between two looks
 const PAGE = 20;
+const MOST = 1000;
 const SAMPLES = 4; // pictures beside each job
 const FILTERS = [["All", []], ["Running", ["queued", "paused", "cancelling"]],
   ["Completed", ["completed"]], ["Ended early", ["cancelled", "expired", "failed"]]];
@@ -85,14 +86,24 @@ export function jobsList(signal) {
       poll().catch(complain);
     } }, name)));
 
-  async function page() {
-    const query = new URLSearchParams([["limit", String(Math.min(shown, 1000))], ...states.map((each) => ["state", each])]);
-    return get(`/v1/jobs?${query}`, {}, signal);
+  /** As many as are shown; the farm lists MOST of them at once. */
+  async function listed(chosen) {
+    const data = [];
+    let rest = true;
+    while (rest && data.length < shown) {
+      const query = new URLSearchParams(chosen.map((each) => ["state", each]));
+      query.set("limit", Math.min(shown - data.length, MOST));
+      if (data.length) query.set("after", data.at(-1).id);
+      const page = await get(`/v1/jobs?${query}`, {}, signal);
+      data.push(...page.data);
+      rest = page.has_more && page.data.length > 0;
+    }
+    return { data, rest };
   }
 
   async function poll() {
     const asked = states;
-    const { data, has_more: rest } = await page();
+    const { data, rest } = await listed(asked);
     if (asked !== states) return;
     const there = new Set(data.map((job) => job.id));
     for (const [id, old] of lines) if (!there.has(id)) { old.row.remove(); lines.delete(id); }

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -133,6 +134,30 @@ def test_a_json_file_says_what_the_form_does(
         page.get_by_role("button", name="File").click()
         page.get_by_label("File of rows").set_input_files(compressed)
         page.get_by_role("button", name="Render 1 image").wait_for()
+
+
+def test_older_jobs_come_from_behind_what_the_farm_lists_at_once(
+    chromium: Browser, farm: ApiFarm
+) -> None:
+    """1,000 in truth; here 15."""
+    one = farm.http.get(f"/v1/jobs/{finished(farm, ['a tree'], 'one of many')}").json()
+    many = [one | {"id": f"job_{n}", "name": f"job {n}"} for n in range(45)]
+
+    def answer(route: Route) -> None:
+        query = parse_qs(urlsplit(route.request.url).query)
+        first = int(query["after"][0].removeprefix("job_")) + 1 if "after" in query else 0
+        end = first + min(15, int(query["limit"][0]))
+        route.fulfill(json={"object": "list", "data": many[first:end], "has_more": end < 45})
+
+    with tab(chromium, farm) as page:
+        page.route("**/v1/jobs?*", answer)
+        page.route("**/v1/jobs/*/images?*", lambda route: route.fulfill(json={"data": []}))
+        older = page.get_by_role("button", name="Older jobs")
+        for shown in (20, 40):
+            eventually(page, f"document.querySelectorAll('.jobs > li').length === {shown}")
+            older.click()
+        eventually(page, "document.querySelectorAll('.jobs > li').length === 45")
+        older.wait_for(state="hidden")
 
 
 def test_what_is_copied_runs(chromium: Browser, farm: ApiFarm) -> None:
