@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from promptmill import errors, settings
 from promptmill.blobs import s3_clients
-from promptmill.client.sources import CHUNK, Body, format_of, sniff
+from promptmill.client.sources import CHUNK, Body, kind_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -29,8 +29,8 @@ def body(url: str, *, format: str | None = None) -> Body:
         yield from stream.iter_chunks(CHUNK)
 
     head = next(opened(), b"")
-    known, _ = format_of(key)
-    return Body(opened, format or known or sniff(head), head.startswith(b"\x1f\x8b"), size)
+    kind, gzipped = kind_of(key, head, format)
+    return Body(opened, kind, gzipped, size)
 
 
 def _client() -> S3Client:

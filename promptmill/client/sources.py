@@ -19,6 +19,7 @@ from promptmill.client import frames
 Rows = str | Path | IO[bytes] | Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | frames.Table
 
 CHUNK = 256 * 1024
+GZIP = b"\x1f\x8b"  # what it begins with
 ERROR_FIELD = "_error"  # of a row of failures.jsonl: what went wrong; never sent
 TYPES = {
     "jsonl": "application/x-ndjson",
@@ -61,13 +62,23 @@ class Body:
         return Body(opened, self.format, self.gzipped, self.size)
 
 
-def format_of(name: str) -> tuple[str | None, bool]:
-    """(format, gzipped) from a file's name; None when its suffix tells nothing."""
-    path = Path(name.lower())
-    gzipped = path.suffix == ".gz"
-    suffix = Path(path.stem).suffix if gzipped else path.suffix
+def kind_of(name: str, head: bytes, format: str | None) -> tuple[str, bool]:
+    """(format, gzipped) of rows: as `format` says, else their file's name, else their first
+    bytes. Raises `errors.BadRequest`."""
+    return format or _by_suffix(name) or sniff(head), head.startswith(GZIP)
+
+
+def _by_suffix(name: str) -> str | None:
+    """None when it tells nothing."""
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    if suffix == ".tsv":
+        raise _tabs()
     found = _SUFFIXES.get(suffix, suffix.removeprefix("."))
-    return (found if found in TYPES else None), gzipped
+    return found if found in TYPES else None
+
+
+def _tabs() -> errors.BadRequest:
+    return errors.BadRequest("columns between tabs are not read: save them as CSV, with commas")
 
 
 def body(rows: Rows, *, format: str | None = None) -> Body:
@@ -100,8 +111,7 @@ def from_path(path: Path, *, format: str | None = None) -> Body:
         size = path.stat().st_size
     except OSError as exc:
         raise errors.BadRequest(f"cannot read {path}: {exc.strerror or exc}") from exc
-    known, _ = format_of(path.name)
-    kind, gzipped = format or known or sniff(head), head.startswith(b"\x1f\x8b")
+    kind, gzipped = kind_of(path.name, head, format)
 
     def opened() -> Iterator[bytes]:
         with path.open("rb") as file:
@@ -114,8 +124,7 @@ def from_stream(file: IO[bytes], *, format: str | None = None, name: str = "") -
     """A binary stream, spooled to disk as it is sent so that it can be sent again."""
     spool = Spool(_read(file))
     head = spool.peek()
-    known, _ = format_of(name)
-    kind, gzipped = format or known or sniff(head), head.startswith(b"\x1f\x8b")
+    kind, gzipped = kind_of(name, head, format)
     if kind == "jsonl" and not gzipped:
         return Body(lambda: _without_errors(_lines(spool.open())), kind)
     return Body(spool.open, kind, gzipped)
@@ -123,16 +132,25 @@ def from_stream(file: IO[bytes], *, format: str | None = None, name: str = "") -
 
 def sniff(head: bytes) -> str:
     """The format that the first bytes look like: parquet, json lines, CSV with a column
-    named prompt, else text."""
-    if head.startswith(b"\x1f\x8b"):
-        head = zlib.decompressobj(wbits=31).decompress(head, CHUNK)
+    named prompt, else text. Raises `errors.BadRequest` for such columns between tabs, and for
+    a gzip that is none."""
+    if head.startswith(GZIP):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, CHUNK)
+        except zlib.error as exc:
+            raise errors.BadRequest(f"the gzip is damaged: {exc}") from exc
     if head.startswith(b"PAR1"):
         return "parquet"
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
     if first.startswith(b"{"):
         return "jsonl"
-    names = [cell.strip(b' "\r').lower() for cell in first.split(b",")]
-    return "csv" if b"prompt" in names else "txt"
+    if b"\t" in first and b"prompt" in _names(first, b"\t"):
+        raise _tabs()
+    return "csv" if b"prompt" in _names(first, b",") else "txt"
+
+
+def _names(header: bytes, separator: bytes) -> list[bytes]:
+    return [cell.strip(b' "\r').lower() for cell in header.split(separator)]
 
 
 def with_parameters(document: Body, given: Mapping[str, Any]) -> Body:

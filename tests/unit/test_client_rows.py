@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from promptmill import errors
 from promptmill.client import body
 from promptmill.client.frames import plain
-from promptmill.client.sources import from_stream, with_parameters
+from promptmill.client.sources import from_path, from_stream, with_parameters
 
 
 def rows(given: Any) -> list[dict[str, Any]]:
@@ -89,6 +90,23 @@ def test_what_holds_for_all_rows_of_a_document_stands_in_it(packed: bool) -> Non
     assert told == {**document, "n": 2, "size": ["64x64", "32x32"]}
     with pytest.raises(errors.BadRequest, match="seed is given twice"):
         with_parameters(source, {"seed": 2})
+
+
+@pytest.mark.parametrize("name", ["prompts.tsv", "prompts.tsv.gz", "prompts", "prompts.tab"])
+def test_columns_between_tabs_are_refused(tmp_path: Path, name: str) -> None:
+    """As lines of text, header and seeds would be drawn."""
+    path, rows = tmp_path / name, b"seed\tprompt\n1\ta cat\n"
+    path.write_bytes(gzip.compress(rows) if name.endswith(".gz") else rows)
+    with pytest.raises(errors.BadRequest, match="save them as CSV"):
+        from_path(path)
+    assert from_path(path, format="txt").format == "txt"
+
+
+def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.gz"
+    path.write_bytes(b"\x1f\x8bno gzip at all")
+    with pytest.raises(errors.BadRequest, match="the gzip is damaged"):
+        from_path(path)
 
 
 @pytest.mark.parametrize("wrong", [b"[1]", b'{"prompts": ', b"\xff"])
