@@ -37,7 +37,7 @@ class Uploads:
             return [self.reference(one) for one in value]
         if isinstance(value, Path):
             return self._file(value)
-        if isinstance(value, str) and len(value) < LONGEST and Path(value).is_file():
+        if isinstance(value, str) and _names_file(value):
             return self._file(Path(value))
         return value
 
@@ -56,6 +56,13 @@ class Uploads:
             "POST", "/v1/files", form={"purpose": "vision"}, file=(name, data)
         )
         return str(answer.json()["id"])
+
+
+def _names_file(text: str) -> bool:
+    try:
+        return len(text) < LONGEST and Path(text).is_file()
+    except OSError:  # longer than a name may be
+        return False
 
 
 def _picture(path: Path) -> bytes:

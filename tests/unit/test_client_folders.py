@@ -31,6 +31,12 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
         uploads.row({"prompt": "a", "source": str(path)})
 
 
+@pytest.mark.parametrize("length", [255, 256, 499, 5000])
+def test_a_long_text_is_no_local_picture(length: int) -> None:
+    uploads = Uploads(SimpleNamespace(call=no_call))  # type: ignore[arg-type]
+    assert uploads.reference("x" * length) == "x" * length
+
+
 class Farm:
     """An export as a transport shows it. shards: the files of each by name."""
 
