@@ -15,6 +15,12 @@ from promptmill.cli import connection, images, jobs, objects, output, progress
 from promptmill.client import Body, Client, Job, body
 from promptmill.client.sources import TYPES
 
+TEXTS = frozenset(
+    {"model", "name", "priority", "webhook", "fingerprint", "window", "prompt", "template"}
+    | {"format", "packing", "prefix", "on_unsupported", "idempotency_key"}
+)
+LISTED_TEXTS = frozenset({"task", "size", "source", "mask", "negative_prompt", "negative", "lora"})
+"""Of these a list makes the product."""
 SHOWN_ABOVE = 4_000_000  # bytes: smaller uploads get no meter
 
 
@@ -42,20 +48,24 @@ def source(name: str, format: str | None) -> Body:
 
 
 def gathered(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """`--set` options as defaults: JSON where a value parses as JSON, a list where a key is
-    given more than once."""
+    """`--set` options as defaults: JSON where a value is no text, a list where a key is given
+    more than once or its value is a JSON list."""
     found: dict[str, list[Any]] = {}
     for key, text in pairs:
-        value = _value(text)
+        value = _value(key, text)
         found.setdefault(key, []).extend(value if isinstance(value, list) else [value])
     return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
 
 
-def _value(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
+    """A text stays as it is: 1.10 is no number where it is a name."""
+    if key in TEXTS:
+        return text
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if key in LISTED_TEXTS and not isinstance(value, list) else value
 
 
 def _send(client: Client, rows: Body, key: str | None, defaults: Mapping[str, Any]) -> Job:

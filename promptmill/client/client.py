@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import uuid
@@ -21,7 +22,8 @@ from promptmill.client.uploads import Uploads
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Default = str | int | float | bool
-Defaults = Mapping[str, Default | Sequence[Default] | None]
+Given = Default | Sequence[Default] | Mapping[str, Any] | None
+Defaults = Mapping[str, Given]
 
 
 class Client:
@@ -61,7 +63,7 @@ class Client:
         kind: str | None = None,
         idempotency_key: str | None = None,
         sent: Callable[[int], None] | None = None,
-        **defaults: Default | Sequence[Default] | None,
+        **defaults: Given,
     ) -> Job:
         """Makes a job of `rows`: a list or iterator of prompts and dictionaries, a DataFrame
         whose columns are fields, a path, a binary file object (kind: jsonl, csv, txt, parquet
@@ -84,7 +86,7 @@ class Client:
         rows: Rows | Body,
         *,
         kind: str | None = None,
-        **defaults: Default | Sequence[Default] | None,
+        **defaults: Given,
     ) -> Mapping[str, Any]:
         """What `submit` would do: counts, buckets, bytes, time, first rows, warnings. Writes
         nothing."""
@@ -106,12 +108,13 @@ class Client:
         if source.format == "json":
             asked = {"dry_run": query.pop("dry_run")} if "dry_run" in query else {}
             source, query = (with_parameters(source, query) if query else source), asked
+        params = {name: _in_query(name, value) for name, value in query.items()}
         if sent is not None:
             source = source.counted(sent)
         response = self._transport.call(
             "POST",
             "/v1/jobs",
-            params=query,
+            params=params,
             body=source,
             headers={"idempotency-key": key} if key else {},
         )
@@ -156,6 +159,15 @@ class Client:
 
     def workers(self) -> list[Mapping[str, Any]]:
         return list(self._transport.get("/v1/workers")["data"])
+
+
+def _in_query(name: str, value: Any) -> Any:
+    """An object as the API reads it from a query: JSON, or the pairs of `map`."""
+    if not isinstance(value, Mapping):
+        return value
+    if name == "map":
+        return [f"{field}={column}" for field, column in value.items()]
+    return json.dumps(value)
 
 
 def _sha256(picture: str | Path | bytes) -> str:

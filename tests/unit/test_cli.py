@@ -96,6 +96,19 @@ def test_submit_prints_the_job_and_sends_the_options(
     }
 
 
+def test_what_is_set_stays_text_where_it_is_text(farm: StubFarm, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("a cat\n")
+    team = '{"team": "x"}'
+    told = {"fingerprint": "123e4567", "name": "1.10", "negative_prompt": "007", "metadata": team}
+    told |= {"lora": '["ink","1.0"]', "seed": "7"}
+    pairs = [part for name, value in told.items() for part in ("--set", f"{name}={value}")]
+    assert run("submit", str(path), *pairs)[0] == 0
+    [sent] = farm.seen("POST", "/v1/jobs")
+    wanted = {name: [value] for name, value in told.items()} | {"lora": ["ink", "1.0"]}
+    assert sent.query == wanted
+
+
 def test_standard_input_is_read_as_text_or_json_lines(farm: StubFarm, tmp_path: Path) -> None:
     for text, kind in (("a cat\na dog\n", "text/plain"), ('{"prompt":"x"}\n', "x-ndjson")):
         done = subprocess.run(

@@ -202,6 +202,16 @@ def test_lists_run_over_pages(farm: StubFarm, client: Client) -> None:
     assert job.content(0) == b"picture of a"
 
 
+def test_objects_of_a_query_are_written_as_the_farm_reads_them(
+    farm: StubFarm, client: Client
+) -> None:
+    rows = [{"prompt": "a"}]
+    client.submit(rows, metadata={"team": "ü", "on": True}, map={"seed": "s"})
+    query = farm.seen("POST", "/v1/jobs")[-1].query
+    assert json.loads(query["metadata"][0]) == {"team": "ü", "on": True}
+    assert query["map"] == ["seed=s"]
+
+
 def test_actions_change_the_job(farm: StubFarm, client: Client) -> None:
     farm.add(["a"])
     job = client.job("job_1")
