@@ -115,12 +115,12 @@ class _Download:
 
     def run(self, *, follow: bool) -> Exported:
         """Raises `errors.Conflict` where the folder holds another export: both would be read."""
-        self._own()
         while True:
             self._export.refresh()
             state = self._export.state  # before the shards: what was sealed by then is listed
             if state == "failed":
                 raise errors.Conflict(f"export {self._export.id}: {self._export.data['error']}")
+            self._own()
             for shard in self._export.shards():
                 if str(shard["id"]) in self._brought:
                     continue

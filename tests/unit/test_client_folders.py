@@ -108,6 +108,14 @@ def test_a_shard_that_the_export_does_not_list_is_refused(
         Farm("exp_1", wanted, *SHARDS).export.download(tmp_path)
 
 
+def test_an_export_that_failed_leaves_no_folder(tmp_path: Path) -> None:
+    farm = Farm("exp_1", "webdataset")
+    farm.export.data = {**farm.export.data, "state": "failed", "error": "too wide"}
+    with pytest.raises(errors.Conflict, match="too wide"):
+        farm.export.download(tmp_path / "unused")
+    assert not (tmp_path / "unused").exists()
+
+
 def test_a_folder_that_does_not_say_whose_it_is_is_gone_on_with(tmp_path: Path) -> None:
     farm = Farm("exp_1", "webdataset", *SHARDS)
     farm.export.download(tmp_path)
