@@ -59,6 +59,9 @@ def decode(data: bytes) -> tuple[Image.Image, str]:
 
 def _upright(file: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # 16 bits of grey, which `convert` cuts off at 255
+        image.info.pop("transparency", None)
+        image = image.point(lambda level: level * (1 / 256)).convert("L")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 

@@ -20,7 +20,7 @@ from promptmill.jobs import Item
 from promptmill.records import Output, Work
 from worker.generators.base import Input, Pixels
 from worker.generators.stub import Stub
-from worker.inputs import Inputs
+from worker.inputs import Inputs, _mask
 from worker.outcomes import Fault, Picture
 from worker.render import Renderer
 
@@ -129,6 +129,20 @@ def test_a_mask_is_where_it_is_white_or_clear(mask: Image.Image) -> None:
     assert found is not None
     assert (found[:, :32] == 255).all()
     assert (found[:, 32:] == 0).all()
+
+
+def test_sixteen_bits_of_grey_keep_their_shades() -> None:
+    levels = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    data = io.BytesIO()
+    Image.fromarray(levels).save(data, "PNG")
+    image, _ = pictures.decode(data.getvalue())
+    assert np.array_equal(np.asarray(image)[..., 0], levels >> 8)
+    levels[:] = 1000
+    levels[:, 32:] = 65535
+    data = io.BytesIO()
+    Image.fromarray(levels).save(data, "PNG", transparency=1000)
+    anew = _mask(pictures.decode(data.getvalue())[0], (64, 64))
+    assert not anew[:, :32].any() and (anew[:, 32:] == 255).all()
 
 
 def test_a_source_that_is_gone_or_changed_fails_its_item_alone() -> None:
