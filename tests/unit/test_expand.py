@@ -14,7 +14,7 @@ from promptmill.cli import run
 from tests import tiny_writer
 from tests.unit.wheels_kit import fake_pip
 from worker.expand import expander, lora, train, weights, words
-from worker.expand.expander import Expander
+from worker.expand.expander import Expander, Turns
 from worker.expand.writer import ROWS, Writer
 
 
@@ -78,6 +78,41 @@ def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None
     for prompt in ("a", "b", "a", "c", "a", "b"):
         own.expand([prompt])
     assert [part[0] for part in writer.asked] == ["a", "b", "c", "b"]
+
+
+def test_a_single_prompt_waits_for_one_batch_of_others() -> None:
+    writer, waited = Noting(), threading.Event()
+    own = Expander(writer)
+    write, began, let = writer.write, threading.Event(), threading.Event()
+
+    def slow(prompts: Sequence[str]) -> list[str]:
+        began.set()
+        assert let.wait(10)
+        return write(prompts)
+
+    writer.write = slow  # type: ignore[method-assign]
+    bulk = threading.Thread(target=own.expand, args=([f"ship {n}" for n in range(3 * ROWS)],))
+    bulk.start()
+    assert began.wait(10)
+    single = threading.Thread(target=own.expand, args=(["cat"],), kwargs={"progress": waited.set})
+    single.start()
+    assert waited.wait(10), "it is told that it moves while it waits"
+    let.set()
+    single.join(10)
+    bulk.join(10)
+    assert [len(part) for part in writer.asked] == [ROWS, 1, ROWS, ROWS]
+
+
+def test_who_gives_up_waiting_holds_nobody_up() -> None:
+    turns = Turns()
+
+    def stopped() -> None:
+        raise KeyError
+
+    with turns.mine(lambda: None), pytest.raises(KeyError), turns.mine(stopped):
+        pass
+    with turns.mine(stopped):
+        pass
 
 
 def test_threads_share_what_one_of_them_asked() -> None:

@@ -4,8 +4,9 @@ what it wrote; knows no job and no store."""
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +33,7 @@ class Expander:
     def __init__(self, writer: Writing) -> None:
         self._writer = writer
         self._known: OrderedDict[str, str] = OrderedDict()
-        self._lock = threading.Lock()
+        self._turns = Turns()
 
     @property
     def fingerprint(self) -> str:
@@ -44,17 +45,21 @@ class Expander:
         """The descriptions of the prompts, in order. Every word of a prompt that means
         something is in its description; one that is long already stays as it is. progress:
         told after each batch."""
-        with self._lock:
-            found = {prompt: self._known[prompt] for prompt in prompts if prompt in self._known}
-            new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
-            found |= {prompt: prompt for prompt in new if not self._writer.fits(prompt)}
-            todo = [prompt for prompt in new if prompt not in found]
-            for start in range(0, len(todo), ROWS):
-                part = todo[start : start + ROWS]
-                written = self._writer.write(part)
-                found |= {p: words.kept(p, answer) for p, answer in zip(part, written, strict=True)}
-                progress()
-            self._remember(found)
+        found: dict[str, str] = {}
+        todo = list(dict.fromkeys(prompts))
+        while todo:
+            with self._turns.mine(progress):
+                found |= {prompt: self._known[prompt] for prompt in todo if prompt in self._known}
+                new = [prompt for prompt in todo if prompt not in found]
+                fitting = [prompt for prompt in new if self._writer.fits(prompt)]
+                told = {prompt: prompt for prompt in new if prompt not in fitting}
+                if part := fitting[:ROWS]:
+                    written = self._writer.write(part)
+                    told |= {p: words.kept(p, one) for p, one in zip(part, written, strict=True)}
+                found |= told
+                self._remember(found)
+            progress()
+            todo = fitting[ROWS:]
         return [found[prompt] for prompt in prompts]
 
     def _remember(self, found: dict[str, str]) -> None:
@@ -63,6 +68,34 @@ class Expander:
             self._known.move_to_end(prompt)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+
+
+class Turns:
+    """A lock that goes to who has waited longest: a single picture's prompt waits for one batch
+    of others, not for a lease of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @contextmanager
+    def mine(self, progress: Callable[[], None]) -> Iterator[None]:
+        """progress: told each second of waiting; what it raises ends that."""
+        me = object()
+        with self._changed:
+            self._waiting.append(me)
+        try:
+            while not self._first(me):
+                progress()
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(me)
+                self._changed.notify_all()
+
+    def _first(self, me: object) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._waiting[0] is me, timeout=1.0)
 
 
 def opened(data_dir: Path) -> Expander | None:
