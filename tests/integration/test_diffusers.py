@@ -1,10 +1,11 @@
 """The diffusers adapter on a tiny checkpoint: adapters by name, the safety checker's verdict, a
-pipeline whose neighbours leak."""
+pipeline whose neighbours leak. Weights that are refused on load, also those of transformers."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,55 @@ def test_an_image_is_the_same_to_the_last_bit_in_every_place(
         generator.generate([other, item])
         assert (made[0][0] == made[1][1]).all()
         assert (made[0][1] == made[1][0]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "tensor"),
+    [
+        ("sd", "unet", "conv_in.weight"),
+        ("sd", "text_encoder", "final_layer_norm.weight"),
+        ("flux_schnell", "text_encoder_2", "shared.weight"),
+        ("janus", ".", "lm_head.weight"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(
+    tmp_path: Path, name: str, part: str, tensor: str
+) -> None:
+    """The libraries fill it with random numbers, others at each load."""
+    from safetensors.torch import load_file, save_file
+
+    made = checkpoints.make(name, tmp_path / name)
+    [path] = (made / part).glob("*.safetensors")
+    held = load_file(path)
+    assert held.keys() >= {tensor}
+    save_file({key: value for key, value in held.items() if key != tensor}, path, {"format": "pt"})
+    with pytest.raises(errors.Error, match=rf"{made / part} is incomplete.* lacks.*{tensor}$"):
+        registry.create(str(made)).load(device="cpu", quantization="none")
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "config"),
+    [
+        ("sd", "unet", '"cross_attention_dim": 32'),
+        ("sd", "text_encoder", '"vocab_size": 514'),
+        ("janus", ".", '"vocab_size": 512'),
+    ],
+)
+def test_weights_that_are_cut_off_or_of_another_shape_are_refused(
+    tmp_path: Path, name: str, part: str, config: str
+) -> None:
+    made = checkpoints.make(name, tmp_path / name)
+    path = made / part / "config.json"
+    plain = path.read_text()
+    assert config in plain
+    path.write_text(plain.replace(config, f"{config.partition(':')[0]}: 400"))
+    with pytest.raises(errors.Error, match=f"{made} cannot be loaded"):
+        registry.create(str(made)).load(device="cpu", quantization="none")
+    path.write_text(plain)
+    [weights] = (made / part).glob("*.safetensors")
+    os.truncate(weights, weights.stat().st_size // 2)
+    with pytest.raises(errors.Error, match=f"{made} cannot be loaded"):
+        registry.create(str(made)).load(device="cpu", quantization="none")
 
 
 def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:

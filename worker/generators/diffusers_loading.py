@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmill import errors
-from worker.generators import adapters, quantization
+from worker.generators import adapters, quantization, reading
 from worker.generators.checkpoint import DIFFUSERS, Checkpoint, linear_share
 
 log = logging.getLogger(__name__)
@@ -59,19 +59,58 @@ def read(found: Checkpoint, plan: quantization.Plan) -> Any:
     if variant := _variant(found.folder / component(found)):
         options["variant"] = variant
     config = quantization.config(plan, DIFFUSERS)
-    if plan.backend == "gguf":
-        options["transformer"] = _read_gguf(found, config, options["dtype"])
-    elif config is not None:
+    if config is not None and plan.backend != "gguf":
         options["quantization_config"] = diffusers.PipelineQuantizationConfig(
             quant_mapping={component(found): config}
         )
     kind = diffusers.AutoPipelineForText2Image
     if _made_for_inpainting(found):
         kind = diffusers.AutoPipelineForInpainting
-    try:
-        return kind.from_pretrained(str(found.folder), **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.Error(f"{found.folder} cannot be loaded: {error}") from error
+    with reading.told(found.folder):
+        parts = _read_encoders(found, options)
+        if plan.backend == "gguf":
+            parts["transformer"] = _read_gguf(found, config, options["dtype"])
+        pipe = kind.from_pretrained(str(found.folder), **parts, **options)
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            missing = [key for key, value in part.named_parameters() if value.is_meta]
+            reading.require_all(found.folder / name, missing)
+    return pipe
+
+
+def _read_encoders(found: Checkpoint, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a pipeline that transformers reads. It fills what is missing with random
+    numbers, where diffusers leaves it empty, and a pipeline does not pass on that it did."""
+    made = {}
+    for name, entry in found.config("model_index.json").items():
+        folder = found.folder / name
+        if not folder.is_dir() or (kind := _encoder(entry)) is None:
+            continue
+        variant = options.get("variant")
+        made[name], told = kind.from_pretrained(
+            folder,
+            dtype=options["dtype"],
+            variant=variant if any(folder.glob(f"*.{variant}*")) else None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        reading.require_all(folder, told["missing_keys"])
+    return made
+
+
+def _encoder(entry: Any) -> Any:
+    """The class that an entry [library, class] of model_index.json names; None unless it is a
+    network of transformers."""
+    import transformers
+    from diffusers import pipelines
+
+    library, name = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+    module = transformers if library == "transformers" else getattr(pipelines, str(library), None)
+    kind = getattr(module, str(name), None)
+    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+        return kind
+    return None
 
 
 def _read_gguf(found: Checkpoint, config: Any, dtype: Any) -> Any:

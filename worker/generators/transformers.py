@@ -13,7 +13,7 @@ from promptmill import errors
 from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import device as devices
-from worker.generators import hub, quantization, steady
+from worker.generators import hub, quantization, reading, steady
 from worker.generators.base import Input, Pixels, Resolved, Watch
 from worker.generators.checkpoint import TRANSFORMERS, Checkpoint
 from worker.generators.emu3 import Emu3
@@ -163,21 +163,21 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     options: dict[str, Any] = {}
-    try:
+    with reading.told(found.folder):
         kind = _class(transformers, found)
         kept = FAMILIES[kind.config_class.model_type].kept
         if (config := quantization.config(plan, TRANSFORMERS, kept)) is not None:
             options = {"quantization_config": config, "device_map": device}
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
-        model = kind.from_pretrained(
+        model, told = kind.from_pretrained(
             found.folder,
             dtype=getattr(torch, plan.dtype),
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.Error(f"{found.folder} cannot be loaded: {error}") from error
+    reading.require_all(found.folder, told["missing_keys"])
     return (model if options else model.to(device)).eval(), tokenizer
 
 
