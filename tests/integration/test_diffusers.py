@@ -176,6 +176,21 @@ def test_weights_that_are_cut_off_or_of_another_shape_are_refused(
         registry.create(str(made)).load(device="cpu", quantization="none")
 
 
+@pytest.mark.parametrize("name", ["sd", "janus"])
+def test_too_little_memory_for_the_weights_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    import torch
+
+    def full(self: Any, *args: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    made = checkpoints.make(name, tmp_path / name)
+    with pytest.raises(errors.TooLarge, match=f"{name} does not fit .*QUANTIZATION.*of memory"):
+        registry.create(str(made)).load(device="cpu", quantization="none")
+
+
 def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:
     assert generator.caps.quantizations == ("none", "bf16")
     other = Diffusers(generator.checkpoint, generator.options)

@@ -20,6 +20,7 @@ from worker.generators import (
     diffusers_pixels,
     hub,
     quantization,
+    reading,
     steady,
 )
 from worker.generators import device as devices
@@ -59,7 +60,9 @@ class Diffusers:
         self._device = devices.choose(device)
         plan = self._plan(quantization)
         devices.require_room(self.name, loading.size(self.checkpoint, plan), self._device)
-        pipe = devices.run(lambda: loading.read(self.checkpoint, plan).to(self._device))
+        pipe = reading.run(
+            lambda: loading.read(self.checkpoint, plan).to(self._device), self.name, self._device
+        )
         pipe.set_progress_bar_config(disable=True)
         self._pipes = loading.tasks(pipe)
         loras = loading.load_loras(pipe, self.options.loras)

@@ -3,12 +3,15 @@ read. Nothing is imported before a call."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from promptmill import errors
 from worker.generators import device as devices
+from worker.generators.base import OutOfMemory
 
+T = TypeVar("T")
 _NAMED = 3  # of missing tensors, in a message
 
 
@@ -33,3 +36,14 @@ def require_all(what: object, missing: Collection[str]) -> None:
         first = ", ".join(sorted(missing)[:_NAMED])
         rest = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise errors.Error(f"{what} is incomplete, fetch it again: it lacks {first}{rest}")
+
+
+def run(call: Callable[[], T], what: str, device: str) -> T:
+    """What `call` answers. Raises `errors.TooLarge` when the memory does not suffice."""
+    try:
+        return devices.run(call)
+    except OutOfMemory as problem:
+        raise errors.TooLarge(
+            f"{what} does not fit into the memory that {device} has free: choose a smaller "
+            f"PROMPTMILL_QUANTIZATION or a larger device ({problem})"
+        ) from problem

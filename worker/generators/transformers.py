@@ -76,7 +76,9 @@ class Autoregressive:
         plan = self._plan(quantization)
         needed = int(self.checkpoint.parameters() * plan.bytes)
         devices.require_room(self.name, needed, self._device)
-        model, tokenizer = devices.run(lambda: _read(self.checkpoint, plan, self._device))
+        model, tokenizer = reading.run(
+            lambda: _read(self.checkpoint, plan, self._device), self.name, self._device
+        )
         if self._device != "cpu":
             steady.settle(model)
         self._family = FAMILIES[model.config.model_type](model, tokenizer, self.options)
