@@ -18,7 +18,7 @@ import pytest
 from promptmill import errors
 from promptmill.jobs import Item
 from tests import checkpoints
-from worker.generators import diffusers_pixels, registry
+from worker.generators import diffusers_loading, diffusers_pixels, registry
 from worker.generators.base import Input, Pixels
 from worker.generators.diffusers import Diffusers
 from worker.outcomes import REJECTED, Fault, Picture
@@ -72,6 +72,31 @@ def test_an_adapter_is_active_for_its_own_bucket_alone(generator: Diffusers) -> 
     again = generator.generate([ITEM] * 2)
     assert (plain == again).all()
     assert (plain != bold).any()
+
+
+def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
+    generator: Diffusers, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    pipe, own = generator._pipes["text2image"], generator.options.loras["bold"]
+    held = {key: torch.cat([value] * 2, 1) for key, value in load_file(own).items()}
+    flux = "transformer.single_transformer_blocks.0.attn.to_q"
+    save_file(held, tmp_path / "wide.safetensors")
+    save_file(
+        {f"{flux}.lora_A.weight": torch.ones(2, 32), f"{flux}.lora_B.weight": torch.ones(32, 2)},
+        tmp_path / "flux.safetensors",
+    )
+    (tmp_path / "cut.safetensors").write_bytes(Path(own).read_bytes()[:-8])
+    for name, told in (
+        ("flux", "is one of another model"),
+        ("wide", "cannot be loaded"),
+        ("cut", "cannot be loaded"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        with pytest.raises(errors.Error, match=rf"adapter {name} \({path}\) {told}"):
+            diffusers_loading.load_loras(pipe, {name: str(path)})
 
 
 def test_what_the_checkpoints_own_checker_flags_is_rejected_alone(

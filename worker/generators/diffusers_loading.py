@@ -150,13 +150,13 @@ def load_loras(pipe: Any, loras: Mapping[str, str]) -> dict[str, str]:
     digests: dict[str, str] = {}
     for name, place in loras.items():
         path = adapters.find(place)
-        try:
+        with reading.told(f"adapter {name} ({path})"):
             pipe.load_lora_weights(
                 str(path.parent), weight_name=path.name, adapter_name=name,
                 local_files_only=True, use_safetensors=True,
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise errors.Error(f"adapter {name} ({path}) cannot be loaded: {error}") from error
+        if name not in set().union(*pipe.get_list_adapters().values()):
+            raise errors.Error(f"adapter {name} ({path}) is one of another model")
         digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     if digests:
         pipe.disable_lora()
