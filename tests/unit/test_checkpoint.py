@@ -81,6 +81,25 @@ def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
     assert checkpoint.find(str(made)).kind == "diffusers"
 
 
+def test_parts_behind_links_to_folders_count(tmp_path: Path) -> None:
+    weights = {"a_dot_safetensors": tensors(a=[2, 3]), "q_dot_gguf": b"GGUF"}
+    plain = folder(tmp_path / "m", model_index_dot_json="{}")
+    folder(plain / "unet", **weights)
+    linked = folder(tmp_path / "l", model_index_dot_json="{}")
+    (linked / "unet").symlink_to(folder(tmp_path / "elsewhere" / "u", **weights))
+    found = checkpoint.find(str(linked))
+    assert found.parameters("unet") == found.parameters() == 6
+    assert found.digest() == checkpoint.find(str(plain)).digest()
+    assert diffusers_loading.gguf(found) == linked / "unet" / "q.gguf"
+    (linked / "vae").symlink_to(tmp_path / "elsewhere" / "u")
+    assert found.parameters() == 12
+    before = found.files()
+    (linked / "self").symlink_to(linked)
+    (linked / "above").symlink_to(tmp_path)
+    (tmp_path / "elsewhere" / "u" / "back").symlink_to(linked)
+    assert found.files() == before
+
+
 @pytest.mark.parametrize(
     ("files", "told"),
     [

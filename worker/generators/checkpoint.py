@@ -39,7 +39,7 @@ class Checkpoint:
 
     def files(self) -> list[Path]:
         """What the libraries may read of it, in a fixed order."""
-        found = (path for path in self.folder.rglob("*") if path.suffix in (*WEIGHTS, *TEXTS))
+        found = (path for path in _below(self.folder) if path.suffix in (*WEIGHTS, *TEXTS))
         return sorted(path for path in found if path.is_file())
 
     def config(self, *parts: str) -> dict[str, Any]:
@@ -149,6 +149,15 @@ def linear_share(folder: Path) -> float:
     found = [shape for path in paths for shape in shapes(path).values()]
     total = sum(map(_numbers, found))
     return sum(_numbers(shape) for shape in found if len(shape) == 2) / total if total else 0.0
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files, also behind links to folders, but for a link to a folder that it lies in."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        above = {path.resolve() for path in (here, *here.parents)}
+        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        yield from (here / name for name in files)
 
 
 def _own_code(folder: Path, component: str, entry: list[Any]) -> bool:

@@ -26,7 +26,7 @@ def component(found: Checkpoint) -> str:
 
 def gguf(found: Checkpoint) -> Path | None:
     """The file of the transformer in smaller numbers, if it is there."""
-    return next(iter(sorted(found.folder.rglob("*.gguf"))), None)
+    return next((path for path in found.files() if path.suffix == ".gguf"), None)
 
 
 def quantizable(found: Checkpoint) -> quantization.Model:
