@@ -353,6 +353,14 @@ def test_pull_fetches_what_is_read_and_serving_asks_nothing(endpoint: str, tmp_p
     assert Hub.asked == []
 
 
+def test_a_name_that_the_hub_refuses_and_a_hub_out_of_reach_are_told(tmp_path: Path) -> None:
+    names = ["hf:a--b/c", "hf:org/n..ame", "hf:org/name.git", "hf:org/tiny"]
+    out = in_process("http://127.0.0.1:9", tmp_path, PULL.format(models=names)).splitlines()
+    for name, line in zip(names[:3], out, strict=False):
+        assert line.startswith(f"SettingInvalid {name} cannot be a name on the hub")
+    assert out[3].startswith("Unavailable hf:org/tiny cannot be pulled: ")
+
+
 def test_an_adapter_is_pulled_as_what_it_is(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,5 +143,8 @@ def _told(call: Any, model: str) -> Any:
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise errors.ModelNotFound(f"the hub has no such revision of {model}") from error
-    except (OSError, hub_errors.OfflineModeIsEnabled) as error:
-        raise errors.Unavailable(f"{model} cannot be pulled: {error}") from error
+    except hub_errors.HFValidationError as error:
+        raise errors.SettingInvalid(f"{model} cannot be a name on the hub: {error}") from error
+    except Exception as error:  # of the network: those of the library's HTTP client, too
+        told = str(error) or type(error).__name__
+        raise errors.Unavailable(f"{model} cannot be pulled: {told}") from error
