@@ -8,7 +8,7 @@ from typing import Any
 
 from promptmill import errors
 from promptmill.jobs import Item
-from worker.generators import checkpoint, hub
+from worker.generators import checkpoint, hub, reading
 from worker.generators import device as devices
 from worker.generators.base import Pixels
 
@@ -47,12 +47,14 @@ def _read(model: str, device: str) -> tuple[Any, Any]:
 
     processors: Any = transformers.AutoImageProcessor  # not typed
     found = checkpoint.find(model)
-    try:
+    what = f"PROMPTMILL_IMAGE_CHECK={model!r}"
+    with reading.told(what):
         processor = processors.from_pretrained(found.folder, local_files_only=True, use_fast=False)
-        kind = transformers.AutoModelForImageClassification
-        made = kind.from_pretrained(found.folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.Error(f"PROMPTMILL_IMAGE_CHECK={model!r} cannot be loaded: {error}") from error
+        kind: Any = transformers.AutoModelForImageClassification
+        made, told = kind.from_pretrained(
+            found.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    reading.require_all(what, told["missing_keys"])
     return processor, made.to(device).eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def test_a_classifier_refuses_what_it_is_sure_of(classifier: Path) -> None:
     assert verdict("normal", 0.5) is None
     with pytest.raises(errors.SettingInvalid, match="normal, nsfw"):
         verdict("cats", 0.5)
+
+
+def test_a_classifier_without_its_last_layer_is_refused(classifier: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    made = tmp_path / "headless"
+    shutil.copytree(classifier, made)
+    held = load_file(made / "model.safetensors")
+    del held["classifier.weight"]
+    save_file(held, made / "model.safetensors", {"format": "pt"})
+    with pytest.raises(errors.Error, match=r"is incomplete.* lacks classifier\.weight"):
+        Classifier(str(made), labels="nsfw", threshold=0.5, device="cpu")
 
 
 def test_memory_has_grown_only_once_the_worker_has_settled() -> None:
