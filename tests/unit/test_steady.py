@@ -54,12 +54,43 @@ def test_every_convolution_of_a_network_is_seen_to_once() -> None:
     rows = torch.rand(4, 3, 4, 6)
     before = network[0](rows)
     steady.settle(network)
-    first = network[0].forward
+    first = network[0]._conv_forward
     steady.settle(network)
-    assert network[0].forward is first
-    assert isinstance(network[2].forward, steady.Parts)
+    assert network[0]._conv_forward is first
+    assert isinstance(network[2]._conv_forward, steady.Parts)
     assert not isinstance(network[1].forward, steady.Parts)
     assert torch.equal(network[0](rows), before)
+
+
+def test_a_transposed_convolution_is_seen_to_and_stays_what_it_was() -> None:
+    layer, rows = torch.nn.ConvTranspose2d(3, 4, 3, stride=2), torch.rand(4, 3, 4, 6)
+    before, wide = layer(rows), layer(rows, [10, 14])
+    steady.settle(layer)
+    assert isinstance(layer.forward, steady.Parts)
+    assert torch.equal(layer(rows), before)
+    assert torch.equal(layer(rows, [10, 14]), wide)
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKLQwenImage", "AutoencoderKLWan"])
+def test_convolutions_that_look_back_in_time_decode_and_encode_as_before(kind: str) -> None:
+    import diffusers
+
+    torch.manual_seed(0)
+    vae = getattr(diffusers, kind)(
+        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],
+        attn_scales=[], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    ).eval()  # fmt: skip
+    rows = torch.rand(2, 4, 1, 4, 4)
+    with torch.inference_mode():
+        before = vae.decode(rows).sample
+        latent = vae.encode(before).latent_dist.mean
+        steady.settle(vae)
+        assert torch.equal(vae.decode(rows).sample, before)
+        assert torch.equal(vae.encode(before).latent_dist.mean, latent)
+    sizes = [
+        layer._conv_forward._sizes for layer in vae.modules() if hasattr(layer, "padding_mode")
+    ]
+    assert any(sizes)
 
 
 class Placed(Stub):

@@ -11,35 +11,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Layer = Callable[["Tensor"], "Tensor"]  # [B, ...] → [B, ...], each row of its own
+Settled = Callable[..., "Tensor"]  # the same, with further arguments that all rows share
 
 
 def settle(part: Any) -> None:
     """Makes every convolution of a network in which an image's place decides a bit run in
     parts. Which parts depends on the layer, the shape and the device alone, so that all workers
     of a fingerprint choose the same."""
-    from torch.nn.modules.conv import _ConvNd
+    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
     for layer in part.modules():
-        if isinstance(layer, _ConvNd) and "forward" not in vars(layer):
-            layer.forward = Parts(layer.forward)
+        if not isinstance(layer, _ConvNd):
+            continue
+        # a causal convolution's forward takes a cache and pads before it sums
+        name = "forward" if isinstance(layer, _ConvTransposeNd) else "_conv_forward"
+        if name not in vars(layer):
+            setattr(layer, name, Parts(getattr(layer, name)))
 
 
 class Parts:
     """A layer that runs a batch in the largest equal parts in which no row's place differs."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Settled) -> None:
         self._layer = layer
         self._sizes: dict[tuple[Any, ...], int] = {}
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor, *shared: Any) -> Tensor:
         import torch
+
+        def run(some: Tensor) -> Tensor:
+            return self._layer(some, *shared)
 
         key = (tuple(rows.shape), tuple(rows.stride()), rows.dtype)
         if (size := self._sizes.get(key)) is None:
-            size = self._sizes[key] = largest(self._layer, rows)
+            size = self._sizes[key] = largest(run, rows)
         if size == len(rows):
-            return self._layer(rows)
-        return torch.cat([self._layer(rows[n : n + size]) for n in range(0, len(rows), size)])
+            return run(rows)
+        return torch.cat([run(rows[n : n + size]) for n in range(0, len(rows), size)])
 
 
 def largest(layer: Layer, like: Tensor) -> int:
