@@ -68,8 +68,10 @@ class Janus:
 
 
 def _asked(tokenizer: Any, prompt: str) -> str:
-    """The prompt as the checkpoint's conversation puts it."""
-    if not tokenizer.chat_template:
-        return prompt
+    """The prompt as the checkpoint's conversation puts it, begun as its tokenizer begins a text:
+    the unconditional half is that token and the picture's, the rest of it masked."""
     said = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
-    return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    text, start = prompt, tokenizer.bos_token or ""
+    if tokenizer.chat_template:
+        text = str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    return text if text.startswith(start) else start + text
