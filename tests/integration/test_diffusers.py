@@ -18,9 +18,17 @@ import pytest
 from promptmill import errors
 from promptmill.jobs import Item
 from tests import checkpoints
-from worker.generators import diffusers_loading, diffusers_pixels, registry
+from worker.generators import device as devices
+from worker.generators import (
+    diffusers,
+    diffusers_loading,
+    diffusers_pixels,
+    registry,
+    transformers,
+)
 from worker.generators.base import Input, Pixels
 from worker.generators.diffusers import Diffusers
+from worker.generators.transformers import Autoregressive
 from worker.outcomes import REJECTED, Fault, Picture
 from worker.render import Renderer
 
@@ -214,6 +222,35 @@ def test_too_little_memory_for_the_weights_is_said(
     made = checkpoints.make(name, tmp_path / name)
     with pytest.raises(errors.TooLarge, match=f"{name} does not fit .*QUANTIZATION.*of memory"):
         registry.create(str(made)).load(device="cpu", quantization="none")
+
+
+def test_rules_and_libraries_are_part_of_the_fingerprint(
+    generator: Diffusers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    plan, loras = generator._plan("none"), {"bold": "00"}
+    other = Autoregressive(generator.checkpoint, generator.options)
+    found: list[tuple[str, str]] = []
+
+    def tell() -> None:
+        found.append((generator._digest(plan, loras), other._digest(plan)))
+
+    tell()
+    monkeypatch.setattr(diffusers, "RULES", "0")
+    monkeypatch.setattr(transformers, "RULES", "0")
+    tell()
+    monkeypatch.setattr(devices, "name", lambda device: "a GPU")
+    for each in (generator, other):
+        monkeypatch.setattr(each, "_device", "cuda")
+    for version in (90000, 91000):
+        monkeypatch.setattr(torch.backends.cudnn, "version", lambda version=version: version)
+        tell()
+    assert [len(set(each)) for each in zip(*found, strict=True)] == [4, 4]
+    plain = generator._digest(plan, {})
+    monkeypatch.setattr(diffusers.metadata, "version", lambda name: f"another {name}")
+    assert generator._digest(plan, loras) != found[-1][0]
+    assert generator._digest(plan, {}) == plain
 
 
 def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:

@@ -63,6 +63,16 @@ def name(device: str) -> str:
     return f"cpu {processor.make()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+def kernels(device: str) -> list[str]:
+    """What the device is, and on a GPU the library of its convolutions."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return [name(device)]
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return [name(device), f"cuDNN {version}"]
+
+
 def capability(device: str) -> tuple[int, int]:
     """Compute capability of a GPU; (0, 0) of a CPU."""
     import torch

@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 from promptmill import errors
@@ -30,6 +31,10 @@ from worker.generators.checkpoint import Checkpoint
 from worker.generators.options import Options
 
 log = logging.getLogger(__name__)
+
+# what becomes of an item before and after the pipeline: its arguments and steps, how a source is
+# cut and a mask read, what is kept outside it, how pixels are rounded, tails and settled layers
+RULES = "1"
 
 
 class Diffusers:
@@ -72,9 +77,7 @@ class Diffusers:
         if plan.compiled:
             compiled.compile(loading.large(pipe))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
-        weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
-        where = [devices.name(self._device), *loading.versions(plan)]
-        self._fingerprint = _hash(["diffusers", plan.format, plan.compiled, *weights, *where])
+        self._fingerprint = self._digest(plan, loras)
         if not self._steady():
             log.warning(
                 "%s: prompts change each other in a batch: it runs one at a time", self.name
@@ -98,6 +101,13 @@ class Diffusers:
         return quantization.possible(
             devices.described(self._device), loading.quantizable(self.checkpoint)
         )
+
+    def _digest(self, plan: quantization.Plan, loras: Mapping[str, str]) -> str:
+        weights = [self.checkpoint.digest(), self.checkpoint.revision, loras]
+        where = [*devices.kernels(self._device), *loading.versions(plan)]
+        if loras:
+            where.append(metadata.version("peft"))
+        return _hash(["diffusers", RULES, plan.format, plan.compiled, *weights, *where])
 
     def _steady(self) -> bool:
         """Whether an image stays the same to the bit beside neighbours with other prompts and

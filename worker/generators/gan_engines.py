@@ -130,6 +130,5 @@ def platform(*, onnx: bool = False, exact: bool = True, device: str = "cpu") -> 
     if device != "cpu":
         from worker.gan import cuda
 
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        kernels += [devices.name(device), f"cuDNN {cudnn}", f"batches of {cuda.ROWS}"]
+        kernels += [*devices.kernels(device), f"batches of {cuda.ROWS}"]
     return [*kernels, numpy.__version__, unicodedata.unidata_version]

@@ -24,6 +24,9 @@ from worker.generators.tokens import Prompts, Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
+# what becomes of an item before and after the model: how its prompt is put and begins, guidance and
+# sampling, how pixels are rounded, tails and settled layers
+RULES = "1"
 MOST_GUIDANCE = 30.0
 
 
@@ -120,8 +123,9 @@ class Autoregressive:
         import torch
         import transformers
 
-        parts = ["transformers", self.checkpoint.digest(), self.checkpoint.revision, plan.format]
-        parts += [str(self.options.prompt_tokens), devices.name(self._device)]
+        weights = [self.checkpoint.digest(), self.checkpoint.revision]
+        parts = ["transformers", RULES, *weights, plan.format]
+        parts += [str(self.options.prompt_tokens), *devices.kernels(self._device)]
         parts += [torch.__version__, transformers.__version__, quantization.version(plan)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
