@@ -4,6 +4,7 @@ one shape, and the network as a GPU is given it. `tests/gpu/test_emoji_gan.py` h
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -190,7 +191,13 @@ def test_the_fingerprint_knows_the_gpu_and_the_shape(
 
 
 @pytest.mark.parametrize(
-    "said", ["CUDA out of memory. Tried to allocate 2 MiB", "can't allocate memory"]
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2 MiB",
+        "can't allocate memory",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
 )
 def test_too_little_memory_is_told_in_the_protocols_word(
     model: gan.EmojiGan, monkeypatch: pytest.MonkeyPatch, said: str
@@ -199,6 +206,7 @@ def test_too_little_memory_is_told_in_the_protocols_word(
         raise RuntimeError(said)
 
     monkeypatch.setattr(Fake, "run", fail)
-    with pytest.raises(gan.OutOfMemory, match="memory"):
+    with pytest.raises(gan.OutOfMemory, match=re.escape(said)):
         model.generate([_item(0, "sun")])
+    assert devices.is_out_of_memory(RuntimeError(said))
     model.close()

@@ -37,7 +37,6 @@ TORCH_INT8 = ("int8", STUDENT)
 INT8 = (*TORCH_INT8, *ONNX)
 TEACHER = ("int8", "onnx")  # the forms that the large network draws
 ON_CPU, ON_GPU = (*INT8, "none"), ("bf16", "none")
-NO_MEMORY = ("allocate memory", "out of memory")  # what a CPU and a GPU say
 
 
 class EmojiGan:
@@ -143,7 +142,7 @@ class EmojiGan:
                 return repair.fill(render, conditions, inputs)
             return render(conditions)
         except RuntimeError as problem:
-            if any(words in str(problem) for words in NO_MEMORY):
+            if devices.is_out_of_memory(problem):
                 raise OutOfMemory(str(problem)) from problem
             raise
 
