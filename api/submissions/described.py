@@ -34,7 +34,7 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
     "task": (_TEXT, "one of the model's `tasks`"),
     "source": (_TEXT, "the picture that a task starts from"),
     "mask": (_TEXT, "where it is made anew"),
-    "strength": (_NUMBER, "from 0 to 1, how far it may leave its source"),
+    "strength": (_NUMBER, "from 0.001 to 1, how far it may leave its source"),
     "min_score": (_NUMBER, "from 0 to 1, the score below which an image is rendered again"),
     "max_rerolls": ({"type": "integer", "minimum": 0}, "how often at most, up to 32"),
     "expand": (_YES, "whether a language model writes the prompt out first"),

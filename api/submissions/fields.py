@@ -15,6 +15,7 @@ MAX_SEED = (1 << jobs.SEED_BITS) - 1
 MAX_ID = 256
 MAX_REFERENCE = 512
 MAX_REROLLS = 32
+LEAST_STRENGTH = 0.001  # of a model's thousand steps one
 _SIZE = re.compile(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", re.ASCII)
 
 NAMES = (
@@ -174,9 +175,10 @@ class Parsers:
 
     def strength(self, value: Any) -> float:
         given = number(value, name="strength", textual=self.textual)
-        if not 0 <= given <= 1:
-            raise errors.BadRow("strength must be from 0 to 1", param="strength")
-        return float(self._honoured("strength", given, 1.0))
+        self._honoured("strength", given, 1.0)
+        if not LEAST_STRENGTH <= given <= 1:
+            raise errors.BadRow(f"strength must be from {LEAST_STRENGTH} to 1", param="strength")
+        return given
 
     def lora(self, value: Any) -> str:
         given = string(value, name="lora", most=64)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api.submissions.fields import LEAST_STRENGTH
 from promptmill import errors
 from promptmill.jobs import Item
 from tests import checkpoints
@@ -105,6 +106,13 @@ def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
         path = tmp_path / f"{name}.safetensors"
         with pytest.raises(errors.Error, match=rf"adapter {name} \({path}\) {told}"):
             diffusers_loading.load_loras(pipe, {name: str(path)})
+
+
+@pytest.mark.parametrize("strength", [LEAST_STRENGTH, 1 / 161])
+def test_the_weakest_strengths_leave_a_step(generator: Diffusers, strength: float) -> None:
+    item = replace(ITEM, task="img2img", strength=strength)
+    source = Input(np.full((64, 64, 3), 128, np.uint8))
+    assert generator.generate([item] * 2, [source] * 2).shape == (2, 64, 64, 3)
 
 
 def test_what_the_checkpoints_own_checker_flags_is_rejected_alone(

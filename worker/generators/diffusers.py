@@ -154,6 +154,7 @@ class Diffusers:
             arguments["strength"] = first.strength
             # at least one step must be left of what the strength takes away
             least = math.ceil(1 / first.strength) if first.strength else 1
+            least += least * first.strength < 1  # as 161 * (1 / 161) is
             arguments["num_inference_steps"] = max(first.steps, least)
         with devices.inference(self._device):
             made = pipe(**arguments)
