@@ -224,9 +224,11 @@ class Renderer:
         inputs = [given for _, given in padded if given is not None]
         begun = time.monotonic()
         pixels, reasons = self._generate(items, inputs)
-        if pixels.shape[0] != shape or pixels.dtype.name != "uint8":
+        wanted = (shape, items[0].height, items[0].width)
+        if pixels.shape[:3] != wanted or pixels.dtype.name != "uint8":
             raise ValueError(
-                f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items"
+                f"the generator answered {pixels.dtype} {pixels.shape} to {shape} items of "
+                f"{items[0].size}"
             )
         asking = any(item.min_score is not None for item, _ in chunk)
         scores: Sequence[float | None] = [None] * len(chunk)

@@ -261,6 +261,19 @@ def test_rules_and_libraries_are_part_of_the_fingerprint(
     assert generator._digest(plan, {}) == plain
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "cell"), [("flux_schnell", "66x64", 4), ("sd", "64x65", 2)]
+)
+def test_a_size_that_the_pipeline_would_round_is_refused_on_load(
+    tmp_path: Path, name: str, size: str, cell: int
+) -> None:
+    options = tmp_path / "options.json"
+    options.write_text(json.dumps({"sizes": ["64x64", size]}))
+    other = registry.create(str(checkpoints.make(name, tmp_path / name)), str(options))
+    with pytest.raises(errors.SettingInvalid, match=f"{size}: .* multiples of {cell}"):
+        other.load(device="cpu", quantization="none")
+
+
 def test_formats_that_bring_nothing_here_are_refused_on_load(generator: Diffusers) -> None:
     assert generator.caps.quantizations == ("none", "bf16")
     other = Diffusers(generator.checkpoint, generator.options)

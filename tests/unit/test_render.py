@@ -145,6 +145,16 @@ def test_a_generator_that_answers_another_number_of_images_is_refused() -> None:
     assert "answered" in outcomes[0].text
 
 
+def test_a_generator_that_answers_another_size_is_refused() -> None:
+    class Rounding(Noting):
+        def generate(self, items: Sequence[Item]) -> Pixels:
+            return super().generate(items)[:, :56]
+
+    outcomes = Renderer(Rounding()).render("b", items("a"))
+    assert isinstance(outcomes[0], Fault)
+    assert "(1, 56, 64, 3) to 1 items of 64x64" in outcomes[0].text
+
+
 def test_whoever_asks_first_goes_before_those_who_wait_longer() -> None:
     turn, order = Turn(), []
     waiting = threading.Semaphore(0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptmill import errors
 from promptmill.models import Caps
 from worker.generators import offers
 from worker.generators.options import Options
@@ -15,11 +17,13 @@ BUCKET = ("task", "width", "height", "steps", "guidance", "strength")
 
 
 def caps(pipes: Mapping[str, Any], options: Options, possible: tuple[str, ...]) -> Caps:
-    """`pipes`: by task, all around the same weights; `possible`: quantizations."""
+    """`pipes`: by task, all around the same weights; `possible`: quantizations. Raises
+    `errors.SettingInvalid` for one of the options' sizes that the pipeline would round."""
     pipe = next(iter(pipes.values()))
     known, scale = signature(pipe), int(getattr(pipe, "vae_scale_factor", 8))
     steps, guidance = usual(pipe)
     sizes = options.sizes or offers.sizes(_side(pipe, scale), max(8, scale * 2))
+    _require_cells(options.sizes, pipe)
     parameters = ["steps"]
     if "guidance_scale" in known and guidance is not None:
         parameters.append("guidance")
@@ -45,6 +49,25 @@ def caps(pipes: Mapping[str, Any], options: Options, possible: tuple[str, ...]) 
         loras=tuple(options.loras),
         cost=0.05 * steps,
     )
+
+
+def _require_cells(sizes: Sequence[tuple[int, int]], pipe: Any) -> None:
+    cell = _cell(pipe)
+    for width, height in sizes:
+        if width % cell or height % cell:
+            raise errors.SettingInvalid(
+                f"{width}x{height}: sizes of {type(pipe).__name__} are multiples of {cell}"
+            )
+
+
+def _cell(pipe: Any) -> int:
+    """Pixels of a side of what the network sees as one: a latent, or a patch of them, told by
+    the transformer or, where the pipeline packs them itself, by what it scales pictures to."""
+    config = getattr(getattr(pipe, "transformer", None), "config", None)
+    patch = getattr(config, "patch_size", None)
+    scale = int(getattr(pipe, "vae_scale_factor", 1)) * (patch if isinstance(patch, int) else 1)
+    scaled = getattr(getattr(pipe, "image_processor", None), "config", None)
+    return math.lcm(scale, int(getattr(scaled, "vae_scale_factor", 1)))
 
 
 def usual(pipe: Any) -> tuple[int, float | None]:
