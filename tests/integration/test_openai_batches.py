@@ -166,7 +166,7 @@ def test_a_batch_from_upload_to_results(farm: ApiFarm, client: openai.OpenAI) ->
 
 
 def test_a_desk_that_slept_leaves_the_batch_to_who_took_it_over(
-    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    farm: ApiFarm, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, slept = stored_submissions.finish, []
 
@@ -181,6 +181,7 @@ def test_a_desk_that_slept_leaves_the_batch_to_who_took_it_over(
     made = create(client, [request("one")])
     assert until(client, made, "in_progress", "failed").status == "in_progress"
     assert slept
+    farm.worker.drain()
 
 
 def test_output_is_there_while_it_runs(farm: ApiFarm, client: openai.OpenAI) -> None:
