@@ -14,7 +14,7 @@ VENDOR_CODE = 16  # components of the vendor code, so that 384 + 16 + 16 is a mu
 NOISE = 16
 CONDITION = TEXT + VENDOR_CODE + NOISE
 SIDE = 64  # pixels
-EMPHASIS = np.float32(1.25)  # of a style that a picture is drawn anew in
+EMPHASIS = np.float32(1.5)  # of a style that a picture is drawn anew in
 
 Floats = NDArray[np.float32]
 
