@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ class S3Blobs:
         with self._outage():
             create_only = self._honours_create_only()
             if not create_only:
-                objects = [_by_content(new) for new in objects]
+                objects = [s3_create_only.by_content(new) for new in objects]
             return list(
                 self._puts.map(lambda new: self._create(new, create_only=create_only), objects)
             )
@@ -282,11 +281,6 @@ class S3Blobs:
                     place=self.endpoint_url or "AWS S3",
                 )
             ) from error
-
-
-def _by_content(new: New) -> New:
-    digest = hashlib.sha256(new.data).hexdigest()
-    return replace(new, key=s3_create_only.with_hash(new.key, digest))
 
 
 def _named(name: str) -> ObjectIdentifierTypeDef:

@@ -4,10 +4,12 @@ not."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from promptmill.blobs import s3_faults
+from promptmill.blobs import New, s3_faults
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -32,9 +34,10 @@ def honoured(client: S3Client, bucket: str, prefix: str) -> bool:
             client.delete_object(Bucket=bucket, Key=key)
 
 
-def with_hash(key: str, sha256: str) -> str:
-    """`key` with the first twelve digits of a hash before its extension."""
-    folder, slash, name = key.rpartition("/")
+def by_content(new: New) -> New:
+    """The same under its key with the first twelve digits of its SHA-256 before the extension."""
+    folder, slash, name = new.key.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     stem, end = (stem, dot + extension) if dot else (name, "")
-    return f"{folder}{slash}{stem}-{sha256[:12]}{end}"
+    digest = hashlib.sha256(new.data).hexdigest()
+    return replace(new, key=f"{folder}{slash}{stem}-{digest[:12]}{end}")
