@@ -52,9 +52,9 @@ def test_it_counts_beside_the_reconstruction(
     torch.manual_seed(0)
     network = lite.network(lite.LITE1.stages)
     monkeypatch.setattr(lite, "taught", lambda folder, kind: network)
-    likeness = resemblance.beside_reconstruction(tmp_path)
+    distance = resemblance.beside_reconstruction(tmp_path)
     made, real = torch.rand(2, 2, 3, 64, 64)
-    beside = likeness(made, real) - losses.reconstruction(made, real)
+    beside = distance(made, real) - losses.reconstruction(made, real)
     looks = resemblance.WEIGHT * Resemblance(network)(made, real)
     assert beside.item() == pytest.approx(looks.item(), rel=1e-4) and looks.item() > 0
 
@@ -70,7 +70,7 @@ def test_a_run_is_pulled_by_it_with_the_critic_and_without(tmp_path: Path) -> No
                 replace(plan, steps=steps),
                 tmp_path / f"{steps}-{weight}",
                 start=start.generator,
-                likeness=lambda one, other, w=weight: (one - other).pow(2).mean() * w,  # type: ignore[misc]
+                distance=lambda one, other, w=weight: (one - other).pow(2).mean() * w,  # type: ignore[misc]
             )
             made[weight] = state.generator.pixels.weight
         assert not torch.equal(made[1.0], made[2.0])

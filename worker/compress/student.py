@@ -38,7 +38,7 @@ from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.manifest import Figure
 from worker.gan.networks import NOISE, Generator, Widths, condition
-from worker.gan.train import Batch, Lesson, Likeness, Plan
+from worker.gan.train import Batch, Distance, Lesson, Plan
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
@@ -112,14 +112,14 @@ def teach(
     widths: Widths = WIDTHS,
     student: Shipped | None = None,
     toned: Lessons | None = None,
-    likeness: Likeness = losses.reconstruction,
+    distance: Distance = losses.reconstruction,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """The whole of the student's training, as `train.train` runs it, and at its end the
     manifest."""
     start = begin(teacher, given, widths, student=student)
     taught = lesson(None if student else teacher, free_texts(given), toned)
-    state = train.train(given, plan, out, start=start, lesson=taught, likeness=likeness, stop=stop)
+    state = train.train(given, plan, out, start=start, lesson=taught, distance=distance, stop=stop)
     if state.step == plan.steps and parallel.first():
         found = validation.report(state.average, given)
         how = "validation.report of the averaged network: training pictures, 256 concepts at most"
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lexicon.lessons(options.data, encoder, seed=plan.seed, name=name, vocabulary=words)
         for name in data.SETS
     )
-    likeness = resemblance.beside_reconstruction(options.data / "packages")
+    distance = resemblance.beside_reconstruction(options.data / "packages")
     with parallel.joined():
         teach(
             given,
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out,
             student=weights.read(options.start) if options.start else None,
             toned=toned,
-            likeness=likeness,
+            distance=distance,
             stop=train.stopped_by_signal(),
         )
 

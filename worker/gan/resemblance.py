@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worker.gan import lite, losses
-from worker.gan.train import Likeness
+from worker.gan.train import Distance
 
 LOOKS = (5, 8, 12)  # steps after which its maps are compared: 4, 8 and 16 pixels a cell
 WEIGHT = 0.2  # beside the reconstruction's 1
@@ -42,7 +42,7 @@ class Resemblance:
         return found
 
 
-def beside_reconstruction(folder: Path) -> Likeness:
+def beside_reconstruction(folder: Path) -> Distance:
     """`losses.reconstruction` and, beside it, the resemblance that EfficientNet-Lite1 finds, whose
     weights are kept in `folder`. Raises `errors.Error` when they cannot be had."""
     resemblance = Resemblance(lite.taught(folder, lite.LITE1))

@@ -74,7 +74,7 @@ class Batch:
 
 
 Lesson = Callable[[Lessons, Plan, int], Batch]
-Likeness = Callable[[Tensor, Tensor], Tensor]  # made, real -> how far apart, a scalar
+Distance = Callable[[Tensor, Tensor], Tensor]  # made, real -> how far apart, a scalar
 
 
 def draw(given: Lessons, plan: Plan, step: int) -> Batch:
@@ -126,17 +126,17 @@ def rate_at(plan: Plan, step: int) -> float:
 
 
 def regress(
-    state: Checkpoint, batch: Batch, likeness: Likeness = losses.reconstruction
+    state: Checkpoint, batch: Batch, distance: Distance = losses.reconstruction
 ) -> dict[str, float]:
     """One step of regression."""
     made = _made(state, batch)
-    loss = likeness(made, batch.pictures)
+    loss = distance(made, batch.pictures)
     _descend(state.generator_optimizer, loss)
     return {"l1": loss.item()}
 
 
 def compete(
-    state: Checkpoint, batch: Batch, plan: Plan, likeness: Likeness = losses.reconstruction
+    state: Checkpoint, batch: Batch, plan: Plan, distance: Distance = losses.reconstruction
 ) -> dict[str, float]:
     """One step of both players; the picture made once serves both."""
     made = _made(state, batch)
@@ -158,7 +158,7 @@ def compete(
     _descend(state.critic_optimizer, judged)
     state.critic.requires_grad_(False)
     fooled = losses.generator_loss(critic, batch.pictures, made, **known)
-    anchor = likeness(made, batch.pictures)
+    anchor = distance(made, batch.pictures)
     join = min(1.0, (state.step - plan.adversarial) / JOIN)
     _descend(state.generator_optimizer, join * fooled + plan.anchor * anchor)
     return {"l1": anchor.item(), "critic": judged.item(), "fooled": fooled.item()}
@@ -184,12 +184,12 @@ def train(
     *,
     start: Generator | None = None,
     lesson: Lesson = draw,
-    likeness: Likeness = losses.reconstruction,
+    distance: Distance = losses.reconstruction,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
     generator `start`, else from nothing; ends early, saved, after a step that finds `stop`
-    true. `lesson` gives the batch of each step, `likeness` how far a picture is from the right
+    true. `lesson` gives the batch of each step, `distance` how far a picture is from the right
     one."""
     state = Checkpoint.fresh(
         plan.seed,
@@ -208,7 +208,7 @@ def train(
         journal = first and stack.enter_context(Journal(out, step=state.step, steps=plan.steps))
         stopped = False
         while state.step < plan.steps and not stopped:
-            told = advance(state, lesson(given, plan, state.step).part(rows), plan, likeness)
+            told = advance(state, lesson(given, plan, state.step).part(rows), plan, distance)
             stopped = parallel.any_of(stop())
             shown = state.step % plan.save_every == 0 or state.step == plan.steps
             if state.step % plan.log_every == 0:
@@ -227,15 +227,15 @@ def train(
 
 
 def advance(
-    state: Checkpoint, batch: Batch, plan: Plan, likeness: Likeness = losses.reconstruction
+    state: Checkpoint, batch: Batch, plan: Plan, distance: Distance = losses.reconstruction
 ) -> dict[str, float]:
     """One step of the run, with what it says of the objective."""
     for group in state.generator_optimizer.param_groups:
         group["lr"] = rate_at(plan, state.step)
     if state.step >= plan.adversarial:
-        told = compete(state, batch, plan, likeness)
+        told = compete(state, batch, plan, distance)
     else:
-        told = regress(state, batch, likeness)
+        told = regress(state, batch, distance)
     state.step += 1
     state.follow(min(plan.decay, state.step / (state.step + 10)))
     return told
