@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from api.schemas import Shape
 from promptmill import jobs
@@ -25,7 +25,7 @@ class ImageRequest(BaseModel):
     size: Annotated[str, Field(max_length=20, description="WIDTHxHEIGHT, or auto")] | None = None
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "webp", "jpeg"] | None = None
-    stream: bool | None = None
+    stream: StrictBool | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
     safety_identifier: Annotated[str, Field(max_length=512)] | None = None
     # accepted where they ask for nothing
@@ -76,6 +76,7 @@ class EditRequest(ImageRequest):
     """The same for a picture to start from. With a mask, or a picture that is transparent in
     places, what is clear is painted anew (`inpaint`); else the whole (`img2img`)."""
 
+    stream: bool | None = None  # in the text of a form
     input_fidelity: Literal["low"] | None = None
     # ours, through `extra_body`
     task: Annotated[str, Field(max_length=64)] | None = None

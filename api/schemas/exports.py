@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.schemas.base import Shape
 from promptmill import exports
@@ -22,7 +22,7 @@ class NewExport(BaseModel):
         le=exports.SHARD_IMAGES,
         description="images in a shard, at most; fewer when they are large",
     )
-    reuse: bool = Field(
+    reuse: StrictBool = Field(
         default=True,
         description="answer with the job's export of this format and size, if it has one",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.schemas.base import Page, Shape
 
@@ -15,8 +15,10 @@ class VerifyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sample: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    all: bool = False
-    repair: bool = Field(default=False, description="kept with the verification, for the client")
+    all: StrictBool = False
+    repair: StrictBool = Field(
+        default=False, description="kept with the verification, for the client"
+    )
     seed: int | None = Field(default=None, description="chooses the sample; default: random")
 
 

@@ -16,6 +16,7 @@ MAX_ID = 256
 MAX_REFERENCE = 512
 MAX_REROLLS = 32
 LEAST_STRENGTH = 0.001  # of a model's thousand steps one
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _SIZE = re.compile(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", re.ASCII)
 
 NAMES = (
@@ -74,15 +75,13 @@ def _number(text: str) -> int | float | None:
         return None
 
 
-def flag(value: Any, *, name: str) -> bool:
-    """A boolean, or one of the words for it, however they are cased."""
-    if isinstance(value, str):
-        value = value.lower()
-    if value in (True, "true", "1", "yes"):
-        return True
-    if value in (False, "false", "0", "no"):
-        return False
-    raise errors.BadRow(f"{name} must be true or false", param=name)
+def flag(value: Any, *, name: str, textual: bool) -> bool:
+    """A boolean; one of the words for it, however they are cased, when `textual`."""
+    if textual and isinstance(value, str):
+        value = WORDS.get(value.strip().lower())
+    if type(value) is not bool:
+        raise errors.BadRow(f"{name} must be true or false", param=name)
+    return value
 
 
 def string(value: Any, *, name: str, most: int) -> str:
@@ -209,7 +208,7 @@ class Parsers:
             )
 
     def expand(self, value: Any) -> bool:
-        given = flag(value, name="expand")
+        given = flag(value, name="expand", textual=self.textual)
         if given and not self.caps.expander:
             raise errors.UnsupportedParameter(
                 f"no worker of model {self.model.name} can expand prompts: run `promptmill models "

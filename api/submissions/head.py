@@ -152,7 +152,7 @@ def parse(
         columns=parameters.columns(params.get("map")),
         warn=warn,
         idempotency_key=key,
-        dry_run=parameters.flag(params, "dry_run"),
+        dry_run=parameters.flag(params, "dry_run", textual),
         canonical=_canonical(params, model, recipe),
         warnings=warnings,
     )

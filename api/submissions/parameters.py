@@ -37,9 +37,9 @@ def choice(params: Mapping[str, Any], name: str, known: Sequence[str], usual: st
     return str(value)
 
 
-def flag(params: Mapping[str, Any], name: str) -> bool:
-    """A boolean, or one of the words for it; false when it is not given."""
-    return fields.flag(params.get(name, False), name=name)
+def flag(params: Mapping[str, Any], name: str, textual: bool) -> bool:
+    """A boolean, as text when `textual`; false when it is not given."""
+    return fields.flag(params.get(name, False), name=name, textual=textual)
 
 
 def output(params: Mapping[str, Any], prefixes: Sequence[str]) -> records.Output:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.submissions import chunks, document, head, parquet, readers
+from api.submissions import chunks, document, head, parameters, parquet, readers
 from api.submissions.head import Head
 from api.submissions.limits import Limits
 from api.submissions.readers import Row
@@ -139,7 +139,8 @@ def _document(
             f"{limits.max_rows:,} (PROMPTMILL_MAX_ROWS)",
             param="template",
         )
-    params = {**found.params, **query}
+    asked = {name: parameters.flag(query, name, textual=True) for name in query}
+    params = {**found.params, **asked}
     parsed = head.parse(params, textual=False, recipe=found.recipe, **context)
     if not found.named:
         _refuse_map(parsed)

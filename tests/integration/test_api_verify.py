@@ -201,5 +201,11 @@ def test_nothing_done_is_nothing_to_verify(farm: ApiFarm) -> None:
     assert farm.footprint() == before
 
 
+def test_text_in_the_place_of_a_boolean_is_refused(farm: ApiFarm, job: str) -> None:
+    for name in ("all", "repair"):
+        answer = farm.http.post(f"/v1/jobs/{job}/verify", json={name: "yes"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
 def test_a_job_that_verifies_another_is_not_found(farm: ApiFarm, job: str) -> None:
     assert farm.http.get(f"/v1/jobs/{job}/verify/{job}").status_code == 404

@@ -119,6 +119,7 @@ def test_many_clients_at_once(working: ApiFarm, client: openai.OpenAI) -> None:
         ({"extra_body": {"lora": "none"}}, "lora"),
         ({"extra_body": {"nonsense": 1}}, "nonsense"),
         ({"extra_body": {"seed": "seven"}}, "seed"),
+        ({"extra_body": {"stream": "yes"}}, "stream"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_name(

@@ -113,6 +113,9 @@ def test_an_unknown_model_is_a_404() -> None:
         ({"model": {}}, "model"),
         ({"priority": []}, "priority"),
         ({"dry_run": {}}, "dry_run"),
+        ({"dry_run": "true"}, "dry_run"),
+        ({"dry_run": 1}, "dry_run"),
+        ({"expand": "yes"}, "expand"),
         ({"map": {"prompt": "x"}}, "map"),
         ({"map": 5}, "map"),
         ({"metadata": {"x": "a\0"}}, "metadata"),
@@ -128,4 +131,6 @@ def test_bad_fields_of_a_document(fields: dict[str, Any], param: str) -> None:
 def test_the_query_of_a_document_may_only_ask_for_a_dry_run() -> None:
     body = b'{"prompts":["a"]}'
     assert opened(body, "application/json", [("dry_run", "1")]).head.dry_run
+    error = refusal(lambda: opened(body, "application/json", [("dry_run", "maybe")]))
+    assert error.param == "dry_run"
     assert refusal(lambda: opened(body, "application/json", [("n", "2")])).param == "n"

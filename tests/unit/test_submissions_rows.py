@@ -135,9 +135,11 @@ def test_columns_can_be_mapped() -> None:
 
 
 def test_booleans_of_a_csv_may_be_written_as_spreadsheets_do() -> None:
-    body = b"prompt,expand\na,True\nb,TRUE\nc,yes\nd,False\ne,FALSE\n"
+    body = b"prompt,expand\na,True\nb,TRUE\nc,yes\nd,1\ne,False\nf,no\ng,0\n"
     found = drafts(opened(body, "text/csv", [RICH]))
-    assert [draft.expand for draft in found] == [True, True, True, False, False]
+    assert [draft.expand for draft in found] == [True] * 4 + [False] * 3
+    error = refusal(lambda: drafts(opened(b"prompt,expand\na,on\n", "text/csv", [RICH])))
+    assert (error.line, error.param) == (2, "expand")
 
 
 def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
@@ -162,7 +164,8 @@ def test_csv_cells_are_read_as_numbers_and_empty_ones_are_absent() -> None:
         ("strength", 2), ("strength", 0), ("strength", 0.0009), ("negative_prompt", 5), ("task", 5),
         ("source", {}), ("id", 1.5), ("id", "x" * 257), ("id", True),
         ("min_score", "high"), ("min_score", -0.1), ("min_score", 2),
-        ("max_rerolls", 33), ("max_rerolls", -1), ("expand", "maybe"),
+        ("max_rerolls", 33), ("max_rerolls", -1),
+        ("expand", "maybe"), ("expand", "yes"), ("expand", "true"), ("expand", 1), ("expand", 0.0),
         ("extra", "x" * 9000),
     ],
 )  # fmt: skip
