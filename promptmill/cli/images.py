@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,15 @@ def images_(
             for image in chosen:
                 output.print_json(image.data)
         else:
-            heads = ("index", "row", "state", "seed", "bytes", "sha256", "prompt")
-            output.print_table(heads, map(_row, chosen), giving=("prompt",))
+            _print(list(chosen))
+
+
+def _print(images: Sequence[Image]) -> None:
+    heads = ("index", "row", "state", "seed", "bytes", "sha256", "prompt", "expanded_prompt")
+    shown = len(heads) if any(image.expanded for image in images) else len(heads) - 1
+    output.print_table(
+        heads[:shown], (_row(image)[:shown] for image in images), giving=heads[6:shown]
+    )
 
 
 def _row(image: Image) -> tuple[object, ...]:
@@ -62,6 +69,7 @@ def _row(image: Image) -> tuple[object, ...]:
     return (
         *(str(image.index), str(data.get("row")), image.state, seed),
         *(data.get("bytes") or None, sha, output.shorten(text, 80)),
+        output.shorten(image.expanded_prompt, 80) if image.expanded else None,
     )
 
 

@@ -107,6 +107,7 @@ def _origin(image: Image) -> dict[str, object]:
         "row": f"{data.get('row')}, sample {data.get('sample')}",
         "id": data.get("custom_id"),
         "prompt": image.prompt,
+        "expanded": image.expanded_prompt if image.expanded else None,
         "negative": data.get("negative_prompt"),
         "seed": str(data.get("seed")),
         "task": data.get("task"),

@@ -192,7 +192,8 @@ class _Task:
     def _described(self, image: Image) -> dict[str, Any]:
         data = image.data
         kept = {name: data[name] for name in _DESCRIBED if name in data}
-        return {"file_name": f"images/{self.pictures.name(image)}", "text": image.prompt} | kept
+        file = f"images/{self.pictures.name(image)}"
+        return {"file_name": file, "text": image.expanded_prompt} | kept
 
 
 def _write_line(file: IO[bytes], line: Mapping[str, Any]) -> None:

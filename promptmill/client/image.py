@@ -18,11 +18,13 @@ PNG = b"\x89PNG\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of a job. `data`: all that the farm said of it; job: whose it is."""
+    """One image of a job. prompt: as submitted; expanded_prompt: as rendered, the same where it
+    was not expanded; `data`: all that the farm said of it; job: whose it is."""
 
     index: int
     state: str
     prompt: str
+    expanded_prompt: str = ""
     url: str | None = None
     sha256: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -30,15 +32,22 @@ class Image:
 
     @staticmethod
     def of(data: Mapping[str, Any], job: Job | None = None) -> Image:
+        prompt = str(data.get("prompt") or "")
         return Image(
             index=int(data["index"]),
             state=str(data["state"]),
-            prompt=str(data.get("expanded_prompt") or data.get("prompt") or ""),
+            prompt=prompt,
+            expanded_prompt=str(data.get("expanded_prompt") or prompt),
             url=data.get("url"),
             sha256=data.get("sha256"),
             data=data,
             job=job,
         )
+
+    @property
+    def expanded(self) -> bool:
+        """Whether another text than its prompt was rendered."""
+        return self.expanded_prompt != self.prompt
 
     def content(self) -> bytes:
         """Its bytes. Raises `errors.NotFound` while it has none."""

@@ -178,6 +178,11 @@ def test_reading_commands_print_tables_and_json(farm: StubFarm, run: Run) -> Non
     assert len(table) == 3 and "[render_failed] it is bad: bad" in table[2]
     rows = run("images", "job_1", "--state", "failed", "--json")[1].splitlines()
     assert [json.loads(row)["index"] for row in rows] == [1]
+    assert "expanded_prompt" not in table[0]
+    farm.images["job_1"][0]["expanded_prompt"] = "a cat, a furry one"
+    table = run("images", "job_1")[1].splitlines()
+    assert table[0].endswith("  expanded_prompt") and table[1].endswith("  a cat, a furry one")
+    assert "  a cat  " in table[1] and table[2].endswith("  -")
 
 
 def test_steering_commands_print_the_new_state(farm: StubFarm, run: Run) -> None:

@@ -83,6 +83,9 @@ def test_images_shorten_the_prompt(farm: StubFarm) -> None:
     lines = on_terminal(farm, "images", id)
     assert all(len(line) <= 80 for line in lines), lines
     assert "a very long" in lines[1]
+    farm.images[id][0]["expanded_prompt"] = "another long text " * 20
+    lines = on_terminal(farm, "images", id)
+    assert all(len(line) <= 80 for line in lines), lines
 
 
 def test_a_pipe_gets_everything(farm: StubFarm, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,19 @@ def test_a_download_leaves_pictures_and_metadata_in_order(
     assert len(list((tmp_path / "images").iterdir())) == 60
 
 
+def test_a_prompt_is_as_submitted_and_a_caption_as_rendered(
+    farm: StubFarm, client: Client, tmp_path: Path
+) -> None:
+    farm.add(["a cat", "a dog"])
+    farm.images["job_1"][0]["expanded_prompt"] = "a cat, a furry one"
+    cat, dog = client.job("job_1").images()
+    assert (cat.prompt, cat.expanded_prompt, cat.expanded) == ("a cat", "a cat, a furry one", True)
+    assert (dog.prompt, dog.expanded_prompt, dog.expanded) == ("a dog", "a dog", False)
+    client.job("job_1").download(tmp_path)
+    first = lines(tmp_path / "metadata.jsonl")[0]
+    assert (first["prompt"], first["text"]) == ("a cat", "a cat, a furry one")
+
+
 def test_failed_rows_are_those_of_the_farm(farm: StubFarm, client: Client, tmp_path: Path) -> None:
     """It knows more of a row than an image tells: min_score, what is no field but named so."""
     farm.add(["a", "bad"])
