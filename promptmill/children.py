@@ -18,6 +18,7 @@ from pathlib import Path
 from promptmill import errors
 
 GIVE_UP_AFTER = 3  # failed starts
+REFUSED = 2  # exit status of one that says that it would fail again: no other start is tried
 SETTLED = 10.0  # seconds after which a start counts as a success, health file or not
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 _TETHER = Path(__file__).with_name("tether.py")
@@ -160,7 +161,8 @@ class Children:
         child.deaths = 1 if lived > SETTLED else child.deaths + 1
         why = f"signal {-code}" if code < 0 else f"exit status {code}"
         last = last_line(spec.log) if code > 0 else ""
-        if child.failed_starts >= GIVE_UP_AFTER:
+        hopeless = code == REFUSED and not child.settled
+        if hopeless or child.failed_starts >= GIVE_UP_AFTER:
             self.failure = last or f"{spec.name} fails at its start ({why}): see {spec.log}"
             self.failed.set()
             return ""

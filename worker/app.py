@@ -127,7 +127,8 @@ def open_generator(settings: Settings) -> Generator:
     except errors.Error as error:
         if "PROMPTMILL_" in str(error):
             raise
-        raise errors.Error(f"PROMPTMILL_MODEL={settings.model}: {error}") from error
+        kind = errors.SettingInvalid if error.refuses else errors.Error
+        raise kind(f"PROMPTMILL_MODEL={settings.model}: {error}") from error
     generator.warmup(generator.caps.batch_shapes)
     return generator
 

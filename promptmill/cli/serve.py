@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from promptmill import datafolder, errors, local, settings
+from promptmill import children, datafolder, errors, local, settings
 from promptmill.cli import output
 
 SCOPES = ("read", "submit", "manage", "metrics")  # `store.tenants.Scope`: here there may be none
@@ -50,10 +50,16 @@ def api(host: str | None, port: int | None) -> int:
 @click.command()
 @click.option("--model", help="The model that this worker serves.")
 def worker(model: str | None) -> int:
-    """Run a worker: one process per device, one model."""
-    datafolder.require_farm(settings.read())
-    run: Callable[[settings.Settings], int] = part("worker.app:run", extra="worker")
-    return run(chosen(model=model))
+    """Run a worker: one process per device, one model. Exit status 2: a setting is refused."""
+    try:
+        datafolder.require_farm(settings.read())
+        run: Callable[[settings.Settings], int] = part("worker.app:run", extra="worker")
+        return run(chosen(model=model))
+    except errors.Error as error:
+        if not error.refuses:
+            raise
+        click.echo(f"promptmill: {' '.join(str(error).split())}", err=True)
+        return children.REFUSED
 
 
 @click.command()
@@ -86,7 +92,11 @@ def _look_at_storage(given: settings.Settings) -> None:
 
 
 def _look_at_model(given: settings.Settings) -> None:
-    part("worker.generators.registry:require", extra="worker")(given.model)
+    """Device and quantization only where they may be refused: it can take an import of torch."""
+    create = part("worker.generators.registry:create", extra="worker")
+    generator = create(given.model, given.model_options)
+    if given.quantization != "auto" or given.device not in ("auto", "cpu"):
+        generator.resolve(device=given.device, quantization=given.quantization)
 
 
 LOOKS: Mapping[str, Callable[[settings.Settings], None]] = {

@@ -82,6 +82,18 @@ def test_a_child_that_never_starts_is_given_up_with_its_last_words(
         children.raise_failure(kept)
 
 
+def test_a_child_that_is_refused_is_given_up_at_once(
+    kept: children.Children, told: list[str], spec: Callable[..., children.Spec]
+) -> None:
+    kept.start(
+        spec(sys.executable, "-S", "-c", "print('promptmill: no such format'); raise SystemExit(2)")
+    )
+    assert kept.failed.wait(20)
+    assert told == []
+    with pytest.raises(errors.Error, match=r"^no such format$"):
+        children.raise_failure(kept)
+
+
 def test_a_child_that_was_well_once_is_never_given_up(
     kept: children.Children, told: list[str], spec: Callable[..., children.Spec], tmp_path: Path
 ) -> None:

@@ -245,6 +245,13 @@ def test_a_farm_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
         environ = {"PATH": os.environ["PATH"], name: url}
         with pytest.raises(errors.Unavailable, match=name):
             local.Farm(data, port=0, environ=environ, told=told.append).start()
+    for name, value, why in (
+        ("PROMPTMILL_QUANTIZATION", "bf16", "bf16 is refused: it is a GPU's form"),
+        ("PROMPTMILL_QUANTIZATION", "none of these", "no quantization 'none of these'"),
+    ):
+        environ = {"PATH": os.environ["PATH"], "PROMPTMILL_DEVICE": "cpu", name: value}
+        with pytest.raises(errors.Unavailable, match=why):
+            local.Farm(data, port=0, environ=environ, told=told.append).start()
     assert told == []
     assert not (data / "logs" / "api.log").exists()
     with pytest.raises(errors.SettingInvalid, match="PROMPTMILL_SLOTS"):

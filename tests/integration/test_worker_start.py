@@ -1,4 +1,5 @@
-"""A worker that cannot start says why in one line and exits with 1."""
+"""A worker that cannot start says why in one line and exits with 1, or with 2 where no other start
+would go better."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from promptmill import children
 from promptmill.cli import run
 from promptmill.store.database import Database
 from worker.gan import encoder, integers
@@ -37,3 +39,30 @@ def test_damaged_weights(
     assert len(before) <= (not integers.supported())  # which a warning tells of
     assert line.startswith(f"promptmill: PROMPTMILL_MODEL=emoji-gan: {file} is damaged")
     assert "reinstall promptmill" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("bf16", "PROMPTMILL_QUANTIZATION=bf16 is refused: it is a GPU's form"),
+        ("fp8", "PROMPTMILL_MODEL=emoji-gan: emoji-gan has no quantization 'fp8'"),
+    ],
+)
+def test_a_refused_setting(
+    tmp_path: Path,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    value: str,
+    why: str,
+) -> None:
+    monkeypatch.setenv("PROMPTMILL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PROMPTMILL_REDIS_URL", valkey_url)
+    monkeypatch.setenv("PROMPTMILL_QUANTIZATION", value)
+    monkeypatch.setenv("PROMPTMILL_DEVICE", "cpu")
+    db = Database(f"sqlite:///{tmp_path / 'promptmill.db'}")
+    db.migrate()
+    db.close()
+    assert run(["worker"]) == children.REFUSED
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"promptmill: {why}")
