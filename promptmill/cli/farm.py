@@ -53,14 +53,24 @@ def models(context: click.Context, json_: bool) -> None:
     registers one before a worker has served it, `remove` forgets one."""
     if context.invoked_subcommand is not None:
         return
-    with connection.farm() as client:
-        found = client.models()
+    try:
+        with connection.farm() as client:
+            found = client.models()
+    except errors.Unavailable:
+        if not json_:
+            _print_resolution()
+        raise
     if json_:
         for model in found:
             output.print_json(model)
         return
     heads = ("model", "workers", "sizes", "tasks", "parameters", "fingerprint")
     output.print_table(heads, map(_model_row, found), giving=("fingerprint", "parameters"))
+    _print_resolution()
+
+
+def _print_resolution() -> None:
+    """What the settings come to here, where a worker could run."""
     if importlib.util.find_spec("torch"):
         try:
             click.echo(f"here: {_resolution(_resolved(None))}")

@@ -107,6 +107,19 @@ def test_an_unusable_choice_is_refused_with_the_reason(
     assert f"here: {reason}" in capsys.readouterr().out
 
 
+def test_what_runs_here_is_told_without_a_farm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTMILL_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PROMPTMILL_MODEL", "stub")
+    assert run(["models"]) == 1
+    told = capsys.readouterr()
+    assert told.out == "here: stub with none on cpu (a pattern has no weights)\n"
+    assert "no farm answers at http://127.0.0.1:9" in told.err
+    assert run(["models", "--json"]) == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_the_list_of_models_ends_with_what_runs_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty_farm: None
 ) -> None:
