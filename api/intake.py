@@ -40,11 +40,16 @@ def accept(
     model = submission.model.name
     costs = stored_models.costs(farm.db, model)
     limit = farm.queue_limit(tenant.id)
-    read = sources.Found(farm, tenant).read
+    found = sources.Found(farm, tenant)
     if submission.head.dry_run:
         workers = len(farm.workers(model) or ())
         made = submissions.plan(
-            submission, costs=costs, workers=workers, max_queued=limit, read=read
+            submission,
+            costs=costs,
+            workers=workers,
+            max_queued=limit,
+            read=found.read,
+            prompt_of=found.prompt,
         )
         return made.to_json()
     received = submissions.receive(
@@ -52,7 +57,8 @@ def accept(
         submission,
         costs=costs,
         max_queued=limit,
-        read=read,
+        read=found.read,
+        prompt_of=found.prompt,
         copies=lambda upload: sources.Copies(farm.blobs, upload.output, upload.public_id),
     )
     failpoints.reach("submit.committed")

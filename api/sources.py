@@ -34,10 +34,18 @@ class Found:
             return self._copy(copy[1], copy[2])
         return self._object(reference)
 
-    def _image(self, reference: str) -> bytes:
+    def prompt(self, reference: str) -> str | None:
+        """As it was submitted, of an earlier image; None for any other source. Raises
+        `errors.NotFound` as `read` does."""
+        return self._found(reference).item.prompt if reference.startswith("img_") else None
+
+    def _found(self, reference: str) -> records.Image:
         public_id, index = jobs.parse_image_id(reference)
         job = stored_jobs.get(self._farm.db, self._tenant.id, public_id)
-        image = stored_images.get(self._farm.db, job, index, cache=self._farm.segments)
+        return stored_images.get(self._farm.db, job, index, cache=self._farm.segments)
+
+    def _image(self, reference: str) -> bytes:
+        image = self._found(reference)
         if image.state is not jobs.ImageState.DONE or image.key is None:
             raise errors.NotFound(f"this image is {image.state}")
         offset, length = image.offset or 0, image.length

@@ -73,9 +73,10 @@ def check_transition(old: JobState, new: JobState) -> None:
         raise errors.IllegalTransition(f"a job that is {old} cannot be {_VERBS.get(new, new)}")
 
 
-SOURCE_TASKS = frozenset({"img2img", "inpaint", "variation", "style", "repair"})
+VARIATION = "variation"  # of an earlier image: its prompt too, where the row has none
+SOURCE_TASKS = frozenset({"img2img", "inpaint", VARIATION, "style", "repair"})
 MASK_TASKS = frozenset({"inpaint", "repair"})
-STRENGTHS: Mapping[str, float] = {"img2img": 0.8, "style": 0.8, "variation": 0.8}
+STRENGTHS: Mapping[str, float] = {"img2img": 0.8, "style": 0.8, VARIATION: 0.8}
 
 
 def usual_strength(task: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import orjson
 
 from api.submissions.rows import Draft, Rows
-from api.submissions.sources import Sources, Taken
+from api.submissions.sources import Sources, Taken, no_prompt
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
 from promptmill import errors, jobs
@@ -74,12 +74,13 @@ def plan(
     workers: int,
     max_queued: int | None,
     read: Callable[[str], bytes],
+    prompt_of: Callable[[str], str | None] = no_prompt,
 ) -> Plan:
     """costs: measured generator-seconds per image by bucket. workers: live ones (0: no
-    ETA). max_queued: the tenant's limit. read: the bytes behind a reference to a source. A bad
-    row is listed as a problem and the next one read, where its syntax allows; what has no line
-    or is no fault of the body is raised."""
-    tally = Tally(submission, Taken(read, None))
+    ETA). max_queued: the tenant's limit. read, prompt_of: the bytes and the prompt behind a
+    reference to a source. A bad row is listed as a problem and the next one read, where its
+    syntax allows; what has no line or is no fault of the body is raised."""
+    tally = Tally(submission, Taken(read, None, prompt_of))
     complete = tally.read()
     _check_lanes(tally.buckets, submission.model.caps, tally.problems)
     _check_images(tally.rows.images, max_queued, tally.problems)

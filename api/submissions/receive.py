@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from api.submissions.digest import Digest
 from api.submissions.lanes import Lanes
 from api.submissions.rows import Rows
-from api.submissions.sources import Taken
+from api.submissions.sources import Taken, no_prompt
 from api.submissions.submission import Submission
 from api.submissions.warnings import Warnings
 from promptmill import errors, failpoints
@@ -51,12 +51,13 @@ def receive(
     costs: Mapping[str, float],
     max_queued: int | None,
     read: Callable[[str], bytes],
+    prompt_of: Callable[[str], str | None] = no_prompt,
     copies: Callable[[Upload], Copies],
 ) -> Received:
     """costs: measured generator-seconds per image by bucket. max_queued: the tenant's
-    limit. read: the bytes behind a reference to a source. Raises `errors.BadRow` and other
-    4xx errors (nothing is left behind), `errors.InProgress`, `errors.IdempotencyMismatch`,
-    `errors.LimitExceeded`."""
+    limit. read, prompt_of: the bytes and the prompt behind a reference to a source. Raises
+    `errors.BadRow` and other 4xx errors (nothing is left behind), `errors.InProgress`,
+    `errors.IdempotencyMismatch`, `errors.LimitExceeded`."""
     head = submission.head
     upload = Receiving(db, submission, copies)
     if head.idempotency_key is not None or not submission.whole:
@@ -65,7 +66,9 @@ def receive(
             return _replay(db, submission, begun)
     try:
         lanes = Lanes(head.model.caps)
-        request_hash, rest = _write_rows(upload, submission, lanes, Taken(read, upload.keep))
+        request_hash, rest = _write_rows(
+            upload, submission, lanes, Taken(read, upload.keep, prompt_of)
+        )
         specs = lanes.specs(costs)
         total = sum(spec.count for spec in specs)
         if not total:

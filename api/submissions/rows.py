@@ -8,18 +8,15 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
+from api.submissions import extras
 from api.submissions import fields as item_fields
 from api.submissions.head import PRODUCT_ORDER, Head
 from api.submissions.limits import Limits
 from api.submissions.misspelt import Misspelt
-from api.submissions.readers import Row, refuse_nul
+from api.submissions.readers import Row
 from api.submissions.settling import Variant, settled
 from api.submissions.sources import Sources
 from promptmill import errors, jobs
-
-MAX_METADATA = 8_192  # bytes of JSON in one row
 
 
 class Draft(NamedTuple):
@@ -184,12 +181,24 @@ class Rows:
                     told = f"kept as metadata: all rows of a job run {self.head.model.name}"
                     self.warnings.add("model", told, line=line)
         if "prompt" not in values:
-            meant = self._misspelt.instead(self._prompt_column, given)
-            told = "" if meant is None else f": is {meant!r} meant for it?"
-            raise errors.BadRow(f"the row has no {self._prompt_column}{told}", param="prompt")
+            values["prompt"] = self._inherited(values, given)
         if "source" in values or "mask" in values:
             values = self._taken(values)
-        return values, _checked(metadata) if metadata else metadata
+        return values, extras.checked(metadata) if metadata else metadata
+
+    def _inherited(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+        """The prompt of the earlier image that the row, which has none, is a variation of."""
+        usual = {"task": self._base["task"], **self.head.defaults.one}
+        usual |= {name: None for name, _ in self._many}
+        task, source = (values.get(name, usual.get(name)) for name in ("task", "source"))
+        told = ""
+        if task == jobs.VARIATION and source is not None:
+            if (prompt := self._sources.prompt(source)) is not None:
+                return self._prompt(prompt)
+            told = ": a variation has its source's only where that is an earlier image (img_…)"
+        elif (meant := self._misspelt.instead(self._prompt_column, given)) is not None:
+            told = f": is {meant!r} meant for it?"
+        raise errors.BadRow(f"the row has no {self._prompt_column}{told}", param="prompt")
 
     def _taken(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same values, with the pictures that its references stand for."""
@@ -274,26 +283,3 @@ class Rows:
             (*place, seed, *size, negative, steps, guidance, task, source, mask, *last,
              custom_id, metadata),
         )  # fmt: skip
-
-
-def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as it is kept: an object `metadata` among the fields is opened."""
-    inner = metadata.get("metadata")
-    if isinstance(inner, dict):
-        metadata = {name: value for name, value in metadata.items() if name != "metadata"}
-        for name in inner:
-            if name in metadata:
-                raise errors.BadRow(f"{name[:100]!r} is given twice", param=name[:100])
-        metadata |= inner
-    for name, value in metadata.items():
-        if isinstance(value, dict | list):
-            refuse_nul(value, line=None, param=name)
-    try:
-        size = len(orjson.dumps(metadata))
-    except TypeError as error:
-        raise errors.BadRow(f"the metadata is no JSON: {error}", param="metadata") from error
-    if size > MAX_METADATA:
-        raise errors.BadRow(
-            f"the fields kept as metadata are over {MAX_METADATA} bytes", param="metadata"
-        )
-    return metadata

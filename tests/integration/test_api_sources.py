@@ -37,7 +37,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[
     folder = tmp_path_factory.mktemp("farm")
     options = {"auth": "keys", "source_prefixes": "inputs/{tenant}, shared"}
     with ApiFarm(folder, valkey_url, **options) as served:
-        caps = replace(api_farm.CAPS, tasks=("text2image", "img2img", "inpaint"))
+        caps = replace(api_farm.CAPS, tasks=("text2image", "img2img", "inpaint", "variation"))
         stored_models.register(served.db, models.Model(served.model, caps, "fp"))
         for name in ("ann", "bob"):
             _, secret = tenants.create_key(served.db, name)
@@ -108,6 +108,23 @@ def test_own_and_shared_pictures_are_copied_to_the_job(farm: ApiFarm) -> None:
     assert again["counts"]["total"] == 1
     copy = {"prompt": "c", "task": "img2img", "source": f"{made}/{pair[0]}"}
     assert farm.images(farm.submit([copy])["id"])[0]["source"] == pair[0]
+
+
+def test_a_variation_of_an_image_needs_no_prompt(farm: ApiFarm) -> None:
+    made = farm.submit(["a red kite"])["id"]
+    farm.worker.drain()
+    [image] = farm.images(made)
+    row = {"task": "variation", "source": image["id"], "seed": 7}
+    [plan] = farm.post_rows([row], dry_run="true").json()["first"]
+    assert plan["prompt"] == "a red kite"
+    [again] = farm.images(farm.submit([row])["id"])
+    assert (again["prompt"], again["seed"]) == ("a red kite", 7)
+    assert again["source"] == image["sha256"]
+    for source, param in (("shared/dog.png", "prompt"), (farm.anns, "source")):  # type: ignore[attr-defined]
+        answer = farm.post_rows([row, {**row, "source": source}])
+        error = answer.json()["error"]
+        assert (answer.status_code, error["line"], error["param"]) == (400, 2, param)
+    farm.worker.drain()
 
 
 def test_failed_rows_name_their_jobs_copies_and_can_be_sent_again(farm: ApiFarm) -> None:

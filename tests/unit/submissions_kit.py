@@ -24,7 +24,7 @@ RICH = Model(
     "rich",
     Caps(
         sizes=SIZES,
-        tasks=("text2image", "img2img", "inpaint"),
+        tasks=("text2image", "img2img", "inpaint", "variation"),
         parameters=("negative_prompt", "steps", "guidance", "strength"),
         steps=(1, 20, 50),
         guidance=(0.0, 7.5, 20.0),

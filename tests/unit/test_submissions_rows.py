@@ -357,6 +357,67 @@ def test_a_reference_is_looked_up_once() -> None:
     assert asked == ["file_1", "file_22"]
 
 
+def varied(
+    *rows: dict[str, Any], query: list[tuple[str, str]], kind: str = "", body: bytes = b""
+) -> list[Draft]:
+    """The drafts of variations; the prompt of an image is "what " and its reference."""
+
+    def prompt_of(reference: str) -> str | None:
+        if reference.startswith("img_lost"):
+            raise errors.NotFound("there is no such job")
+        if reference.startswith("img_long"):
+            return "x" * 32_001
+        return f"what {reference}" if reference.startswith("img_") else None
+
+    given = opened(body or lines(*rows), kind or "application/x-ndjson", [RICH, *query])
+    made = Rows(given.head, given.limits, Taken(read, None, prompt_of), textual=bool(kind))
+    return list(made.drafts(given.rows))
+
+
+def test_a_variation_without_a_prompt_has_that_of_its_image() -> None:
+    one, other, own = varied(
+        {"task": "variation", "source": "img_a_0", "seed": 5, "note": "kept"},
+        {"task": "variation", "source": "img_bb_1", "size": "128x128"},
+        {"task": "variation", "source": "img_a_0", "prompt": "my own"},
+        query=[],
+    )
+    assert (one.prompt, one.source, one.seed) == ("what img_a_0", sha("img_a_0"), 5)
+    assert (one.width, one.metadata) == (64, {"note": "kept"})
+    assert (other.prompt, other.source, other.width) == ("what img_bb_1", sha("img_bb_1"), 128)
+    assert own.prompt == "my own"
+    query = [("task", "variation"), ("source", "img_a_0")]
+    found = varied(
+        {"seed": 1}, {}, {"source": "img_c_2"}, {"prompt": "b"}, {"id": "k"}, query=query
+    )
+    told = ["what img_a_0", "what img_a_0", "what img_c_2", "b", "what img_a_0"]
+    assert [draft.prompt for draft in found] == told
+    csv = b"prompt,source\n,img_a_0\nb,img_a_0\n"
+    found = varied(kind="text/csv", body=csv, query=[("task", "variation")])
+    assert [draft.prompt for draft in found] == ["what img_a_0", "b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "query", "told", "param"),
+    [
+        ({"task": "variation", "source": "file_1"}, {}, "where that is an earlier image", "prompt"),
+        ({"task": "variation", "source": "img_lost_0"}, {}, "no such job", "source"),
+        ({"task": "variation", "source": "img_a_0", "prompt": ""}, {}, "is empty", "prompt"),
+        ({"task": "variation", "source": "img_long_0"}, {}, "is longer than", "prompt"),
+        ({"task": "variation"}, {}, "no prompt", "prompt"),
+        ({"task": "img2img", "source": "img_a_0"}, {}, "no prompt", "prompt"),
+        ({"source": "img_a_0"}, {"task": ["variation", "img2img"]}, "no prompt", "prompt"),
+        ({"task": "variation"}, {"source": ["img_a_0", "img_b_0"]}, "no prompt", "prompt"),
+    ],
+)
+def test_other_rows_still_need_a_prompt(
+    row: dict[str, Any], query: dict[str, Any], told: str, param: str
+) -> None:
+    pairs = [(name, value) for name, values in query.items() for value in values]
+    fine = {"prompt": "fine", "task": "img2img", "source": "file_1"}
+    error = refusal(lambda: varied(fine, row, query=pairs))
+    assert (error.line, error.param) == (2, param) and told in error.message
+
+
 def test_rerolls_need_a_score_to_reach() -> None:
     error = refusal(lambda: drafts(opened(lines({"prompt": "a", "max_rerolls": 2}), query=[RICH])))
     assert (error.line, error.param) == (1, "min_score")
