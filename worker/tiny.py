@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from promptmill.jobs import Item
+from worker import command
 from worker.compress import student
 from worker.gan import export, lexicon, train, validation
 from worker.gan.data import Concept
@@ -140,4 +141,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker import command
 from worker.gan import common, inputs, manifest, weightfile
 from worker.gan.weightfile import Contents
 
@@ -189,4 +190,4 @@ def figures(source: Path, encoder: Path) -> dict[str, manifest.Figure]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

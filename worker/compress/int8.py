@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from worker import command
 from worker.gan import export, lexicon, manifest, train, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -46,4 +47,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

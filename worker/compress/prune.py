@@ -13,12 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from promptmill import errors
+from worker import command
 from worker.gan import export, folding, lexicon, manifest, quantize, train, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import Generator, Widths
 from worker.gan.weights import Shipped
 
+STEP = 32  # channels that kernels take at once
 Kept = dict[str, Tensor]  # stage -> the channels that stay, ascending
 
 
@@ -26,13 +29,25 @@ Kept = dict[str, Tensor]  # stage -> the channels that stay, ascending
 def prune(plain: Generator, widths: Widths, conditions: Tensor) -> Generator:
     """A folded generator of `widths` from a folded one at least as wide. A channel's worth is
     its mean absolute activation over conditions [N, 416] times the norm of the weights that
-    read it (first-order view of Molchanov et al. 2017, eq. 5, without gradients)."""
+    read it (first-order view of Molchanov et al. 2017, eq. 5, without gradients). Raises as
+    `allow` does."""
+    allow(widths, plain.widths)
     kept = choose(plain, widths, conditions)
     small = Generator(widths, normed=False).eval().requires_grad_(False)
     known, new = folding.layers(plain), folding.layers(small)
     for name, layer in known.items():
         _fill(new[name], *_cut(layer, _outputs(name, kept), _inputs(name, kept, plain.widths)))
     return small
+
+
+def allow(widths: Widths, source: Widths) -> None:
+    """Raises `errors.Error` naming the stage that `source` cannot be cut to."""
+    for field in fields(Widths):
+        count, most = getattr(widths, field.name), getattr(source, field.name)
+        if count <= 0 or count % STEP:
+            raise errors.Error(f"{field.name} of {count}: widths are multiples of {STEP}")
+        if count > most:
+            raise errors.Error(f"{field.name} of {count}: the source has {most} channels there")
 
 
 def choose(plain: Generator, widths: Widths, conditions: Tensor) -> Kept:
@@ -148,14 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument(
         "--widths", type=int, nargs=len(names), metavar=tuple(names), required=True,
-        help="channels that stay at each stage, multiples of 32",
+        help=f"channels that stay at each stage, multiples of {STEP}",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    widths = Widths(*options.widths)
+    allow(widths, weights.read(options.source).generator.widths)  # before a minute of reading
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
-    made = cut(options.source, given, options.out, Widths(*options.widths))
+    made = cut(options.source, given, options.out, widths)
     print(f"{options.out}: digest {made.digest}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

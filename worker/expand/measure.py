@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from worker import command
 from worker.expand import train, weights, words
 from worker.expand.expander import ADAPTER, Expander
 from worker.expand.writer import Writer
@@ -75,9 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=0, help="texts to print before the figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    digest = weights.digest(options.data)
-    if digest is None:
-        raise SystemExit(f"{options.data} has no language model: promptmill models pull smollm2")
+    digest = weights.needed(options.data)
     adapter = options.adapter if options.adapter.exists() else None
     expander = Expander(Writer(weights.folder(options.data), digest=digest, adapter=adapter))
     asked, seen = terse(options.emoji), panel.read(options.judge)
@@ -92,4 +91,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worker import command
 from worker.expand import lora, weights, words
 from worker.expand.expander import ADAPTER
 
@@ -161,7 +162,7 @@ def train(
     return told
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("promptmill-data"))
     parser.add_argument("--emoji", type=Path, default=Path("data/emoji"))
@@ -169,10 +170,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    weights.needed(given.data)
     told = train(
         given.data,
-        given.emoji,
+        pairs(given.emoji),
         given.out,
         minutes=given.minutes,
         steps=given.steps,
@@ -182,4 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

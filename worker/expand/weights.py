@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from promptmill import errors
 from worker import wheels
 
 NAME = "smollm2"
@@ -30,6 +31,13 @@ def digest(data_dir: Path) -> str | None:
         return (folder(data_dir) / WHOLE).read_text().strip()
     except FileNotFoundError:
         return None
+
+
+def needed(data_dir: Path) -> str:
+    """The digest of what was pulled; raises `errors.Error` when it was not."""
+    if (known := digest(data_dir)) is None:
+        raise errors.Error(f"{data_dir} has no language model: promptmill models pull {NAME}")
+    return known
 
 
 def pull(data_dir: Path) -> str:

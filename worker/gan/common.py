@@ -63,6 +63,9 @@ WANTED = frozenset(
         "footprints", "person", "baby", "Santa Claus", "princess", "ninja",
     )
 )  # fmt: skip
+SKINNED = (  # shown in every skin tone
+    "thumbs up", "waving hand", "astronaut", "baby", "folded hands", "person running",
+)  # fmt: skip
 DYED = (  # shown in every colour
     "cat", "apple", "car", "elephant", "ghost", "tulip", "butterfly", "umbrella",
 )  # fmt: skip

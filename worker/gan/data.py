@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptmill import errors
+from worker import command
 from worker.gan import archives, captions, common
 from worker.gan.networks import VENDORS
 
@@ -267,4 +268,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

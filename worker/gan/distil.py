@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker import command
 from worker.gan import captions, conditioner, corpus, data, frames
 from worker.gan.conditioner import Conditioner
 from worker.gan.encoder import TextEncoder
@@ -193,12 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     plan = Plan(steps=options.steps, rounded_steps=options.rounded_steps, rate=options.rate)
     torch.manual_seed(plan.seed)
+    begun = load(options.start) if options.start else None
     teacher = Conditioner()
     answer: Answer = teacher.encode
     if options.answers:
         answer = functools.partial(_answered, TextEncoder(options.answers))
     given = lessons(options.data, answer, conditioner.vocabulary(), seed=plan.seed)
-    student = load(options.start) if options.start else Student()
+    student = begun or Student()
     teach(student, given, plan, steps=plan.steps, rate=plan.rate)
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])
     teach(student, given, plan, steps=plan.rounded_steps, rate=plan.rate / 2)
@@ -208,4 +210,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from promptmill import errors
+from worker import command
 from worker.gan import checkpoint, folding, integers, lexicon, manifest, quantize, train, weights
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
@@ -28,7 +31,7 @@ def export(
     run: Path, given: Lessons, folder: Path, *, steps: int, coded: bool = False
 ) -> weights.Shipped:
     """A run's averaged generator as shipped weights: fold, observe, adapt in `steps`; `coded`
-    as in `weights.write`."""
+    as in `weights.write`. Raises `errors.Error` where there is no checkpoint."""
     plain, step = folded(run), checkpoint.step_of(run)
     adapted, ranges = quantized(plain, given, steps=steps)
     weights.write(folder, adapted, ranges, step=step, coded=coded)
@@ -71,8 +74,14 @@ def unseen(given: Lessons) -> list[Tensor]:
 
 def folded(run: Path) -> Generator:
     """The averaged generator of a run without batch norms; one that started from shipped
-    weights has none."""
-    tensors = load_file(run / TENSORS)
+    weights has none. Raises `errors.Error` where there is no checkpoint."""
+    try:
+        tensors = load_file(run / TENSORS)
+    except (OSError, SafetensorError) as problem:
+        raise errors.Error(
+            f"no checkpoint of a run in {run}: make one with python -m worker.gan.train"
+            f" or worker.compress.student, --out {run}"
+        ) from problem
     state = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
     average = (
         Generator(_widths(state), normed="at4.1.running_mean" in state).eval().requires_grad_(False)
@@ -116,4 +125,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from promptmill import errors
+from worker import command
 from worker.gan import data, jurors, lexicon, lite, precision
 from worker.gan.colours import PAINTS
 from worker.gan.disguise import disguise, far
@@ -151,9 +154,15 @@ def descent(new: Sequence[nn.Parameter], begun: Sequence[nn.Parameter] = ()) -> 
 
 
 def load(folder: Path) -> Judge:
-    state = {name: value.float() for name, value in load_file(folder / FILE).items()}
-    judge = Judge(state["names"])
-    judge.load_state_dict(state)
+    """The judge that `save` kept; raises `errors.Error` when there is none of this form."""
+    try:
+        state = {name: value.float() for name, value in load_file(folder / FILE).items()}
+        judge = Judge(state["names"])
+        judge.load_state_dict(state)
+    except (OSError, SafetensorError, LookupError, RuntimeError) as problem:
+        raise errors.Error(
+            f"no judge in {folder}: make one with python -m worker.gan.judge --out {folder}"
+        ) from problem
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return judge.eval().requires_grad_(False)
 
@@ -176,10 +185,10 @@ def parser(description: str, *, out: Path, steps: int, batch: int) -> argparse.A
 
 def main(arguments: Sequence[str] | None = None) -> None:
     described = "Train the judge on hands that the generator never saw."
-    command = parser(described, out=Path("data/judge"), steps=1500, batch=128)
-    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--threads", type=int, default=1)
-    options = command.parse_args(arguments)
+    taken = parser(described, out=Path("data/judge"), steps=1500, batch=128)
+    taken.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    taken.add_argument("--threads", type=int, default=1)
+    options = taken.parse_args(arguments)
     torch.set_num_threads(options.threads)
     encoder = TextEncoder(options.encoder)
     sets = [lexicon.lessons(options.data, encoder, seed=1, name=name) for name in data.SETS]
@@ -194,4 +203,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from worker import command
 from worker.gan import captions, integers, lexicon, quantize, validation, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.networks import NOISE, condition
@@ -52,6 +53,7 @@ def closeness(one: Tensor, other: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the shipped emoji GAN.")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--encoder", type=Path, default=WEIGHTS, help="folder of the text encoder")
     parser.add_argument("--sheet", type=Path, help="where to save the sheet of fixed prompts")
     parser.add_argument("--data", type=Path, help="training set, for accuracy figures")
     options = parser.parse_args(arguments)
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shipped = weights.read(options.weights)
     small = integers.IntegerGenerator(shipped.generator, shipped.ranges)
     whole = quantize.FloatGenerator(shipped.generator, shipped.ranges, rows=32)
-    encoder = TextEncoder(options.weights)
+    encoder = TextEncoder(options.encoder)
     given = conditions(encoder, validation.PROMPTS)
     drawn = small(given)
     told: dict[str, float] = {"psnr_int8_to_float": closeness(drawn, whole(given))}
@@ -76,4 +78,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

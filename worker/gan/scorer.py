@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from worker import command
 from worker.gan import (
     checkpoint,
     colours,
@@ -252,15 +253,15 @@ def _network(folder: Path) -> Draw:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    command = judge.parser(
+    taken = judge.parser(
         "Train the scorer on the vendors' pictures and on drawn ones.",
         out=Path("data/scorer"),
         steps=4000,
         batch=128,
     )
-    command.add_argument("--widths", type=int, nargs=3, default=eye.WIDTHS)
-    command.add_argument("--share", type=float, default=0.5, help="of drawn pictures")
-    options = command.parse_args(arguments)
+    taken.add_argument("--widths", type=int, nargs=3, default=eye.WIDTHS)
+    taken.add_argument("--share", type=float, default=0.5, help="of drawn pictures")
+    options = taken.parse_args(arguments)
     torch.set_num_threads(1)
     given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=1)
     draws = [_network(options.encoder), _network(options.encoder / "student")]
@@ -273,4 +274,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)
