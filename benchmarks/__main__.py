@@ -2,9 +2,12 @@
 and makes RESULTS.md and the README's table of it.
 
     python -m benchmarks [--quick] [--only farm,ingest] [--write]
+    python -m benchmarks --judge FOLDER --data FOLDER
 
 --only: these alone, merged into what earlier runs found. --quick: small sizes, to see that
-they work; nothing is kept. --write: measures nothing, makes the two pages anew."""
+they work; nothing is kept. --write: measures nothing, makes the pages anew. --judge, --data:
+`compress` alone, in few rounds, with what the judges in these folders say of each form; kept
+beside what a full run of it found."""
 
 from __future__ import annotations
 
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", type=lambda names: names.split(","), metavar="NAME,NAME")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--judge", nargs="+", metavar="FOLDER")
+    parser.add_argument("--data", metavar="FOLDER")
     given = parser.parse_args(arguments)
     names = usual() if given.only is None else given.only
     if unknown := set(names) - {*ALWAYS, *ASKED_FOR}:
@@ -43,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.write:
         results.write(results.read())
         return 0
-    failed = [name for name in names if not measured(name, quick=given.quick)]
+    if given.judge or given.data:
+        asked = ["--quick", *_option("--judge", given.judge), *_option("--data", given.data)]
+        return 0 if measured("compress", *asked, kept=results.JUDGED) else 1
+    quick = ["--quick"] if given.quick else []
+    failed = [n for n in names if not measured(n, *quick, kept=None if given.quick else n)]
     for name in failed:
         print(f"{name} FAILED; what an earlier run of it found stands")
     return 1 if failed else 0
@@ -53,19 +62,23 @@ def usual() -> list[str]:
     return [*ALWAYS, *ON_GPU] if shutil.which("nvidia-smi") else [*ALWAYS]
 
 
-def measured(name: str, *, quick: bool) -> bool:
+def _option(name: str, values: Sequence[str] | str | None) -> list[str]:
+    return [name, *([values] if isinstance(values, str) else values)] if values else []
+
+
+def measured(name: str, *arguments: str, kept: str | None) -> bool:
     """Runs one, shows what it prints while it does, and keeps its report at once, so that a
-    later failure loses nothing."""
+    later failure loses nothing. kept: under which name."""
     print(f"== {name}", flush=True)
     begun = time.monotonic()
-    report = run(name, *(["--quick"] if quick else []))
+    report = run(name, *arguments)
     seconds = time.monotonic() - begun
     print(f"== {name} took {seconds:.0f} s\n", flush=True)
     if report is None:
         return False
-    if not quick:
+    if kept is not None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        results.write({**results.read(), name: {"date": today, "seconds": seconds, **report}})
+        results.write({**results.read(), kept: {"date": today, "seconds": seconds, **report}})
     return True
 
 

@@ -2,7 +2,8 @@
 network in float32 as it was trained, folded, in bfloat16, in int8 by torch and by ONNX Runtime,
 the student, the student in both int8), for the network alone and from prompt text to pixels,
 on one thread at batch 8. All forms take turns in each round; the median of the rounds
-counts."""
+counts. With a judge and the training set also how well each form draws what it is asked for,
+and how far its pictures are from real ones as a set."""
 
 from __future__ import annotations
 
@@ -22,12 +23,15 @@ from torch import Tensor
 from benchmarks.report import Figure, show
 from worker.compress import graph, runtime
 from worker.gan import (
+    agreement,
     asking,
     colours,
     conditioner,
     folding,
     integers,
+    lexicon,
     measure,
+    panel,
     quantize,
     weightfile,
     weights,
@@ -38,6 +42,8 @@ from worker.generators.gan import STUDENT, WEIGHTS
 
 BATCH = 8
 ROUNDS, QUICK_ROUNDS = 40, 8
+EVERY = 2  # of so many taught names the judge is shown one: all forms in ten minutes of one core
+LOSS = 0.03  # of agreement, that the student in int8 may have beside the teacher
 Render = Callable[[Tensor], Tensor]  # conditions [B, 416] -> pixels uint8 [B, 3, 64, 64]
 Read = Callable[[Sequence[str]], Tensor]
 
@@ -122,22 +128,45 @@ def drawing(encoder: TextEncoder, render: Render, texts: Sequence[str]) -> NDArr
     return colours.painted(pixels, [one for each in asked for one in each.colours])
 
 
-def figures(rounds: int, folder: Path) -> list[Figure]:
-    teacher, student = weights.read(folder), weights.read(folder / STUDENT)
-    small_encoder, large_encoder = TextEncoder(folder), conditioner.Conditioner()
+def by_eights(render: Render) -> agreement.Draw:
+    """The form as what the judge is shown pictures of."""
+    return lambda given: (
+        torch.cat([render(part) for part in torch.split(given, BATCH)]).float() / 255
+    )
 
-    def ours(texts: Sequence[str]) -> Tensor:
-        return torch.from_numpy(small_encoder.encode(texts))
 
-    given = conditions(ours, prompts(0))
-    drawn = forms(teacher, student, given, folder)
-    eager = next(iter(drawn))
+def judged(
+    drawn: dict[str, Render], judges: Sequence[Path], data: Path, encoder: TextEncoder
+) -> list[Figure]:
+    """What judges say of each form, whose first is the baseline."""
+    given, seen = lexicon.lessons(data, encoder, seed=1), panel.read(judges)
+    draws = {name: by_eights(render) for name, render in drawn.items()}
+    told = agreement.compared(draws, seen, given, every=EVERY)
+    least = next(iter(told.values()))["rank5"] - LOSS
+    found = []
+    for name, each in told.items():
+        aim = least if name == "student int8" else None
+        found.append(Figure(f"{name}, rank 5", each["rank5"], "of 1", aim))
+        found.append(Figure(f"{name}, Fréchet distance", each["frechet"], "", better="lower"))
+    return found
+
+
+def made_by(folder: Path, encoder: TextEncoder) -> tuple[dict[str, Render], Tensor]:
+    """The forms of the weights in a folder, and conditions [8, 416] to try them with."""
+    given = conditions(lambda texts: torch.from_numpy(encoder.encode(texts)), prompts(0))
+    return forms(weights.read(folder), weights.read(folder / STUDENT), given, folder), given
+
+
+def figures(
+    rounds: int, folder: Path, drawn: dict[str, Render], given: Tensor, encoder: TextEncoder
+) -> list[Figure]:
+    large_encoder, eager = conditioner.Conditioner(), next(iter(drawn))
 
     def worked(name: str, texts: Sequence[str]) -> None:
         if name == eager:
             drawn[name](conditions(large_encoder.encode, texts))
         else:
-            drawing(small_encoder, drawn[name], texts)
+            drawing(encoder, drawn[name], texts)
 
     alone = seconds({n: lambda _, f=f: f(given) for n, f in drawn.items()}, rounds)  # type: ignore[misc]
     whole = seconds(
@@ -176,11 +205,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--judge", type=Path, nargs="+", help="folders of judges, with --data")
+    parser.add_argument("--data", type=Path, help="the training set, with --judge")
     options = parser.parse_args(arguments)
+    if bool(options.judge) != bool(options.data):
+        parser.error("--judge and --data go together")
     torch.set_num_threads(1)
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    settings: dict[str, int | str] = {"batch": BATCH, "rounds": rounds}
+    if not integers.supported():
+        settings["int8"] = "held in float32: this processor has no VNNI"
+    encoder = TextEncoder(options.weights)
+    drawn, given = made_by(options.weights, encoder)
     print(__doc__)
-    show("compress", figures(rounds, options.weights), batch=BATCH, rounds=rounds)
+    found = figures(rounds, options.weights, drawn, given, encoder)
+    if options.judge:
+        found += judged(drawn, options.judge, options.data, encoder)
+        settings["agreement"] = f"one in {EVERY} of the names that training saw, one seed"
+    show("compress", found, **settings)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 FILE, PAGE, README = HERE / "results.json", HERE / "RESULTS.md", HERE.parent / "README.md"
 CARD = HERE.parent / "docs" / "models" / "emoji-gan.md"
 BEGIN, END = "<!-- figures of the last full run -->\n", "<!-- end of figures -->\n"
+BEGIN_JUDGED = "<!-- figures of the last judged run -->\n"
+JUDGED = "judged"  # the report of `compress` with a judge, which no full run has
 NONE = "No full run is recorded: `make bench` measures and writes its figures here.\n"
 NETWORK, WHOLE, TIMES = "network, ", "text to pixels, ", ", speed-up"  # of `compress`
 COMPARISONS = ("peers", "farm")  # the first that was run stands in the README
@@ -34,16 +36,16 @@ def write(results: Results) -> None:
     FILE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(whole(ordered))
     README.write_text(placed(README.read_text(), table(ordered)))
-    CARD.write_text(placed(CARD.read_text(), speeds(ordered)))
+    CARD.write_text(card(CARD.read_text(), ordered))
 
 
-def placed(text: str, figures: str) -> str:
+def placed(text: str, figures: str, begin: str = BEGIN) -> str:
     """`text` with `figures` between the markers."""
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = text.partition(begin)
     _, found, after = rest.partition(END)
     if not found:
         raise SystemExit("the page has no place for the figures")
-    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+    return f"{before}{begin}\n{figures}\n{END}{after}"
 
 
 # benchmarks/RESULTS.md: everything
@@ -134,17 +136,51 @@ def _sides(report: Report) -> Iterator[str]:
 # the model card: each form of the generator beside the network in float32
 
 
+def card(text: str, results: Results) -> str:
+    return placed(placed(text, speeds(results)), agreements(results), BEGIN_JUDGED)
+
+
 def speeds(results: Results) -> str:
     report = results.get("compress")
     if report is None:
         return NONE
-    found = {r["name"]: r["value"] for r in report["results"]}
+    found = _values(report)
     lines = ["| form | network alone | text to pixels | file |", "|---|---:|---:|---:|"]
+    for form in _forms(found):
+        size = found.get(f"{form}, file")
+        cells = [*_times(found, form), f"{size:.1f} MB" if size else ""]
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{place(report)}."]) + "\n"
+
+
+def agreements(results: Results) -> str:
+    """What the judge says of each form, and the ratios of that run."""
+    report = results.get(JUDGED)
+    if report is None:
+        return NONE
+    found = _values(report)
+    heads = ("form", "rank 5", "Fréchet distance", "PSNR, dB", "network alone", "text to pixels")
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for form in _forms(found):
+        close = found.get(f"{form}, PSNR to float32")
+        cells = [f"{found[f'{form}, rank 5']:.3f}", f"{found[f'{form}, Fréchet distance']:.1f}"]
+        cells += [f"{close:.1f}" if close else "", *_times(found, form)]
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    told = "; ".join(f"{k}: {v}" for k, v in report["settings"].items())
+    return "\n".join([*lines, "", f"{place(report)}; {told}."]) + "\n"
+
+
+def _values(report: Report) -> dict[str, float]:
+    return {r["name"]: r["value"] for r in report["results"]}
+
+
+def _forms(found: Mapping[str, float]) -> Iterator[str]:
     for name in found:
         form = name.removeprefix(NETWORK).removesuffix(TIMES)
-        if name != f"{NETWORK}{form}{TIMES}":
-            continue
-        size = found.get(f"{form}, file")
-        cells = [f"{found[part + form + TIMES]:.1f}×" for part in (NETWORK, WHOLE)]
-        lines.append(f"| {form} | {' | '.join(cells)} | {f'{size:.1f} MB' if size else ''} |")
-    return "\n".join([*lines, "", f"{place(report)}."]) + "\n"
+        if name == f"{NETWORK}{form}{TIMES}":
+            yield form
+
+
+def _times(found: Mapping[str, float], form: str) -> list[str]:
+    """How many times as fast as the first form: the network alone, text to pixels."""
+    return [f"{found[part + form + TIMES]:.1f}×" for part in (NETWORK, WHOLE)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from examples import fifty
-from tests.e2e.farm import Stack
+from tests.e2e.conftest import Stack
 from tests.servers import wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]

@@ -29,8 +29,9 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree of its own, nothing recorded yet."""
     for name in ("FILE", "PAGE", "README", "CARD"):
         monkeypatch.setattr(results, name, tmp_path / getattr(results, name).name)
-    for page in (results.README, results.CARD):
-        page.write_text(f"above\n{results.BEGIN}{results.END}below\n")
+    place = f"above\n{results.BEGIN}{results.END}below\n"
+    results.README.write_text(place)
+    results.CARD.write_text(f"{place}{results.BEGIN_JUDGED}{results.END}")
     results.write({})
     return tmp_path
 
@@ -40,7 +41,7 @@ def test_the_pages_of_the_tree_are_what_the_recorded_runs_give() -> None:
     assert readme == results.placed(readme, results.table(recorded))
     assert results.PAGE.read_text() == results.whole(recorded)
     card = results.CARD.read_text()
-    assert card == results.placed(card, results.speeds(recorded))
+    assert card == results.card(card, recorded)
 
 
 def test_every_benchmark_has_a_module_and_every_module_that_prints_a_report_is_run() -> None:
@@ -105,6 +106,26 @@ def test_the_model_card_shows_each_form_beside_the_network_in_float(
     bench.main(["--only", "compress"])
     rows = [row for row in results.CARD.read_text().splitlines() if row.startswith("| int8")]
     assert rows == ["| int8 | 5.9× | 7.0× | 7.4 MB |"]
+
+
+def test_what_a_judge_says_stands_beside_the_full_run_and_never_in_its_place(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = [
+        report.Figure("network, int8, speed-up", 2.5, "times"),
+        report.Figure("text to pixels, int8, speed-up", 3.0, "times"),
+        report.Figure("int8, PSNR to float32", 46.52, "dB"),
+        report.Figure("int8, rank 5", 0.6228, "of 1"),
+        report.Figure("int8, Fréchet distance", 221.04, "", better="lower"),
+    ]
+    told, asked = report.report("compress", figures, agreement="one name in 2"), []
+    monkeypatch.setattr(bench, "run", lambda *arguments: asked.append(arguments) or told)
+    bench.main(["--judge", "one", "other", "--data", "set"])
+    assert asked == [("compress", "--quick", "--judge", "one", "other", "--data", "set")]
+    assert set(results.read()) == {results.JUDGED}
+    card = results.CARD.read_text()
+    assert "| int8 | 0.623 | 221.0 | 46.5 | 2.5× | 3.0× |" in card and "one name in 2." in card
+    assert card.partition(results.BEGIN_JUDGED)[0].count("|") == 0
 
 
 def test_the_pages_can_be_made_anew(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,3 +148,23 @@ def test_subjects_in_tones_are_judged_among_all_names(monkeypatch: pytest.Monkey
     monkeypatch.setattr(agreement, "pictures", lambda _, __, asked: drawn(first, asked))
     told = agreement.tones(lambda given: given, seen, given, toned)
     assert (told["tone_rank1"], told["held_tone_rank1"], told["held_tone_rank5"]) == (1, 0, 1)
+
+
+def test_forms_of_a_generator_are_asked_for_the_same_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(agreement, "frechet", lambda made, real: float(len(made)))
+    given = tiny_lessons()
+    seen = Panel([Judge(given.texts.named, small()).eval().requires_grad_(False)])
+    shown: list[torch.Tensor] = []
+
+    def draw(conditions: torch.Tensor) -> torch.Tensor:
+        shown.append(conditions)
+        return torch.rand(len(conditions), 3, 64, 64)
+
+    told = agreement.compared({"one": draw, "other": draw}, seen, given)
+    assert torch.equal(*shown) and list(told) == ["one", "other"]
+    assert 0 <= told["one"]["rank5"] <= 1 and told["one"]["frechet"] == len(shown[0])
+    agreement.compared({"one": draw}, seen, given, every=2)
+    assert len(shown[2]) == -(-len(shown[0]) // 2)

@@ -4,7 +4,7 @@ are they to real ones as a set, how much do seeds differ. Figures only; draws no
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def figures(
     shown, texts = given.pictures, given.texts
     named = _names_of(seen, given)
     held = torch.arange(data.HELD_FIRST, len(shown.concepts), data.HELD_EVERY)
-    taught = torch.tensor([n for n in range(len(shown.concepts)) if n not in set(held.tolist())])
+    taught = _taught(given)
     made = drawn(draw, texts.named[taught])
     told = _ranks("seen", seen.vectors(made), named, taught)
     still = seen.vectors(drawn(draw, texts.named[taught], noisy=False))
@@ -76,6 +76,23 @@ def figures(
     told |= _spread(draw, seen, given, taught)
     told["near_copies"] = near_copies(made, shown.pictures)
     return told
+
+
+def compared(
+    draws: Mapping[str, Draw], seen: Panel, given: Lessons, *, every: int = 1
+) -> dict[str, dict[str, float]]:
+    """Of each form of a generator `rank5` and `frechet` as `figures` has them, of one taught name
+    in `every`, all forms with the same texts, styles and noise. The distance of fewer pictures is
+    larger, so that it compares forms and nothing else."""
+    names, shown = _taught(given)[::every], given.pictures
+    real = seen.features(shown.pictures[torch.isin(shown.concept, names)])
+    found = {}
+    for form, draw in draws.items():
+        made = drawn(draw, given.texts.named[names])
+        ranked = _ranks("seen", seen.vectors(made), _names_of(seen, given), names)
+        distance = frechet(seen.features(made), real)
+        found[form] = {"rank5": ranked["seen_rank5"], "frechet": distance}
+    return found
 
 
 def tones(draw: Draw, seen: Panel, given: Lessons, toned: Lessons) -> dict[str, float]:
@@ -163,6 +180,12 @@ def drawn(draw: Draw, text: Tensor, seed: int = 0, *, noisy: bool = True) -> Ten
     vendor = torch.randint(len(VENDORS), (len(text),), generator=chance)
     noise = torch.randn(len(text), NOISE, generator=chance)
     return draw(condition(text, vendor, noise if noisy else torch.zeros_like(noise)))
+
+
+def _taught(given: Lessons) -> Tensor:
+    """Numbers of the concepts that training saw."""
+    numbers = torch.arange(len(given.pictures.concepts))
+    return numbers[numbers % data.HELD_EVERY != data.HELD_FIRST]
 
 
 def _names_of(seen: Panel, given: Lessons) -> Tensor:
