@@ -12,12 +12,13 @@ BANDIT := $(BIN)/python -m bandit -q -ll -c pyproject.toml -r promptmill api wor
 # Modules are compiled once, at their first import, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test check servers lint types audit bench peers chaos mutants format clean
+.PHONY: help demo up train-tiny test check servers lint types audit bench peers chaos mutants format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, render examples/prompts.jsonl on the embedded farm, leave demo-out/"
 	@echo "make up      set up, run the embedded farm in the foreground on port 8000"
+	@echo "make train-tiny  set up, train, compress and render a small model in about a minute, leave data/tiny/"
 	@echo "make check   format, lint, types, import contracts, unit and contract tests"
 	@echo "make test    everything, against real servers (installs them where they are missing)"
 	@echo "make audit   known vulnerabilities of what is installed, and bandit over the code"
@@ -48,6 +49,9 @@ demo: .venv/farm
 
 up: .venv/farm
 	@$(BIN)/promptmill up
+
+train-tiny: .venv/farm
+	@$(BIN)/python -m worker.tiny --out data/tiny
 
 check:
 	@$(MAKE) --no-print-directory -j 2 .venv/tests servers SERVERS="redis postgres"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -46,10 +47,28 @@ def test_the_python_of_the_readme_runs(
     assert "red heart" in printed
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
+def test_every_make_target_of_the_documents_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z]+)", README)):
+    training = (ROOT / "docs" / "training.md").read_text()
+    named = re.findall(r"make ([a-z]+)", README) + re.findall(r"`make ([a-z-]+)`", training)
+    assert "train-tiny" in named
+    for target in set(named):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+@pytest.mark.parametrize("page", ["models/emoji-gan.md", "training.md"])
+def test_every_option_of_a_command_of_the_model_exists(
+    page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    lines = re.findall(r"python -m ((?:worker|benchmarks|examples)[\w.]*)([^`\n]*)", text)
+    assert len(lines) > 10
+    for name, given in lines:
+        main = importlib.import_module(name if "." in name else f"{name}.__main__").main
+        with pytest.raises(SystemExit) as ended:
+            main(["--help"])
+        known, asked = capsys.readouterr().out, re.findall(r"--[a-z-]+", given)
+        assert ended.value.code == 0 and [one for one in asked if one not in known] == [], name
 
 
 def test_every_parameter_of_a_submission_stands_in_its_document_and_in_openapi() -> None:
