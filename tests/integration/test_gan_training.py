@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from worker.gan.networks import Generator
 PLAN = train.Plan(
     steps=12, adversarial=6, batch=4, critic_width=16, penalty_every=4, save_every=5, log_every=1
 )
+HEADED = replace(PLAN, objective="minimax", text_weight=0.5, generator_weight=2.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,8 +37,8 @@ def start() -> Generator:
     return Generator(SMALL)
 
 
-def run(out: Path, **more: object) -> dict[str, torch.Tensor]:
-    train.train(tiny_lessons(), PLAN, out, start=start(), **more)  # type: ignore[arg-type]
+def run(out: Path, plan: train.Plan = PLAN, **more: object) -> dict[str, torch.Tensor]:
+    train.train(tiny_lessons(), plan, out, start=start(), **more)  # type: ignore[arg-type]
     return load_file(out / checkpoint.TENSORS)
 
 
@@ -54,6 +56,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
     return out, run(out)
 
 
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The run whose critic names concepts, too."""
+    out = tmp_path_factory.mktemp("headed")
+    return out, run(out, HEADED)
+
+
 def require_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -69,6 +78,16 @@ def test_a_run_stopped_at_any_step_ends_as_one_in_one_go(
     assert checkpoint.step_of(tmp_path) == at
     require_same(run(tmp_path), whole[1])
     assert objective(tmp_path) == objective(whole[0])
+
+
+def test_a_run_with_the_head_ends_as_one_in_one_go(
+    tmp_path: Path, headed: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    assert "critic.names.weight" in headed[1]
+    steps = iter(range(1, 100))
+    run(tmp_path, HEADED, stop=lambda: next(steps) == 8)
+    require_same(run(tmp_path, HEADED), headed[1])
+    assert objective(tmp_path) == objective(headed[0])
 
 
 def test_a_run_that_died_between_two_saves_ends_as_one_in_one_go(
@@ -110,19 +129,21 @@ def test_signals_ask_for_a_stop_after_the_step() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("one_in", ["whole", "headed"])
 def test_two_processes_have_the_objective_of_one(
-    tmp_path: Path, whole: tuple[Path, dict[str, torch.Tensor]]
+    tmp_path: Path, one_in: str, request: pytest.FixtureRequest
 ) -> None:
+    alone = request.getfixturevalue(one_in)[0]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "tests.integration.test_gan_training", str(tmp_path),
+        "-m", "tests.integration.test_gan_training", str(tmp_path), one_in,
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         check=False, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    for one, two in zip(objective(whole[0]), objective(tmp_path), strict=True):
+    for one, two in zip(objective(alone), objective(tmp_path), strict=True):
         assert one["l1"] == pytest.approx(two["l1"], rel=1e-3)
         if one["step"] <= EXACT:
             assert one == pytest.approx(two, rel=2e-3)
@@ -194,4 +215,4 @@ if __name__ == "__main__":
         ours = parallel.rows(8)
         if parallel.roll(torch.arange(8)[ours]).tolist() != torch.arange(8).roll(1)[ours].tolist():
             sys.exit("rows are not rolled across processes")
-        train.train(tiny_lessons(), PLAN, Path(sys.argv[1]), start=start())
+        run(Path(sys.argv[1]), HEADED if sys.argv[2] == "headed" else PLAN)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.unit.test_gan_networks import SMALL, batch, tiny_lessons
 from worker.compress import student
 from worker.compress.prune import prune
-from worker.gan import folding, integers, quantize, train
+from worker.gan import folding, integers, losses, quantize, train
 from worker.gan.networks import VENDOR_CODE, Generator, Widths, condition
 from worker.gan.weights import Shipped
 
@@ -77,10 +77,13 @@ def test_a_share_of_the_lessons_is_drawn_by_the_teacher(
     taught = round(student.TAUGHT * 20)
     assert torch.equal(batch_.pictures[taught:], usual.pictures[taught:])
     assert (batch_.vendor[:taught] < student.STYLES).all()
+    assert (batch_.concept[:taught] == losses.UNNAMED).all()
+    assert torch.equal(batch_.concept[taught:], usual.concept[taught:])
     toned = replace(given, pictures=replace(given.pictures, vendor=torch.full((6,), 2)))
     with_tones = student.lesson(Shipped(plain, ranges, ""), free, toned)(given, plan, 3)
     last = round(student.TONED * 20)
     assert (with_tones.vendor[-last:] == 2).all()
+    assert (with_tones.concept[-last:] >= 2).all()  # counted on from those without a tone
     assert torch.equal(with_tones.pictures[:-last], batch_.pictures[:-last])
     near: Tensor = batch_.text[:taught] @ free.T
     assert near.amax(1).min() > 0.97 and VENDOR_CODE == 16

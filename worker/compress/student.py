@@ -81,7 +81,8 @@ def lesson(teacher: Shipped | None, free: Tensor, toned: Lessons | None = None) 
         if toned is not None:
             of_them = replace(plan, batch=round(TONED * plan.batch), distracted=0.0)
             last = train.draw(toned, of_them, step)
-            batch.put(slice(-of_them.batch, None), **last.tensors())
+            beyond = last.concept + len(given.pictures.concepts)
+            batch.put(slice(-of_them.batch, None), **last.tensors() | {"concept": beyond})
         return batch
 
     return taught
@@ -100,7 +101,8 @@ def _answered(
     drawn = views.view(drawn, batch.noise[:count])
     shake = torch.randn(count, free.shape[1], generator=chance)
     text = F.normalize(free[rows] + shake * plan.jitter / free.shape[1] ** 0.5, dim=1)
-    batch.put(slice(count), pictures=drawn, text=text, vendor=vendor)
+    nobody = torch.full_like(vendor, losses.UNNAMED)
+    batch.put(slice(count), pictures=drawn, text=text, concept=nobody, vendor=vendor)
 
 
 def teach(
@@ -118,8 +120,17 @@ def teach(
     """The whole of the student's training, as `train.train` runs it, and at its end the
     manifest."""
     start = begin(teacher, given, widths, student=student)
-    taught = lesson(None if student else teacher, free_texts(given), toned)
-    state = train.train(given, plan, out, start=start, lesson=taught, distance=distance, stop=stop)
+    shown = [given, toned] if toned else [given]
+    state = train.train(
+        given,
+        plan,
+        out,
+        start=start,
+        lesson=lesson(None if student else teacher, free_texts(given), toned),
+        concepts=sum(len(each.pictures.concepts) for each in shown),
+        distance=distance,
+        stop=stop,
+    )
     if state.step == plan.steps and parallel.first():
         found = validation.report(state.average, given)
         how = "validation.report of the averaged network: training pictures, 256 concepts at most"
@@ -149,12 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--save-every", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    train.add_objective(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     plan = Plan(
         steps=options.steps,
         adversarial=options.adversarial,
         rate=options.rate,
+        objective=options.objective,
+        generator_weight=options.generator_weight,
+        critic_weight=options.critic_weight,
+        text_weight=options.text_weight,
         critic_width=32,
         distracted=DISTRACTED,
         save_every=options.save_every,

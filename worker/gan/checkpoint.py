@@ -43,15 +43,17 @@ class Checkpoint:
         critic_rate: float,
         widths: Widths | None = None,
         critic_width: int = 48,
+        names: int = 0,
         start: Generator | None = None,
     ) -> Checkpoint:
+        """names: how many concepts the critic's head tells apart, if it has one."""
         torch.manual_seed(seed)
         generator = (
             copy.deepcopy(start).requires_grad_(True).train() if start else Generator(widths)
         )
-        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        critic = Discriminator(critic_width)
-        critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        critic = Discriminator(critic_width, names)
+        for network in (generator, critic):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         slow = torch.optim.AdamW(
             generator.parameters(), rate, (0.9, 0.99), weight_decay=1e-4, fused=True
@@ -105,15 +107,21 @@ def keep(folder: Path, step: int, modules: Modules, optimizers: Optimizers) -> N
 
 
 def recall(folder: Path, modules: Modules, optimizers: Optimizers) -> int:
-    """Fills both with what `keep` saved, and returns its step; raises `errors.Error` when it
-    is unreadable."""
+    """Fills both with what `keep` saved, and returns its step;
+    raises `errors.Error` when it is unreadable or of other networks."""
     try:
         tensors = load_file(folder / TENSORS)
         step = int(tensors[STEP]) if STEP in tensors else step_of(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise errors.Error(f"cannot resume from {folder}: {problem}") from problem
     for part, module in modules.items():
-        module.load_state_dict(_under(tensors, part))
+        try:
+            module.load_state_dict(_under(tensors, part))
+        except RuntimeError as problem:
+            told = " ".join(str(problem).split())
+            raise errors.Error(
+                f"cannot resume from {folder}, whose {part} differs: {told}"
+            ) from None
     for part, optimizer in optimizers.items():
         _restore_optimizer(optimizer, _under(tensors, part))
     return step

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -99,14 +100,23 @@ class Generator(nn.Module):
         return F.pixel_shuffle(self.pixels(features), 2)
 
 
+class Verdict(NamedTuple):
+    """logit [B]: how real, and how right for its caption; names: logits [B, C] of the concepts,
+    None of a critic without the head."""
+
+    logit: Tensor
+    names: Tensor | None
+
+
 class Discriminator(nn.Module):
-    """Logit [B] of pixels [B, 3, 64, 64] in [0, 1] under text [B, 384] and vendor [B].
+    """The verdict on pixels [B, 3, 64, 64] in [0, 1] under text [B, 384] and vendor [B].
 
     A projection discriminator (Miyato and Koyama 2018, eq. 3): psi(phi(x)) + <E y, phi(x)>.
-    No normalisation layers, so that R1 sees each sample alone.
+    No normalisation layers, so that R1 sees each sample alone. With `names` concepts, a linear
+    head tells them by phi(x) alone (Odena et al. 2017).
     """
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 48, names: int = 0) -> None:
         super().__init__()
         counts = (12, width, 2 * width, 4 * width, 6 * width)
         layers: list[nn.Module] = [nn.Conv2d(counts[0], counts[1], 3, padding=1)]
@@ -116,10 +126,11 @@ class Discriminator(nn.Module):
         self.feature = nn.Sequential(nn.Linear(16 * counts[-1], 256), nn.LeakyReLU(0.2))
         self.plain = nn.Linear(256, 1)
         self.embed = nn.Linear(TEXT + VENDOR_CODE, 256)
+        self.names = nn.Linear(256, names) if names else None
 
-    def forward(self, pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, text: Tensor, vendor: Tensor) -> Verdict:
         features = self.feature(self.trunk(F.pixel_unshuffle(pixels * 2 - 1, 2)).flatten(1))
         known = torch.cat([text * math.sqrt(TEXT), vendor_code(vendor).to(text)], dim=1)
         match = (self.embed(known) * features).sum(1) / math.sqrt(features.shape[1])
         logit: Tensor = self.plain(features).squeeze(1) + match
-        return logit
+        return Verdict(logit, self.names(features) if self.names else None)

@@ -17,12 +17,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worker.gan import lexicon, losses, parallel, precision, validation, views, weights
+from worker.gan import (
+    lexicon,
+    losses,
+    parallel,
+    precision,
+    validation,
+    views,
+    weights,
+)
 from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.journal import Journal
 from worker.gan.lexicon import Lessons, Lexicon
-from worker.gan.networks import NOISE, TEXT, Generator, condition
+from worker.gan.networks import NOISE, TEXT, Generator, Verdict, condition
 
 DISTRACTION = 0.8  # greatest length of what is said beside a subject, whose own is 1
 OTHER = 0.7  # of that, where it is another concept
@@ -38,6 +46,10 @@ class Plan:
     batch: int = 32
     rate: float = 1.5e-3
     critic_rate: float = 3e-4
+    objective: str = "relativistic"  # one of `losses.GAMES`
+    generator_weight: float = 1.0  # λ_G
+    critic_weight: float = 1.0  # λ_D
+    text_weight: float = 0.0  # λ_text; with 0 the critic has no head that names concepts
     anchor: float = 6.0  # weight of the reconstruction beside the adversarial loss
     critic_width: int = 48
     penalty: float = 1.0  # R1's gamma
@@ -52,11 +64,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """pictures [B, 3, 64, 64] in [0, 1], text [B, 384], vendor [B], noise [B, 16], dice
-    [B, 4] uniform in [0, 1) for the augmentation."""
+    """pictures [B, 3, 64, 64] in [0, 1], text [B, 384], concept [B] (`losses.UNNAMED` where no
+    picture answers the text), vendor [B], noise [B, 16], dice [B, 4] uniform in [0, 1) for the
+    augmentation."""
 
     pictures: Tensor
     text: Tensor
+    concept: Tensor
     vendor: Tensor
     noise: Tensor
     dice: Tensor
@@ -90,6 +104,7 @@ def draw(given: Lessons, plan: Plan, step: int) -> Batch:
     return Batch(
         views.view(pictures, noise),
         torch.nn.functional.normalize(text + shake, dim=1),
+        shown.concept[rows],
         shown.vendor[rows],
         noise,
         torch.rand(plan.batch, 4, generator=chance),
@@ -140,28 +155,68 @@ def compete(
 ) -> dict[str, float]:
     """One step of both players; the picture made once serves both."""
     made = _made(state, batch)
-    known = {"text": batch.text, "vendor": batch.vendor}
-    chance, shift, light = batch.dice[:, 0], batch.dice[:, 1:3] * 2 - 1, batch.dice[:, 3] * 2 - 1
-
-    def critic(pixels: Tensor, text: Tensor, vendor: Tensor) -> Tensor:
-        seen = views.augment(pixels, chance=chance, shift=shift, light=light)
-        with precision.autocast():
-            logit: Tensor = state.critic(seen, text, vendor)
-        return logit.float()
-
     state.critic.requires_grad_(True)
-    other = parallel.roll(batch.text)
-    judged = losses.critic_loss(critic, batch.pictures, made, other=other, **known)
-    if state.step % plan.penalty_every == 0:
-        steep = losses.gradient_penalty(state.critic, batch.pictures, **known)
-        judged = judged + plan.penalty * plan.penalty_every * steep
+    judged, told = _judged(state, batch, plan, made.detach())
     _descend(state.critic_optimizer, judged)
     state.critic.requires_grad_(False)
-    fooled = losses.generator_loss(critic, batch.pictures, made, **known)
+    fooled, told_of_made = _fooled(state, batch, plan, made)
     anchor = distance(made, batch.pictures)
     join = min(1.0, (state.step - plan.adversarial) / JOIN)
     _descend(state.generator_optimizer, join * fooled + plan.anchor * anchor)
-    return {"l1": anchor.item(), "critic": judged.item(), "fooled": fooled.item()}
+    return {"l1": anchor.item()} | told | told_of_made
+
+
+def _judged(
+    state: Checkpoint, batch: Batch, plan: Plan, made: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """What the critic minimises, and what is told of it."""
+    truth, lie = (_verdict(state, batch, pixels, batch.text) for pixels in (batch.pictures, made))
+    wrong = _verdict(state, batch, batch.pictures, parallel.roll(batch.text))
+    game = losses.GAMES[plan.objective]
+    judged = plan.critic_weight * game.critic(truth.logit, lie.logit, wrong.logit)
+    told = {}
+    if truth.names is not None:
+        named = losses.naming(truth.names, batch.concept)
+        judged, told = judged + plan.text_weight * named, {"names_real": named.item()}
+    if state.step % plan.penalty_every == 0:
+        steep = _steepness(state, batch)
+        judged = judged + plan.penalty * plan.penalty_every * steep
+    return judged, {"critic": judged.item()} | told
+
+
+def _steepness(state: Checkpoint, batch: Batch) -> Tensor:
+    """R1 of the step's pictures."""
+
+    def logit(*given: Tensor) -> Tensor:
+        found: Verdict = state.critic(*given)
+        return found.logit
+
+    return losses.gradient_penalty(logit, batch.pictures, text=batch.text, vendor=batch.vendor)
+
+
+def _fooled(
+    state: Checkpoint, batch: Batch, plan: Plan, made: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """What the critic says to the generator, and what is told of it."""
+    with torch.no_grad():
+        truth = _verdict(state, batch, batch.pictures, batch.text)
+    lie = _verdict(state, batch, made, batch.text)
+    game = losses.GAMES[plan.objective]
+    fooled = plan.generator_weight * game.generator(truth.logit, lie.logit)
+    if lie.names is None:
+        return fooled, {"fooled": fooled.item()}
+    named = losses.naming(lie.names, batch.concept)
+    told = {"fooled": fooled.item(), "names_made": named.item()}
+    return fooled + plan.text_weight * named, told
+
+
+def _verdict(state: Checkpoint, batch: Batch, pixels: Tensor, text: Tensor) -> Verdict:
+    """The critic's on pictures as augmented as the batch's dice say."""
+    chance, shift, light = batch.dice[:, 0], batch.dice[:, 1:3] * 2 - 1, batch.dice[:, 3] * 2 - 1
+    seen = views.augment(pixels, chance=chance, shift=shift, light=light)
+    with precision.autocast():
+        found: Verdict = state.critic(seen, text, batch.vendor)
+    return Verdict(found.logit.float(), None if found.names is None else found.names.float())
 
 
 def _made(state: Checkpoint, batch: Batch) -> Tensor:
@@ -184,18 +239,20 @@ def train(
     *,
     start: Generator | None = None,
     lesson: Lesson = draw,
+    concepts: int | None = None,
     distance: Distance = losses.reconstruction,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
     generator `start`, else from nothing; ends early, saved, after a step that finds `stop`
-    true. `lesson` gives the batch of each step, `distance` how far a picture is from the right
-    one."""
+    true. `lesson` gives the batch of each step, of so many `concepts` (by default those of
+    `given`), `distance` how far a picture is from the right one."""
     state = Checkpoint.fresh(
         plan.seed,
         rate=plan.rate,
         critic_rate=plan.critic_rate,
         critic_width=plan.critic_width,
+        names=(concepts or len(given.pictures.concepts)) if plan.text_weight else 0,
         start=start,
     )
     if (out / TENSORS).exists():
@@ -208,7 +265,8 @@ def train(
         journal = first and stack.enter_context(Journal(out, step=state.step, steps=plan.steps))
         stopped = False
         while state.step < plan.steps and not stopped:
-            told = advance(state, lesson(given, plan, state.step).part(rows), plan, distance)
+            batch = lesson(given, plan, state.step).part(rows)
+            told = advance(state, batch, plan, distance)
             stopped = parallel.any_of(stop())
             shown = state.step % plan.save_every == 0 or state.step == plan.steps
             if state.step % plan.log_every == 0:
@@ -261,6 +319,14 @@ def stopped_by_signal() -> Callable[[], bool]:
     return asked.is_set
 
 
+def add_objective(parser: argparse.ArgumentParser) -> None:
+    """The options that say what the players ask of each other, named as in `Plan`."""
+    parser.add_argument("--objective", choices=losses.GAMES, default=Plan().objective)
+    for name in ("generator_weight", "critic_weight", "text_weight"):
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=float, default=getattr(Plan(), name))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the emoji GAN; resumes by itself.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -273,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(flag, type=float, default=getattr(Plan(), name))
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--start", type=Path, help="shipped weights to go on from")
+    add_objective(parser)
     given = vars(parser.parse_args(arguments))
     folder, out, start = given.pop("data"), given.pop("out"), given.pop("start")
     torch.set_num_threads(1)
