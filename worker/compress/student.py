@@ -17,6 +17,7 @@ from torch import Tensor
 
 from worker.compress.prune import prune
 from worker.gan import (
+    accelerator,
     checkpoint,
     conditioner,
     corpus,
@@ -33,6 +34,7 @@ from worker.gan import (
     views,
     weights,
 )
+from worker.gan.accelerator import Place
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -115,6 +117,7 @@ def teach(
     student: Shipped | None = None,
     toned: Lessons | None = None,
     distance: Distance = losses.reconstruction,
+    place: Place = accelerator.CPU,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """The whole of the student's training, as `train.train` runs it, and at its end the
@@ -129,6 +132,7 @@ def teach(
         lesson=lesson(None if student else teacher, free_texts(given), toned),
         concepts=sum(len(each.pictures.concepts) for each in shown),
         distance=distance,
+        place=place,
         stop=stop,
     )
     if state.step == plan.steps and parallel.first():
@@ -161,7 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--save-every", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     train.add_objective(parser)
+    accelerator.add_place(parser)
     options = parser.parse_args(arguments)
+    place = accelerator.place(options.device, options.compile)
     torch.set_num_threads(options.threads)
     plan = Plan(
         steps=options.steps,
@@ -180,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lexicon.lessons(options.data, encoder, seed=plan.seed, name=name, vocabulary=words)
         for name in data.SETS
     )
-    distance = resemblance.beside_reconstruction(options.data / "packages")
+    distance = resemblance.beside_reconstruction(options.data / "packages", place.device)
     with parallel.joined():
         teach(
             given,
@@ -190,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             student=weights.read(options.start) if options.start else None,
             toned=toned,
             distance=distance,
+            place=place,
             stop=train.stopped_by_signal(),
         )
 

@@ -45,15 +45,17 @@ class Checkpoint:
         critic_width: int = 48,
         names: int = 0,
         start: Generator | None = None,
+        device: str = "cpu",
     ) -> Checkpoint:
-        """names: how many concepts the critic's head tells apart, if it has one."""
+        """names: how many concepts the critic's head tells apart, if it has one. On any device
+        both players begin as they would on the CPU."""
         torch.manual_seed(seed)
         generator = (
             copy.deepcopy(start).requires_grad_(True).train() if start else Generator(widths)
         )
         critic = Discriminator(critic_width, names)
         for network in (generator, critic):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         slow = torch.optim.AdamW(
             generator.parameters(), rate, (0.9, 0.99), weight_decay=1e-4, fused=True
@@ -97,17 +99,17 @@ def keep(folder: Path, step: int, modules: Modules, optimizers: Optimizers) -> N
     """Saves a run as it is after a step."""
     tensors = {STEP: torch.tensor(step)}
     for part, module in modules.items():
-        tensors |= {f"{part}.{k}": v.contiguous() for k, v in module.state_dict().items()}
+        tensors |= {f"{part}.{k}": v.cpu().contiguous() for k, v in module.state_dict().items()}
     for part, optimizer in optimizers.items():
         for number, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"{part}.{number}.{k}": v.contiguous() for k, v in slots.items()}
+            tensors |= {f"{part}.{number}.{k}": v.cpu().contiguous() for k, v in slots.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / TENSORS, lambda path: save_file(tensors, path))
     write(folder / FACTS, lambda path: path.write_text(json.dumps({"step": step})))
 
 
 def recall(folder: Path, modules: Modules, optimizers: Optimizers) -> int:
-    """Fills both with what `keep` saved, and returns its step;
+    """Fills both, on the devices where they are, with what `keep` saved, and returns its step;
     raises `errors.Error` when it is unreadable or of other networks."""
     try:
         tensors = load_file(folder / TENSORS)

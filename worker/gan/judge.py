@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from promptmill import errors
 from worker import command
-from worker.gan import data, jurors, lexicon, lite, precision
+from worker.gan import accelerator, data, jurors, lexicon, lite, precision
 from worker.gan.colours import PAINTS
 from worker.gan.disguise import disguise, far
 from worker.gan.encoder import TextEncoder
@@ -186,7 +186,7 @@ def parser(description: str, *, out: Path, steps: int, batch: int) -> argparse.A
 def main(arguments: Sequence[str] | None = None) -> None:
     described = "Train the judge on hands that the generator never saw."
     taken = parser(described, out=Path("data/judge"), steps=1500, batch=128)
-    taken.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    accelerator.add_device(taken)
     taken.add_argument("--threads", type=int, default=1)
     options = taken.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from promptmill import errors
 
 
+def alone() -> bool:
+    """Whether `torchrun` started no process beside this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) < 2
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Joins the processes that `torchrun` started with this one, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if alone():
         yield
         return
     dist.init_process_group("gloo")

@@ -14,5 +14,6 @@ def best() -> torch.dtype:
 
 def autocast(device: str = "cpu") -> torch.autocast:
     """Within it layers compute in `best`, or in bfloat16 on another device."""
-    wanted = device != "cpu" or best() is torch.bfloat16
-    return torch.autocast(device, torch.bfloat16, enabled=wanted)
+    kind = torch.device(device).type
+    wanted = kind != "cpu" or best() is torch.bfloat16
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted)

@@ -42,8 +42,9 @@ class Resemblance:
         return found
 
 
-def beside_reconstruction(folder: Path) -> Distance:
+def beside_reconstruction(folder: Path, device: str = "cpu") -> Distance:
     """`losses.reconstruction` and, beside it, the resemblance that EfficientNet-Lite1 finds, whose
-    weights are kept in `folder`. Raises `errors.Error` when they cannot be had."""
-    resemblance = Resemblance(lite.taught(folder, lite.LITE1))
+    weights are kept in `folder`, for pictures on the device. Raises `errors.Error` when they
+    cannot be had."""
+    resemblance = Resemblance(lite.taught(folder, lite.LITE1).to(device))
     return lambda made, real: losses.reconstruction(made, real) + WEIGHT * resemblance(made, real)

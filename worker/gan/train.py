@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from worker.gan import (
+    accelerator,
     lexicon,
     losses,
     parallel,
@@ -26,6 +27,7 @@ from worker.gan import (
     views,
     weights,
 )
+from worker.gan.accelerator import Place
 from worker.gan.checkpoint import TENSORS, Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.journal import Journal
@@ -80,6 +82,9 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         return Batch(**{name: tensor[rows] for name, tensor in self.tensors().items()})
+
+    def on(self, device: str) -> Batch:
+        return Batch(**{k: accelerator.moved(v, device) for k, v in self.tensors().items()})
 
     def put(self, rows: slice, **others: Tensor) -> None:
         """Puts others in the place of these rows."""
@@ -185,11 +190,10 @@ def _judged(
 
 
 def _steepness(state: Checkpoint, batch: Batch) -> Tensor:
-    """R1 of the step's pictures."""
+    """R1 of the step's pictures, by `forward`: a compiled call has no second gradient."""
 
     def logit(*given: Tensor) -> Tensor:
-        found: Verdict = state.critic(*given)
-        return found.logit
+        return state.critic.forward(*given).logit
 
     return losses.gradient_penalty(logit, batch.pictures, text=batch.text, vendor=batch.vendor)
 
@@ -214,13 +218,13 @@ def _verdict(state: Checkpoint, batch: Batch, pixels: Tensor, text: Tensor) -> V
     """The critic's on pictures as augmented as the batch's dice say."""
     chance, shift, light = batch.dice[:, 0], batch.dice[:, 1:3] * 2 - 1, batch.dice[:, 3] * 2 - 1
     seen = views.augment(pixels, chance=chance, shift=shift, light=light)
-    with precision.autocast():
+    with precision.autocast(pixels.device.type):
         found: Verdict = state.critic(seen, text, batch.vendor)
     return Verdict(found.logit.float(), None if found.names is None else found.names.float())
 
 
 def _made(state: Checkpoint, batch: Batch) -> Tensor:
-    with precision.autocast():
+    with precision.autocast(batch.text.device.type):
         made: Tensor = state.generator(condition(batch.text, batch.vendor, batch.noise))
     return made.float()
 
@@ -241,12 +245,14 @@ def train(
     lesson: Lesson = draw,
     concepts: int | None = None,
     distance: Distance = losses.reconstruction,
+    place: Place = accelerator.CPU,
     stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Runs to `plan.steps`, from the checkpoint in `out` if one is there, else from the
     generator `start`, else from nothing; ends early, saved, after a step that finds `stop`
-    true. `lesson` gives the batch of each step, of so many `concepts` (by default those of
-    `given`), `distance` how far a picture is from the right one."""
+    true. `lesson` gives the batch of each step, which is drawn on the CPU wherever the run takes
+    `place`, of so many `concepts` (by default those of `given`), `distance` how far a picture is
+    from the right one."""
     state = Checkpoint.fresh(
         plan.seed,
         rate=plan.rate,
@@ -254,10 +260,14 @@ def train(
         critic_width=plan.critic_width,
         names=(concepts or len(given.pictures.concepts)) if plan.text_weight else 0,
         start=start,
+        device=place.device,
     )
     if (out / TENSORS).exists():
         state.restore(out)
     parallel.share_norms(state.generator)
+    if place.compiled:
+        accelerator.compile(state.generator)
+        accelerator.compile(state.critic)
     rows = parallel.rows(plan.batch)
     began, seen = time.monotonic(), state.step
     with ExitStack() as stack:
@@ -265,7 +275,7 @@ def train(
         journal = first and stack.enter_context(Journal(out, step=state.step, steps=plan.steps))
         stopped = False
         while state.step < plan.steps and not stopped:
-            batch = lesson(given, plan, state.step).part(rows)
+            batch = lesson(given, plan, state.step).part(rows).on(place.device)
             told = advance(state, batch, plan, distance)
             stopped = parallel.any_of(stop())
             shown = state.step % plan.save_every == 0 or state.step == plan.steps
@@ -340,13 +350,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path, default=Path("worker/weights/emoji-gan"))
     parser.add_argument("--start", type=Path, help="shipped weights to go on from")
     add_objective(parser)
+    accelerator.add_place(parser)
     given = vars(parser.parse_args(arguments))
+    place = accelerator.place(given.pop("device"), given.pop("compile"))
     folder, out, start = given.pop("data"), given.pop("out"), given.pop("start")
     torch.set_num_threads(1)
     lessons = lexicon.lessons(folder, TextEncoder(given.pop("encoder")), seed=given["seed"])
     begin = weights.read(start).generator if start else None
     with parallel.joined():
-        train(lessons, Plan(**given), out, start=begin, stop=stopped_by_signal())
+        train(lessons, Plan(**given), out, start=begin, place=place, stop=stopped_by_signal())
 
 
 if __name__ == "__main__":

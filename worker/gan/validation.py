@@ -35,9 +35,10 @@ PROMPTS = (
 
 @torch.inference_mode()
 def draw(model: nn.Module, text: Tensor, vendor: Tensor, *, noise: Tensor) -> Tensor:
-    """Pictures [N, 3, 64, 64] in [0, 1], 32 at a time."""
-    conditions = condition(text, vendor, noise)
-    return torch.cat([model(part).clamp(0, 1) for part in torch.split(conditions, 32)])
+    """Pictures [N, 3, 64, 64] in [0, 1], 32 at a time, wherever the model is."""
+    place = next((one.device for one in model.parameters()), text.device)
+    parts = torch.split(condition(text, vendor, noise), 32)
+    return torch.cat([model(part.to(place)).clamp(0, 1).to(text.device) for part in parts])
 
 
 def report(model: nn.Module, given: Lessons, sample: int = 256) -> dict[str, float]:
