@@ -108,7 +108,7 @@ def test_a_picture_of_one_level_can_be_painted(level: int) -> None:
         ("a red blue rabbit", ("a red blue rabbit",), (None,)),
         ("a cat with a blue hat", ("a cat with a blue hat",), (None,)),
         ("ein rotes Auto", ("ein Auto",), ("red",)),
-        ("Un chat noir", ("Un chat",), ("black",)),
+        ("Un chien noir", ("Un chien",), ("black",)),
         ("el coche AZUL, fotografía", ("el coche , fotografía",), ("blue",)),
         ("红色的汽车", ("汽车",), ("red",)),
         ("青いりんご", ("りんご",), ("blue",)),

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from worker.gan import grammar
 from worker.gan.colours import PAINTS
-from worker.gan.grammar import LINKS
 from worker.gan.words import without, words
 
 MOST = 6  # words of a text, of which a longer one may say the colour of something else
@@ -22,12 +22,12 @@ _GERMAN = {
     "schwarz": "black", "weiß": "white", "grau": "grey", "violett": "purple", "lila": "purple",
 }  # fmt: skip
 _ENDINGS = ("", "e", "er", "es", "en", "em")
-_NOTHING = frozenset({  # articles
-    "a", "an", "the", "der", "die", "das", "ein", "eine", "einen", "un", "une", "le", "la", "les",
-    "des", "el", "los", "las", "una", "unos", "unas", "il", "lo", "i", "gli", "o", "os", "as", "um",
-    "uma",
+ARTICLES = frozenset({
+    "a", "an", "the", "der", "die", "das", "ein", "eine", "einen", "einem", "einer", "un", "une",
+    "le", "la", "les", "des", "el", "los", "las", "una", "unos", "unas", "il", "lo", "i", "gli",
+    "o", "os", "as", "um", "uma",
 })  # fmt: skip
-_LINKS = LINKS | {  # what follows is not what is drawn, or a part of it
+LINKS = grammar.LINKS | {  # what follows is not what is drawn, or a part of it
     "mit", "ohne", "im", "auf", "unter", "neben", "avec", "sans", "au", "aux", "à", "dans", "sur",
     "en", "con", "sin", "sobre", "senza", "su", "nel", "nella", "com", "sem", "no", "na", "em",
 }  # fmt: skip
@@ -77,7 +77,7 @@ def coloured(text: str) -> tuple[str, str | None]:
         told = bool(plain.strip()) and not any(sign in plain for sign in _OF)
         return (plain.strip(), _SIGN[signs[0][1]]) if told else (text, None)
     rest = [*said[: own[0]], *said[own[0] + 1 :]]
-    link = next((place for place, word in enumerate(said) if word in _LINKS), len(said))
-    if own[0] > link or _NOTHING.issuperset(rest):
+    link = next((place for place, word in enumerate(said) if word in LINKS), len(said))
+    if own[0] > link or ARTICLES.issuperset(rest):
         return text, None
     return " ".join(without(text, said[own[0]]).split()), _PAINT[said[own[0]]]

@@ -25,6 +25,6 @@ class Asked:
 @functools.lru_cache(RECENT)
 def asked(prompt: str, names: Names) -> Asked:
     plain, style = captions.parse(prompt)
-    subjects = map(names.coloured, pairs.subjects(plain, names.names))
+    subjects = map(names.coloured, pairs.subjects(plain, names.names, names.abroad))
     texts, colours = zip(*subjects, strict=True)
     return Asked(texts, colours, style)

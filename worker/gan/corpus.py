@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.gan import captions, frames, words
+from worker.gan import captions, frames, tongues, words
 from worker.gan.data import COMMON_TAG, Concept
 
 HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `frames`
@@ -20,6 +20,7 @@ HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `
 )  # fmt: skip  # never trained on
 PAIRS = ("{} and {}", "{} next to {}")  # "with" tells of parts, a comma of tags
 HELD_PAIRS = 100
+ALIKE = 0.3  # of the things that either of two tags stands for, how many both do (Jaccard)
 NAME = 30.0  # weight of a plain name, which is asked for most
 
 
@@ -123,6 +124,51 @@ def foreign(
                 if counts[tag] <= COMMON_TAG and len(tag) > 1:
                     yield Text(tag, number, 1.0, 0.5)
                 yield Text(f"{entry['label']}, {tag}", number, 1.0, 0.5)
+
+
+def abroad(
+    chosen: Sequence[Concept],
+    languages: Mapping[str, Sequence[dict[str, Any]]],
+    english: Mapping[str, int],
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The names and the tags of all languages, by `tongues.key`, and the number of what most
+    languages mean by it, of several the one with the shortest name. english: what English words
+    mean. A tag means what that English one does which stands for the same emoji; one that stands
+    for the same as none means nothing if many share it, nor does a number, nor what is English."""
+    numbers = {concept.code: number for number, concept in enumerate(chosen)}
+    names: dict[str, Counter[int]] = {}
+    tags: dict[str, dict[int, float]] = {}
+    same = {
+        word: of for word, of in _tagged(languages["en-gb"], numbers).items() if word in english
+    }
+    for entries in languages.values():
+        for entry in entries:
+            for said in tongues.called(entry["label"]) if entry["hexcode"] in numbers else ():
+                names.setdefault(tongues.key(said), Counter())[numbers[entry["hexcode"]]] += 1
+        for tag, of in _tagged(entries, numbers).items():
+            alike, word = max((len(of & own) / len(of | own), word) for word, own in same.items())
+            found = {english[word]} & of if alike >= ALIKE else set()
+            votes = tags.setdefault(tongues.key(tag), {})
+            for number in found or (of if len(of) <= COMMON_TAG else ()):
+                if not chosen[number].label.startswith("keycap"):
+                    votes[number] = votes.get(number, 0) + max(alike, ALIKE)
+
+    def meant(votes: Mapping[int, float]) -> int:
+        return min(votes, key=lambda n: (-votes[n], len(chosen[n].label), n))
+
+    own = {said: meant(votes) for said, votes in names.items() if said}
+    home = {tongues.key(text) for concept in chosen for text in concept.captions}
+    home |= {"", *own, *map(tongues.key, _tagged(languages["en-gb"], numbers))}
+    return own, {said: meant(of) for said, of in tags.items() if of and said not in home}
+
+
+def _tagged(entries: Sequence[dict[str, Any]], numbers: Mapping[str, int]) -> dict[str, set[int]]:
+    """Of which things each tag of a language is."""
+    found: dict[str, set[int]] = {}
+    for entry in entries:
+        for tag in (entry.get("tags") or ()) if entry["hexcode"] in numbers else ():
+            found.setdefault(tag.casefold(), set()).add(numbers[entry["hexcode"]])
+    return found
 
 
 def pictographs(chosen: Sequence[Concept]) -> Iterator[Text]:

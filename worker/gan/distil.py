@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker import command
-from worker.gan import captions, conditioner, corpus, data, frames
+from worker.gan import captions, conditioner, corpus, data, frames, tongues
 from worker.gan.conditioner import Conditioner
 from worker.gan.encoder import TextEncoder
 from worker.gan.everyday import EVERYDAY
+from worker.gan.naming import Names
 from worker.gan.networks import TEXT
 from worker.gan.student_encoder import Student, load, pieces, put_names, save
 
@@ -176,6 +177,16 @@ def everyday(dataset: Path) -> dict[str, int]:
     return {word: places[label] for label, words in EVERYDAY.items() for word in words}
 
 
+def abroad(dataset: Path) -> bytes:
+    """The names in other languages, for `put_names`."""
+    chosen, english = data.concepts_of(dataset), Names(names(dataset), everyday(dataset)).names
+    return tongues.pack(*corpus.abroad(chosen, data.languages_of(dataset), english))
+
+
+def _put_names(folder: Path, dataset: Path) -> None:
+    put_names(folder, names(dataset), everyday(dataset), abroad(dataset))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Distil the text encoder.")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
@@ -190,7 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder of an encoder that is the teacher: texts stay where it puts them, so that "
         "generators that know it keep their conditions, and sentences come to their things",
     )
+    parser.add_argument(
+        "--names-only", action="store_true", help="put the names of all things anew into --out"
+    )
     options = parser.parse_args(arguments)
+    if options.names_only:
+        _put_names(options.out, options.data)
+        return
     torch.set_num_threads(1)
     plan = Plan(steps=options.steps, rounded_steps=options.rounded_steps, rate=options.rate)
     torch.manual_seed(plan.seed)
@@ -205,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     student.settle(given.pieces[:: max(1, len(given.pieces) // 4096)])
     teach(student, given, plan, steps=plan.rounded_steps, rate=plan.rate / 2)
     save(student, options.out)
-    put_names(options.out, names(options.data), everyday(options.data))
+    _put_names(options.out, options.data)
     print(json.dumps(report(student, options.data, teacher)))
 
 

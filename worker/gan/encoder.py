@@ -19,12 +19,14 @@ from safetensors.numpy import load
 from worker.gan import memory, weightfile, words
 from worker.gan.memory import Dense, Floats
 from worker.gan.naming import Names
+from worker.gan.tongues import Tongues
 
 FILE = "encoder.safetensors"
 REMEDY = "make it with python -m worker.gan.distil"
 RECENT = 2048  # prompts that are remembered: of what is prepared, drawn and scored at a time
 FLOOR = 0.1  # keeps the weighted mean of a prompt without words finite
 NAMES = "names"  # the tensor that holds them: UTF-8, what one thing is called on a line, by tabs
+ABROAD = "abroad"  # what `tongues.pack` made of the names in other languages
 EVERYDAY = "everyday"  # the same: on a line a word of every day and the number of its thing
 
 
@@ -95,7 +97,8 @@ class TextEncoder:
             ]
             self._steps = [np.float32(step) for step in t["ranges"]]
             called, other = _lines(t, NAMES), _lines(t, EVERYDAY)
-            self.naming = Names(called, {word: int(place) for word, place in other})
+            abroad = Tongues(bytes(t[ABROAD]) if ABROAD in t else b"")
+            self.naming = Names(called, {word: int(place) for word, place in other}, abroad)
         self._memory = self.naming.memory(self.read, dense) if called else None
         self.digest = hashlib.sha256(data).hexdigest()
         self._recent: dict[str, Recalled] = {}

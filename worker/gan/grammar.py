@@ -32,6 +32,7 @@ _BEFORE_ALL = _BEFORE | {
     "photo", "picture", "image", "drawing", "painting", "icon", "emoji", "sticker", "of", "draw",
     "paint", "show", "me", "please",
 }  # fmt: skip
+WORDS = LINKS | _DOING | _BEFORE_ALL
 _PLURALS = {
     "mice": "mouse", "geese": "goose", "wolves": "wolf", "leaves": "leaf", "knives": "knife",
     "children": "child", "feet": "foot", "teeth": "tooth", "loaves": "loaf", "oxen": "ox",

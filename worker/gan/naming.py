@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from worker.gan import abroad, captions, colours, grammar, words
 from worker.gan.memory import Cue, Dense, Floats, Memory
+from worker.gan.tongues import Tongues
 
 _COMMA = re.compile(r",(?=\s)|(?<=\s),")  # not that of 1,000
 _OWN = re.compile(  # flags, and people who have no skin tone
@@ -23,13 +24,21 @@ class Names:
     tone the number of the same without it, and the tone's; `own` are those that have their colours
     whatever is said: people, their hands, and flags."""
 
-    def __init__(self, called: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
-        """called: of each thing its name, what else it is called, and its characters."""
+    def __init__(
+        self,
+        called: Sequence[Sequence[str]],
+        everyday: Mapping[str, int],
+        abroad: Tongues | None = None,
+    ) -> None:
+        """called: of each thing its name, what else it is called, and its characters; abroad: the
+        same in other languages."""
         self._first = [each[0] for each in called]
         self._everyday = everyday
         also = {words.key(word): place for word, place in everyday.items()}
         self.names = also | _places([[each[0], each[-1]] for each in called])
         self.known = _places(called) | self.names
+        self.abroad = abroad or Tongues()
+        self._english = {word for said in self.known for word in said.split()} | grammar.WORDS
         self._said = [frozenset(words.words(name)) for name in self._first]
         self.skins = dict(self._in_tones())
         people = {plain for plain, _ in self.skins.values()}
@@ -64,7 +73,11 @@ class Names:
         forms = list(grammar.forms(words.key(prompt)))
         name = _first(self.names, forms)  # "butterflies" are no worried face, whose tag that is
         name = _first(self.known, forms) if name is None else name
-        return Cue(frozenset(said), bare, head, self._leading(prompt), name)
+        leads = self._leading(prompt)
+        if name is None and leads is None and head is None:
+            name = self.abroad.name(prompt)
+            leads = self._abroad(prompt)
+        return Cue(frozenset(said), bare, head, leads, name)
 
     def coloured(self, text: str) -> tuple[str, str | None]:
         """A text without the colour that it asks for a thing in, and that colour, by its key of
@@ -84,7 +97,14 @@ class Names:
                 if len(own) != 1 or joined or f"{own[0]} {said}" in self.names:
                     return text, None
                 return words.without(shade, own[0]) + text[len(first) :], colours.named(own[0])
-        return abroad.coloured(text)
+        plain, paint = abroad.coloured(text)
+        same = self._abroad(text) == self._abroad(plain)  # or the colour is part of the name
+        return (plain, paint) if same else (text, None)
+
+    def _abroad(self, text: str) -> int | None:
+        """The number of what a text in another language is, or what it is about."""
+        name = self.abroad.name(text)
+        return self.abroad.thing(text, self._english.__contains__) if name is None else name
 
     def _thing(self, said: str) -> int | None:
         """The number of what is called so; what a thing is called for its colour ("blue car") is

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from worker.gan import grammar, words
 from worker.gan.inputs import SIDE
+from worker.gan.tongues import Tongues
 
 Pixels = NDArray[np.uint8]
 
@@ -24,24 +25,31 @@ _PARTS = re.compile(
 )  # what follows belongs to the one thing before
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 LONGEST = 300  # characters; what is longer tells a story and is not cut
-_LINK = re.compile(rf"\s+(?:and|&)\s+|{_BESIDE.pattern}", re.IGNORECASE)
+_LINK = re.compile(rf"\s+(?:and|[&+])\s+|{_BESIDE.pattern}", re.IGNORECASE)
 
 
-def subjects(text: str, known: Container[str] = ()) -> tuple[str, ...]:
+def subjects(
+    text: str, known: Container[str] = (), abroad: Tongues | None = None
+) -> tuple[str, ...]:
     """The two things that a text asks for, or the text alone. known: names of things, by
-    `words.key`. Cut is between two of them ("cat and dog", "cats and dogs, furry"), never within
-    one ("bow and arrow"), and else only what is plainly two: "a cat and a dog", not "a black and
-    white cat", "a castle with a tower and a flag" or "it rains and we stay at home"."""
+    `words.key`; abroad: those of other languages. Cut is between two emoji or two names ("cat and
+    dog", "cats and dogs, furry"), never within one ("bow and arrow"), and else only what is
+    plainly two: "a cat and a dog", not "a black and white cat", "a castle with a tower and a flag"
+    or "it rains and we stay at home"."""
     spaced = " ".join(text.split())
     first = spaced.partition(",")[0]
     one = _is_known(spaced, known) or (_LINK.search(first) and _is_known(first, known))
     if len(spaced) > LONGEST or one:
         return (text,)
+    if len(signs := words.drawn(spaced)) == 2 and all(words.key(sign) in known for sign in signs):
+        return signs[0], signs[1]
     for link in _LINK.finditer(spaced):
         two = spaced[: link.start()].strip(), spaced[link.end() :].strip()
         if _is_known(two[0], known) and _is_known(two[1].partition(",")[0], known):
             return two[0], _ARTICLE.sub("", two[1])
     cut = _plainly(spaced)
+    if len(cut) < 2 and abroad:
+        cut = abroad.two(spaced) or cut
     return cut if len(cut) == 2 else (text,)
 
 

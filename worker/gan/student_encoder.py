@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import checkpoint, words
-from worker.gan.encoder import EVERYDAY, FILE, FLOOR, NAMES
+from worker.gan import checkpoint, tongues, words
+from worker.gan.encoder import ABROAD, EVERYDAY, FILE, FLOOR, NAMES
 from worker.gan.networks import TEXT
 
 WIDTH = 96
@@ -119,14 +119,21 @@ def save(student: Student, folder: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / FILE)
 
 
-def put_names(folder: Path, names: Sequence[Sequence[str]], everyday: Mapping[str, int]) -> None:
+def put_names(
+    folder: Path,
+    names: Sequence[Sequence[str]],
+    everyday: Mapping[str, int],
+    abroad: bytes = tongues.pack({}, {}),
+) -> None:
     """Puts into the file that `folder` has what things are called: towards the first name of
-    each its texts are drawn. everyday: further words, and the number of the thing they mean."""
+    each its texts are drawn. everyday: further words, and the number of the thing they mean;
+    abroad: what `tongues.pack` made of other languages."""
     tensors = load_file(folder / FILE)
     of_words = [(word, str(place)) for word, place in everyday.items()]
     for name, rows in ((NAMES, names), (EVERYDAY, of_words)):
         lines = "\n".join("\t".join(row) for row in rows)
         tensors[name] = torch.tensor(list(lines.encode()), dtype=torch.uint8)
+    tensors[ABROAD] = torch.tensor(list(abroad), dtype=torch.uint8)
     checkpoint.write(folder / FILE, lambda beside: save_file(tensors, beside))
 
 

@@ -31,6 +31,8 @@ _WORD = re.compile(  # words, flags, pictographs, keys
 )
 _TOKEN = re.compile(rf"[\w{_MARKS}]+")
 _SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
+_PART = rf"[{_SIGNS}][\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
+_EMOJI = re.compile(rf"{_PART}(?:\u200d{_PART})*|[\U0001f1e6-\U0001f1ff]{{2}}")
 _JOINED_SEX = re.compile("\u200d[\u2640\u2642]\ufe0f?")
 _WORKER = re.compile("[\U0001f468\U0001f469](?=[\U0001f3fb-\U0001f3ff]?\u200d)")  # man, woman
 _FAMILY = re.compile(
@@ -84,6 +86,12 @@ def toned(said: Iterable[str]) -> bool:
 def signs(text: str) -> set[str]:
     """The emoji in a text, each by its `key`."""
     return {key(found) for found in _SIGN.findall(text)}
+
+
+def drawn(text: str) -> tuple[str, ...]:
+    """The emoji of a text that has nothing else, each with its joined parts; empty for others."""
+    found = _EMOJI.findall(text)
+    return tuple(found) if "".join(found) == "".join(text.split()) else ()
 
 
 def neutral(text: str, known: Container[str]) -> str:
