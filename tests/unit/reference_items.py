@@ -46,6 +46,13 @@ def kept() -> dict[str, list[dict[str, Any]]]:
     return made
 
 
+def known(was: list[Any] | None, now: list[Any]) -> list[Any]:
+    """What a platform drew or scored, and where it has not been seen since, what is found now."""
+    return [
+        there if there is not None else here for there, here in zip(was or now, now, strict=True)
+    ]
+
+
 def platform(form: str) -> list[str]:
     return gan_engines.platform(onnx=form in gan.ONNX, exact=form in gan.INT8)
 

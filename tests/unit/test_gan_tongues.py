@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_gan_memory import WEIGHTS
-from worker.gan import asking, corpus, tongues, words
+from worker.gan import asking, corpus, phrases, tongues, words
 from worker.gan.data import Concept
 from worker.gan.encoder import TextEncoder
 from worker.gan.tongues import Tongues
@@ -19,13 +19,15 @@ def shipped() -> TextEncoder:
     return TextEncoder(WEIGHTS)
 
 
-def drawn(encoder: TextEncoder, prompt: str) -> list[tuple[str, str | None]]:
-    """The name nearest to what each subject of a prompt is drawn from, and its colour."""
-    names = [each.split("\t")[0] for each in encoder.naming._first]
-    vectors = encoder.read(names)
+def drawn(encoder: TextEncoder, prompt: str) -> list[tuple[int, str | None]]:
+    """The number of the thing that each subject of a prompt is drawn towards, and its colour."""
     asked = asking.asked(prompt, encoder.naming)
-    near = (encoder.encode(asked.texts) @ vectors.T).argmax(1)
-    return [(names[n], paint) for n, paint in zip(near, asked.colours, strict=True)]
+    return list(zip(encoder.places(asked.texts), asked.colours, strict=True))
+
+
+def numbered(encoder: TextEncoder, *found: tuple[str, str | None]) -> list[tuple[int, str | None]]:
+    """The same of English names."""
+    return [(encoder.naming.names[words.key(name)], paint) for name, paint in found]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def drawn(encoder: TextEncoder, prompt: str) -> list[tuple[str, str | None]]:
 def test_a_phrase_is_drawn_as_what_it_is_about(
     shipped: TextEncoder, prompt: str, name: str
 ) -> None:
-    assert drawn(shipped, prompt) == [(name, None)]
+    assert drawn(shipped, prompt) == numbered(shipped, (name, None))
 
 
 @pytest.mark.parametrize(
@@ -71,11 +73,11 @@ def test_a_phrase_is_drawn_as_what_it_is_about(
 def test_two_things_and_colours_are_told_apart(
     shipped: TextEncoder, prompt: str, found: list[tuple[str, str | None]]
 ) -> None:
-    assert drawn(shipped, prompt) == found
+    assert drawn(shipped, prompt) == numbered(shipped, *found)
 
 
 def test_a_colour_of_a_name_is_not_taken_out_of_it(shipped: TextEncoder) -> None:
-    assert drawn(shipped, "ein gelbes Quadrat") == [("yellow square", None)]
+    assert drawn(shipped, "ein gelbes Quadrat") == numbered(shipped, ("yellow square", None))
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,13 @@ def test_what_a_shared_tag_means_is_found_by_what_it_stands_for() -> None:
     kept = Tongues(tongues.pack(names, tags))
     assert kept.name("犬") == 0 and kept.name("介助犬") == 2 and kept.name("猫") is None
     assert Tongues().name("犬") is None and Tongues().thing("犬", str.isascii) is None
+
+
+def test_phrases_are_counted_by_what_they_name(shipped: TextEncoder) -> None:
+    place = shipped.naming.names["cat"]
+    chosen = [Concept(str(n), str(n), (str(n),), 1.0) for n in range(place + 1)]
+    languages = {each: [entry(str(place), "猫")] for each in phrases.FRAMES}
+    told = phrases.share(shipped, chosen, languages)
+    assert told["phrases_zh"] == told["phrases_ja"] == 1.0
+    wrong = {each: [entry(str(place), "犬")] for each in phrases.FRAMES}
+    assert phrases.share(shipped, chosen, wrong)["phrases_zh"] == 0.0

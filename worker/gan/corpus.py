@@ -132,9 +132,10 @@ def abroad(
     english: Mapping[str, int],
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The names and the tags of all languages, by `tongues.key`, and the number of what most
-    languages mean by it, of several the one with the shortest name. english: what English words
-    mean. A tag means what that English one does which stands for the same emoji; one that stands
-    for the same as none means nothing if many share it, nor does a number, nor what is English."""
+    languages mean by it, the more a tag stands for; of several the one with the shortest name.
+    english: what English words mean. A tag means what that English one does which stands for the
+    same emoji; one that stands for the same as none means nothing if many share it, nor does a
+    number, nor what is English."""
     numbers = {concept.code: number for number, concept in enumerate(chosen)}
     names: dict[str, Counter[int]] = {}
     tags: dict[str, dict[int, float]] = {}
@@ -151,7 +152,7 @@ def abroad(
             votes = tags.setdefault(tongues.key(tag), {})
             for number in found or (of if len(of) <= COMMON_TAG else ()):
                 if not chosen[number].label.startswith("keycap"):
-                    votes[number] = votes.get(number, 0) + max(alike, ALIKE)
+                    votes[number] = votes.get(number, 0) + max(alike, ALIKE) * len(of)
 
     def meant(votes: Mapping[int, float]) -> int:
         return min(votes, key=lambda n: (-votes[n], len(chosen[n].label), n))

@@ -179,7 +179,7 @@ def everyday(dataset: Path) -> dict[str, int]:
 
 def abroad(dataset: Path) -> bytes:
     """The names in other languages, for `put_names`."""
-    chosen, english = data.concepts_of(dataset), Names(names(dataset), everyday(dataset)).names
+    chosen, english = data.concepts_of(dataset), Names(names(dataset), everyday(dataset)).known
     return tongues.pack(*corpus.abroad(chosen, data.languages_of(dataset), english))
 
 

@@ -54,10 +54,11 @@ class Skin:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A prompt's vector [384], the skin tone that it tells of, and whether it is drawn as what
-    keeps its own colours, as people and flags do."""
+    """A prompt's vector [384], the number of what it is drawn towards, the skin tone that it tells
+    of, and whether it is drawn as what keeps its own colours, as people and flags do."""
 
     vector: Floats
+    place: int = -1
     skin: Skin | None = None
     own: bool = False
 
@@ -119,6 +120,10 @@ class TextEncoder:
             known |= made
         return [known[prompt] for prompt in prompts]
 
+    def places(self, prompts: Sequence[str]) -> list[int]:
+        """The numbers of what prompts are drawn towards, by an encoder that has names."""
+        return [one.place for one in self.recall(prompts)]
+
     def _remember(self, made: Mapping[str, Recalled]) -> None:
         with self._changing:
             self._recent |= made
@@ -135,7 +140,7 @@ class TextEncoder:
         cues = [self.naming.cue(prompt, plainer.get(row)) for row, prompt in enumerate(prompts)]
         vectors, places = self._memory.recalled(read[: len(prompts)], cues)
         return [
-            Recalled(vector, self._skin(self._memory, place), place in self.naming.own)
+            Recalled(vector, place, self._skin(self._memory, place), place in self.naming.own)
             for vector, place in zip(vectors, places.tolist(), strict=True)
         ]
 

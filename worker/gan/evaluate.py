@@ -20,6 +20,7 @@ from worker.gan import (
     data,
     lexicon,
     panel,
+    phrases,
     styles,
     trunk,
     validation,
@@ -52,6 +53,7 @@ def figures(options: argparse.Namespace, network: Path, encoder: TextEncoder) ->
     drawn, languages = agreement.shipped(network), data.languages_of(options.data)
     scorer = Scorer(options.scorer or options.weights, trunk=trunk.usual)
     told = agreement.figures(drawn, seen, given, languages)
+    told |= phrases.share(encoder, given.pictures.concepts, languages)
     told |= agreement.tones(drawn, seen, given, toned)
     told |= agreement.dyed(drawn, seen, given, toned)
     told |= abilities.scores(drawn, seen, given, scorer)
