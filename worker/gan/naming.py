@@ -76,7 +76,7 @@ class Names:
         leads = self._leading(prompt)
         if name is None and leads is None and head is None:
             name = self.abroad.name(prompt)
-            leads = self._abroad(prompt)
+            leads = self._abroad(prompt) if name is None else name
         return Cue(frozenset(said), bare, head, leads, name)
 
     def coloured(self, text: str) -> tuple[str, str | None]:
@@ -98,8 +98,9 @@ class Names:
                     return text, None
                 return words.without(shade, own[0]) + text[len(first) :], colours.named(own[0])
         plain, paint = abroad.coloured(text)
-        same = self._abroad(text) == self._abroad(plain)  # or the colour is part of the name
-        return (plain, paint) if same else (text, None)
+        if paint and self._abroad(text) != self._abroad(plain):
+            return text, None  # the colour is part of the name
+        return plain, paint
 
     def _abroad(self, text: str) -> int | None:
         """The number of what a text in another language is, or what it is about."""

@@ -71,6 +71,14 @@ class Tongues:
             found[int(kind)].update(dict.fromkeys(said, int(place)))
         return found
 
+    @functools.cached_property
+    def _lengths(self) -> Mapping[str, int]:
+        """How long a name may be that begins with a sign."""
+        found: dict[str, int] = {}
+        for said in itertools.chain(*self._places):
+            found[said[0]] = max(found.get(said[0], 0), len(said))
+        return found
+
     def name(self, text: str) -> int | None:
         """The number of the thing whose name or tag a text is."""
         names, tags = self._places
@@ -84,10 +92,9 @@ class Tongues:
 
     def two(self, text: str) -> tuple[str, str] | None:
         """The two things that a text names with an "and" between them, or None."""
-        whole = len(text) > LONGEST or self.name(text) is not None
-        for link in () if whole else _AND.finditer(text):
+        for link in _AND.finditer(text) if len(text) <= LONGEST else ():
             two = text[: link.start()].strip(), text[link.end() :].strip()
-            if all(map(self.alone, two)):
+            if all(map(self.alone, two)) and self.name(text) is None:
                 return two
         return None
 
@@ -118,7 +125,7 @@ class Tongues:
         """What が, は or 在 follow, else what follows the last 的 or の, else any; a name before a
         tag, the first in Chinese and in Thai, in Japanese the last."""
         run = _COUNTED.sub("", _SHOWN.sub("", run))
-        found = [list(_runs(run, known)) for known in self._places]
+        found = [list(_runs(run, known, self._lengths)) for known in self._places]
         beside = run
         for start, end, _ in found[0]:
             beside = beside[:start] + " " * (end - start) + beside[end:]
@@ -187,14 +194,17 @@ def _forms(name: str) -> Iterator[str]:
         yield _PARTICLE.sub("", name)
 
 
-def _runs(run: str, known: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
+def _runs(
+    run: str, known: Mapping[str, int], lengths: Mapping[str, int]
+) -> Iterator[tuple[int, int, int]]:
     """The same, and where each ends, where no spaces stand between words. One sign of kana or Thai
     is no word, nor is 的."""
     start = 0
     while start < len(run):
         word = "\u3400" <= run[start] <= "\u9fff" and run[start] != "的"
         least = start + 1 if word else start + 2
-        for end in range(min(len(run), start + _SIGNS), least - 1, -1):
+        most = start + min(lengths.get(run[start], 0), _SIGNS)
+        for end in range(min(len(run), most), least - 1, -1):
             if run[start:end] in known:
                 yield start, end, known[run[start:end]]
                 start = end - 1
