@@ -49,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.write(results.read())
         return 0
     if given.judge or given.data:
+        if not (given.judge and given.data) or given.only:
+            parser.error("--judge and --data go together, without --only")
         asked = ["--quick", *_option("--judge", given.judge), *_option("--data", given.data)]
-        return 0 if measured("compress", *asked, kept=results.JUDGED) else 1
+        kept = None if given.quick else results.JUDGED
+        return 0 if measured("compress", *asked, kept=kept) else 1
     quick = ["--quick"] if given.quick else []
     failed = [n for n in names if not measured(n, *quick, kept=None if given.quick else n)]
     for name in failed:

@@ -24,20 +24,23 @@ class Image:
     index: int
     state: str
     prompt: str
-    expanded_prompt: str = ""
     url: str | None = None
     sha256: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     job: Job | None = field(default=None, repr=False, compare=False)
+    expanded_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.expanded_prompt:
+            object.__setattr__(self, "expanded_prompt", self.prompt)
 
     @staticmethod
     def of(data: Mapping[str, Any], job: Job | None = None) -> Image:
-        prompt = str(data.get("prompt") or "")
         return Image(
             index=int(data["index"]),
             state=str(data["state"]),
-            prompt=prompt,
-            expanded_prompt=str(data.get("expanded_prompt") or prompt),
+            prompt=str(data.get("prompt") or ""),
+            expanded_prompt=str(data.get("expanded_prompt") or ""),
             url=data.get("url"),
             sha256=data.get("sha256"),
             data=data,

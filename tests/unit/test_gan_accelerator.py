@@ -29,6 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine that has a GPU and all that a compiler takes."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(accelerator.shutil, "which", lambda name: name)
@@ -36,11 +37,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_auto_is_the_gpu_of_a_process_alone(gpu: pytest.MonkeyPatch) -> None:
-    assert [accelerator.device(one) for one in ("auto", "cpu", "cuda:1")] == [
-        "cuda",
-        "cpu",
-        "cuda:1",
-    ]
+    asked = ("auto", "cpu", "cpu:0", "cuda:1")
+    assert [accelerator.device(one) for one in asked] == ["cuda", "cpu", "cpu", "cuda:1"]
+    for one in ("cuda:2", "cuda:x", "cuda:-1"):
+        with pytest.raises(argparse.ArgumentTypeError, match=one):
+            accelerator.device(one)
     gpu.setenv("WORLD_SIZE", "2")
     assert accelerator.device("auto") == "cpu"
     with pytest.raises(argparse.ArgumentTypeError, match="several processes"):

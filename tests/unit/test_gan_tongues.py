@@ -66,6 +66,11 @@ def test_a_phrase_is_drawn_as_what_it_is_about(
         ("un perro y un gato", [("dog", None), ("cat", None)]),
         ("кошка и собака", [("cat", None), ("dog", None)]),
         ("🐱🐶", [("cat face", None), ("dog face", None)]),
+        ("赤い車", [("automobile", "red")]),
+        ("en hund og en kat", [("dog", None), ("cat", None)]),
+        ("een hond en een kat", [("dog", None), ("cat", None)]),
+        ("👩‍🍳👨‍🚀", [("cook", None), ("astronaut", None)]),
+        ("1️⃣2️⃣", [("keycap 1", None), ("keycap 2", None)]),
         ("🇫🇷🇯🇵", [("flag of France", None), ("flag of Japan", None)]),
         ("cat + dog", [("cat", None), ("dog", None)]),
     ],
@@ -88,8 +93,7 @@ def test_a_colour_of_a_name_is_not_taken_out_of_it(shipped: TextEncoder) -> None
 def test_english_nonsense_and_stories_are_about_no_such_name(
     shipped: TextEncoder, text: str
 ) -> None:
-    english = shipped.naming._english.__contains__
-    assert shipped.naming.abroad.thing(text, english) is None
+    assert shipped.naming.abroad.thing(text, shipped.naming._english) is None
     assert shipped.naming.abroad.two(text) is None
 
 
@@ -112,13 +116,31 @@ def test_what_a_shared_tag_means_is_found_by_what_it_stands_for() -> None:
         "ja": [entry("A", "イヌ", "犬"), entry("B", "イヌの顔", "犬"), entry("C", "介助犬", "犬", "helper"),
                entry("D", "キー 1", "一"), entry("E", "旗: 日本")],
     }  # fmt: skip
-    names, tags = corpus.abroad(chosen, languages, {"dog": 0})
+    names, tags, plain = corpus.abroad(chosen, languages, {"dog": 0}, ["train", "of"])
     assert names["イヌ"] == 0 and names["旗日本"] == names["日本国旗"] == names["日本の国旗"] == 4
     assert tags["犬"] == 0
     assert "一" not in tags and "helper" not in tags, "a number, and a word that is English"
-    kept = Tongues(tongues.pack(names, tags))
-    assert kept.name("犬") == 0 and kept.name("介助犬") == 2 and kept.name("猫") is None
-    assert Tongues().name("犬") is None and Tongues().thing("犬", str.isascii) is None
+    assert plain == ["train"]
+    assert corpus.abroad(chosen[:1], {"ja": languages["ja"]}, {}) == ({"イヌ": 0}, {"犬": 0}, [])
+    kept = Tongues(tongues.pack(names, tags, plain))
+    assert kept.name("犬", ()) == 0 and kept.name("介助犬", ()) == 2 and kept.name("猫", ()) is None
+    assert Tongues().name("犬", ()) is None and Tongues().thing("犬", ()) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("labrador", "dog"), ("solar", "sun"), ("tuba", "trumpet"), ("te amo", "red heart"),
+        ("Ich esse einen Apfel", "red apple"), ("красная машина", "automobile"),
+        ("un gato en la playa", "cat"), ("un chat en voiture", "cat"), ("사과 한 개", "red apple"),
+        ("사과 파이", "pie"), ("メリークリスマス", "Christmas tree"), ("我想要猫", "cat"),
+    ],
+)  # fmt: skip
+def test_words_that_are_no_things_lead_nowhere(
+    shipped: TextEncoder, prompt: str, name: str
+) -> None:
+    """English words that are tags elsewhere, pronouns, links, and signs within words."""
+    assert drawn(shipped, prompt) == numbered(shipped, (name, None))
 
 
 def test_phrases_are_counted_by_what_they_name(shipped: TextEncoder) -> None:

@@ -56,11 +56,16 @@ def device(asked: str) -> str:
     here, alone = torch.cuda.is_available(), parallel.alone()
     if asked == "auto":
         return "cuda" if here and alone else "cpu"
-    if asked.partition(":")[0] not in ("cpu", "cuda"):
+    kind, _, number = asked.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise argparse.ArgumentTypeError(f"{asked!r}: there is auto, cpu and cuda")
-    if asked.startswith("cuda") and not here:
+    if kind == "cpu":
+        return kind
+    if not here:
         raise argparse.ArgumentTypeError(f"{asked!r}: torch sees no GPU here")
-    if asked.startswith("cuda") and not alone:
+    if number and int(number) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{asked!r}: torch sees {torch.cuda.device_count()} GPUs")
+    if not alone:
         raise argparse.ArgumentTypeError(f"{asked!r}: several processes share batches on the CPU")
     return asked
 

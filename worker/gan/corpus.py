@@ -20,6 +20,7 @@ HELD_FRAMES = (  # share no words but articles, prepositions and pronouns with `
 )  # fmt: skip  # never trained on
 PAIRS = ("{} and {}", "{} next to {}")  # "with" tells of parts, a comma of tags
 HELD_PAIRS = 100
+SHARED = 2  # languages that have a word for a name, which then is not English alone
 ALIKE = 0.3  # of the things that either of two tags stands for, how many both do (Jaccard)
 NAME = 30.0  # weight of a plain name, which is asked for most
 
@@ -130,24 +131,25 @@ def abroad(
     chosen: Sequence[Concept],
     languages: Mapping[str, Sequence[dict[str, Any]]],
     english: Mapping[str, int],
-) -> tuple[dict[str, int], dict[str, int]]:
+    vocabulary: Sequence[str] = (),
+) -> tuple[dict[str, int], dict[str, int], list[str]]:
     """The names and the tags of all languages, by `tongues.key`, and the number of what most
-    languages mean by it, the more a tag stands for; of several the one with the shortest name.
-    english: what English words mean. A tag means what that English one does which stands for the
-    same emoji; one that stands for the same as none means nothing if many share it, nor does a
-    number, nor what is English."""
+    languages mean by it, the more a tag stands for; of several the one with the shortest name; and
+    the words of an English vocabulary that are nobody else's names. english: what English words
+    mean. A tag means what that English one does which stands for the same emoji; one that stands
+    for the same as none means nothing if many share it, nor does a number, nor what is English."""
     numbers = {concept.code: number for number, concept in enumerate(chosen)}
     names: dict[str, Counter[int]] = {}
     tags: dict[str, dict[int, float]] = {}
-    same = {
-        word: of for word, of in _tagged(languages["en-gb"], numbers).items() if word in english
-    }
+    home = _tagged(languages.get("en-gb", ()), numbers)
+    same = {word: of for word, of in home.items() if word in english}
     for entries in languages.values():
         for entry in entries:
             for said in tongues.called(entry["label"]) if entry["hexcode"] in numbers else ():
                 names.setdefault(tongues.key(said), Counter())[numbers[entry["hexcode"]]] += 1
         for tag, of in _tagged(entries, numbers).items():
-            alike, word = max((len(of & own) / len(of | own), word) for word, own in same.items())
+            told = ((len(of & own) / len(of | own), word) for word, own in same.items())
+            alike, word = max(told, default=(0.0, ""))
             found = {english[word]} & of if alike >= ALIKE else set()
             votes = tags.setdefault(tongues.key(tag), {})
             for number in found or (of if len(of) <= COMMON_TAG else ()):
@@ -158,9 +160,10 @@ def abroad(
         return min(votes, key=lambda n: (-votes[n], len(chosen[n].label), n))
 
     own = {said: meant(votes) for said, votes in names.items() if said}
-    home = {tongues.key(text) for concept in chosen for text in concept.captions}
-    home |= {"", *own, *map(tongues.key, _tagged(languages["en-gb"], numbers))}
-    return own, {said: meant(of) for said, of in tags.items() if of and said not in home}
+    spoken = {tongues.key(text) for concept in chosen for text in concept.captions}
+    plain = [word for word in _known(vocabulary) if names.get(word, Counter()).total() < SHARED]
+    spoken |= {"", *own, *map(tongues.key, home), *plain}
+    return own, {tag: meant(of) for tag, of in tags.items() if of and tag not in spoken}, plain
 
 
 def _tagged(entries: Sequence[dict[str, Any]], numbers: Mapping[str, int]) -> dict[str, set[int]]:

@@ -180,7 +180,8 @@ def everyday(dataset: Path) -> dict[str, int]:
 def abroad(dataset: Path) -> bytes:
     """The names in other languages, for `put_names`."""
     chosen, english = data.concepts_of(dataset), Names(names(dataset), everyday(dataset)).known
-    return tongues.pack(*corpus.abroad(chosen, data.languages_of(dataset), english))
+    languages = data.languages_of(dataset)
+    return tongues.pack(*corpus.abroad(chosen, languages, english, conditioner.vocabulary()))
 
 
 def _put_names(folder: Path, dataset: Path) -> None:

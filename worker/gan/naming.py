@@ -75,7 +75,7 @@ class Names:
         name = _first(self.known, forms) if name is None else name
         leads = self._leading(prompt)
         if name is None and leads is None and head is None:
-            name = self.abroad.name(prompt)
+            name = self.abroad.name(prompt, self._english)
             leads = self._abroad(prompt) if name is None else name
         return Cue(frozenset(said), bare, head, leads, name)
 
@@ -104,8 +104,8 @@ class Names:
 
     def _abroad(self, text: str) -> int | None:
         """The number of what a text in another language is, or what it is about."""
-        name = self.abroad.name(text)
-        return self.abroad.thing(text, self._english.__contains__) if name is None else name
+        name = self.abroad.name(text, self._english)
+        return self.abroad.thing(text, self._english) if name is None else name
 
     def _thing(self, said: str) -> int | None:
         """The number of what is called so; what a thing is called for its colour ("blue car") is

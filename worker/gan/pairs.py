@@ -41,7 +41,8 @@ def subjects(
     one = _is_known(spaced, known) or (_LINK.search(first) and _is_known(first, known))
     if len(spaced) > LONGEST or one:
         return (text,)
-    if len(signs := words.drawn(spaced)) == 2 and all(words.key(sign) in known for sign in signs):
+    signs = words.drawn(spaced)
+    if len(signs) == 2 and all(words.key(words.neutral(sign, known)) in known for sign in signs):
         return signs[0], signs[1]
     for link in _LINK.finditer(spaced):
         two = spaced[: link.start()].strip(), spaced[link.end() :].strip()

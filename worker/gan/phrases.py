@@ -35,8 +35,8 @@ def share(
     chosen: Sequence[Concept],
     languages: Mapping[str, Sequence[dict[str, Any]]],
 ) -> dict[str, float]:
-    """`phrases_…` of each language: how many phrases are drawn towards the thing whose published
-    name is in them, nearer than to any other."""
+    """`phrases_…` of each language: how many phrases are drawn as one thing, that whose published
+    name is in them."""
     numbers = {concept.code: number for number, concept in enumerate(chosen)}
     chance, told = random.Random(0), {}
     for language, frames in FRAMES.items():
@@ -46,11 +46,14 @@ def share(
             if entry["hexcode"] in numbers and len(words.words(entry["label"])) <= LONGEST
         ]
         asked = [
-            (asking.asked(frame.format(name), encoder.naming).texts[0], number)
+            (asking.asked(frame.format(name), encoder.naming).texts, number)
             for name, number in chance.sample(known, min(NAMES, len(known)))
             for frame in frames
         ]
-        places = encoder.places([text for text, _ in asked])
-        right = sum(place == number for place, (_, number) in zip(places, asked, strict=True))
+        places = encoder.places([texts[0] for texts, _ in asked])
+        right = sum(
+            len(texts) == 1 and place == number
+            for place, (texts, number) in zip(places, asked, strict=True)
+        )
         told[f"phrases_{language}"] = right / len(asked)
     return told

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worker.gan import checkpoint, tongues, words
+from worker.gan import checkpoint, words
 from worker.gan.encoder import ABROAD, EVERYDAY, FILE, FLOOR, NAMES
 from worker.gan.networks import TEXT
 
@@ -123,7 +123,7 @@ def put_names(
     folder: Path,
     names: Sequence[Sequence[str]],
     everyday: Mapping[str, int],
-    abroad: bytes = tongues.pack({}, {}),
+    abroad: bytes = b"",
 ) -> None:
     """Puts into the file that `folder` has what things are called: towards the first name of
     each its texts are drawn. everyday: further words, and the number of the thing they mean;

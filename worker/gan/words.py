@@ -32,7 +32,7 @@ _WORD = re.compile(  # words, flags, pictographs, keys
 _TOKEN = re.compile(rf"[\w{_MARKS}]+")
 _SIGN = re.compile(rf"[{_SIGNS}][{_SIGNS}\ufe0f\u200d\u20e3\U000e0020-\U000e007f]*")
 _PART = rf"[{_SIGNS}][\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
-_EMOJI = re.compile(rf"{_PART}(?:\u200d{_PART})*|[\U0001f1e6-\U0001f1ff]{{2}}")
+_EMOJI = re.compile(rf"{_PART}(?:\u200d{_PART})*|[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3")
 _JOINED_SEX = re.compile("\u200d[\u2640\u2642]\ufe0f?")
 _WORKER = re.compile("[\U0001f468\U0001f469](?=[\U0001f3fb-\U0001f3ff]?\u200d)")  # man, woman
 _FAMILY = re.compile(
