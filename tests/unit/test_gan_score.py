@@ -144,6 +144,22 @@ def test_float32_refuses_what_it_could_not_hold() -> None:
         trunk.float32(tensors)
 
 
+def test_sums_that_float32_holds_in_parts_are_the_same_in_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a short training may leave them: weights as great as they get."""
+    tensors = weightfile.decoded((gan.WEIGHTS / score.FILE).read_bytes())
+    name = [name for name, *_ in score.convolutions(tensors)][-1]
+    tensors[f"{name}.weight"] = np.ones_like(tensors[f"{name}.weight"])
+    tensors[f"{name}.weight"][:, ::2] = -1
+    tensors[f"{name}.bias"][:] = 50
+    cells = np.random.default_rng(0).integers(0, 256, (3, score.CELLS, 16, 16), dtype=np.uint8)
+    told = trunk.float32(tensors)(cells)
+    assert told.any()
+    monkeypatch.setattr(trunk.integers, "held", lambda codes, signed: list(codes.chunk(4, 1)))
+    assert np.array_equal(trunk.float32(tensors)(cells), told)
+
+
 def test_it_is_part_of_the_fingerprint(model: gan.EmojiGan, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(gan.WEIGHTS, folder)

@@ -3,6 +3,8 @@ holds the same integers, for a processor that multiplies int8 slowly or not exac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,6 @@ from worker.gan.score import Codes, Tensors, Trunk
 from worker.gan.traced import traced
 
 PARTS = ("weight", "bias")
-EXACT = 2**24  # below it float32 holds every integer
 
 
 def usual(tensors: Tensors) -> Trunk:
@@ -53,25 +54,31 @@ class _Int8(nn.Module):
 
 def float32(tensors: Tensors) -> Trunk:
     """Raises ValueError for weights whose sums float32 could not hold."""
-    stages: list[tuple[Tensor, Tensor, Tensor, bool]] = []
+    stages: list[tuple[list[Tensor], Tensor, Tensor, bool]] = []
     before = 2 / score.LEVELS
     for name, halved, step in score.convolutions(tensors):
         codes, scales = map(torch.from_numpy, weightfile.codes(tensors[f"{name}.weight"]))
-        if codes.flatten(1).abs().sum(1).max().item() * score.LEVELS >= EXACT:
-            raise ValueError(f"{name} sums to more than float32 holds exactly")
+        parts = integers.held(codes, signed=not stages)
         bias = torch.from_numpy(tensors[f"{name}.bias"]) / step
         scale = scales * (before / step)
-        stages.append((codes, scale[:, None, None], bias[:, None, None], halved))
+        stages.append((parts, scale[:, None, None], bias[:, None, None], halved))
         before = step
 
     @torch.inference_mode()
     def run(cells: Codes) -> Codes:
         maps = torch.from_numpy(cells).float() - score.ZERO
-        for codes, scale, bias, halved in stages:
+        for parts, scale, bias, halved in stages:
             maps = F.max_pool2d(maps, 2) if halved else maps
-            sums = F.conv2d(maps, codes, padding=1)
-            maps = (sums * scale + bias).clamp(0, score.LEVELS).round()
+            maps = (_convolved(maps, parts) * scale + bias).clamp(0, score.LEVELS).round()
         made: Codes = maps.to(torch.uint8).numpy()
         return made
 
     return run
+
+
+def _convolved(maps: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    given = torch.split(maps, [part.shape[1] for part in parts], 1)
+    first, *others = (
+        F.conv2d(some, part, padding=1) for some, part in zip(given, parts, strict=True)
+    )
+    return sum(others, first)
