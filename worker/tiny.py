@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from promptmill.jobs import Item
 from worker import command
 from worker.compress import student
-from worker.gan import export, lexicon, train, validation
+from worker.gan import batches, export, lexicon, train, validation
 from worker.gan.data import Concept
 from worker.gan.encoder import FILE as ENCODER
 from worker.gan.encoder import TextEncoder
@@ -32,11 +32,11 @@ COLOURS = {"red": (220, 40, 40), "green": (30, 160, 60), "blue": (40, 70, 220)}
 SHAPES = ("circle", "square", "triangle", "cross")
 LARGE = Widths(hidden=64, at4=64, at8=64, at16=32, at32=32, detail=32)
 SMALL = Widths(hidden=32, at4=32, at8=32, at16=32, at32=32, detail=32)
-PLAN = train.Plan(
+PLAN = batches.Plan(
     steps=130, adversarial=110, batch=16, rate=6e-3, critic_width=16, decay=0.98,
     save_every=65, log_every=10,
 )  # fmt: skip
-TAUGHT = train.Plan(
+TAUGHT = batches.Plan(
     steps=60, adversarial=50, batch=16, rate=6e-3, critic_width=16, decay=0.98,
     save_every=60, log_every=10,
 )  # fmt: skip

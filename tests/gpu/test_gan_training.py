@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.unit.test_gan_networks import SMALL, tiny_lessons
-from worker.gan import train
+from worker.gan import batches, train
 from worker.gan.accelerator import Place
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.journal import LINES
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-PLAN = train.Plan(
+PLAN = batches.Plan(
     steps=8, adversarial=3, batch=4, critic_width=16, penalty_every=2, log_every=1, text_weight=0.5
 )
 

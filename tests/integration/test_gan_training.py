@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from promptmill import errors
 from tests.unit.test_gan_networks import SMALL, tiny_lessons
-from worker.gan import checkpoint, lexicon, parallel, train
+from worker.gan import batches, checkpoint, lexicon, parallel, train
 from worker.gan.journal import BOARD, LINES, Journal
 from worker.gan.networks import Generator
 
-PLAN = train.Plan(
+PLAN = batches.Plan(
     steps=12, adversarial=6, batch=4, critic_width=16, penalty_every=4, save_every=5, log_every=1
 )
 HEADED = replace(PLAN, objective="minimax", text_weight=0.5, generator_weight=2.0)
@@ -37,7 +37,7 @@ def start() -> Generator:
     return Generator(SMALL)
 
 
-def run(out: Path, plan: train.Plan = PLAN, **more: object) -> dict[str, torch.Tensor]:
+def run(out: Path, plan: batches.Plan = PLAN, **more: object) -> dict[str, torch.Tensor]:
     train.train(tiny_lessons(), plan, out, start=start(), **more)  # type: ignore[arg-type]
     return load_file(out / checkpoint.TENSORS)
 
@@ -93,10 +93,10 @@ def test_a_run_with_the_head_ends_as_one_in_one_go(
 def test_a_run_that_died_between_two_saves_ends_as_one_in_one_go(
     tmp_path: Path, whole: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
-    def deadly(given: lexicon.Lessons, plan: train.Plan, step: int) -> train.Batch:
+    def deadly(given: lexicon.Lessons, plan: batches.Plan, step: int) -> batches.Batch:
         if step == 8:
             raise KeyboardInterrupt
-        return train.draw(given, plan, step)
+        return batches.draw(given, plan, step)
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, lesson=deadly)

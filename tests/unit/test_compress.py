@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.unit.test_gan_networks import SMALL, batch, tiny_lessons
 from worker.compress import student
 from worker.compress.prune import prune
-from worker.gan import folding, integers, losses, quantize, train
+from worker.gan import batches, folding, integers, losses, quantize
 from worker.gan.networks import VENDOR_CODE, Generator, Widths, condition
 from worker.gan.weights import Shipped
 
@@ -68,11 +68,11 @@ def test_a_share_of_the_lessons_is_drawn_by_the_teacher(
     """exact: whether the processor has int8."""
     possible = exact and integers.supported()
     monkeypatch.setattr(integers, "supported", lambda: possible)
-    given, plan = tiny_lessons(), train.Plan(batch=20)
+    given, plan = tiny_lessons(), batches.Plan(batch=20)
     ranges = quantize.observe(plain, [condition(**batch(8))])
     free = torch.nn.functional.normalize(torch.randn(5, 384), dim=1)
     lesson = student.lesson(Shipped(plain, ranges, ""), free)
-    batch_, again, usual = (f(given, plan, 3) for f in (lesson, lesson, train.draw))
+    batch_, again, usual = (f(given, plan, 3) for f in (lesson, lesson, batches.draw))
     assert torch.equal(batch_.pictures, again.pictures) and torch.equal(batch_.text, again.text)
     taught = round(student.TAUGHT * 20)
     assert torch.equal(batch_.pictures[taught:], usual.pictures[taught:])
@@ -96,17 +96,17 @@ def test_a_student_that_goes_on_learns_from_pictures_alone(
     asked: list[object] = []
     real = student.lesson
 
-    def noted(teacher: Shipped | None, *rest: Tensor) -> train.Lesson:
+    def noted(teacher: Shipped | None, *rest: Tensor) -> batches.Lesson:
         asked.append(teacher)
         return real(teacher, *rest)
 
     monkeypatch.setattr(student, "lesson", noted)
-    teacher, plan = Shipped(plain, ranges, ""), train.Plan(steps=1, batch=8, critic_width=16)
+    teacher, plan = Shipped(plain, ranges, ""), batches.Plan(steps=1, batch=8, critic_width=16)
     for number, known in enumerate((None, teacher)):
         out = tmp_path / str(number)
         student.teach(tiny_lessons(), teacher, plan, out, widths=SMALLER, student=known)
     assert asked == [teacher, None]
-    given, plan = tiny_lessons(), train.Plan(batch=20)
+    given, plan = tiny_lessons(), batches.Plan(batch=20)
     free = torch.nn.functional.normalize(torch.randn(5, 384), dim=1)
-    alone, usual = (f(given, plan, 3) for f in (real(None, free), train.draw))
+    alone, usual = (f(given, plan, 3) for f in (real(None, free), batches.draw))
     assert all(torch.equal(value, usual.tensors()[k]) for k, value in alone.tensors().items())

@@ -15,11 +15,11 @@ from torch import nn
 
 from tests.unit.test_gan_networks import SMALL, tiny_lessons
 from worker.compress import student
-from worker.gan import accelerator, judge, precision, train
+from worker.gan import accelerator, batches, judge, precision, train
 from worker.gan.accelerator import Place
 from worker.gan.networks import Generator
 
-PLAN = train.Plan(
+PLAN = batches.Plan(
     steps=3, adversarial=1, batch=4, critic_width=16, penalty_every=2, text_weight=0.5
 )
 
@@ -120,7 +120,7 @@ def test_batches_and_networks_go_where_the_run_takes_place(
     monkeypatch.setattr(accelerator, "moved", moved)
     train.train(tiny_lessons(), PLAN, tmp_path, start=Generator(SMALL), place=Place("cuda"))
     assert moves[:2] == [("Generator", "cuda"), ("Discriminator", "cuda")]
-    assert moves[2:] == [("Tensor", "cuda")] * len(train.Batch.__slots__) * PLAN.steps
+    assert moves[2:] == [("Tensor", "cuda")] * len(batches.Batch.__slots__) * PLAN.steps
 
 
 @pytest.mark.filterwarnings("default")  # the tracer looks at gradients of what is no leaf

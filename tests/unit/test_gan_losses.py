@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from tests.unit.test_gan_networks import SMALL, batch, tiny_lessons
-from worker.gan import losses, train
+from worker.gan import batches, losses, train
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.journal import LINES
 from worker.gan.networks import Discriminator, Generator
 
-PLAN = train.Plan(steps=40, adversarial=0, batch=4, critic_width=16, rate=6e-3, log_every=1)
+PLAN = batches.Plan(steps=40, adversarial=0, batch=4, critic_width=16, rate=6e-3, log_every=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,7 +108,7 @@ def told(step: int = 1, **settings: float) -> dict[str, float]:
         1, rate=1e-3, critic_rate=0.0, widths=SMALL, critic_width=16, names=names
     )
     state.step = step
-    return train.compete(state, train.draw(tiny_lessons(), plan, 0), plan)
+    return train.compete(state, batches.draw(tiny_lessons(), plan, 0), plan)
 
 
 def test_each_weight_weighs_its_own() -> None:
@@ -129,7 +129,7 @@ def test_the_generator_is_pulled_to_what_is_named_rightly() -> None:
         state = Checkpoint.fresh(
             1, rate=1e-3, critic_rate=0.0, widths=SMALL, critic_width=16, names=2
         )
-        train.compete(state, train.draw(tiny_lessons(), plan, 0), plan)
+        train.compete(state, batches.draw(tiny_lessons(), plan, 0), plan)
         pulls.append(state.generator.pixels.weight.grad.norm().item())
     assert pulls[0] > 0 and pulls[1] == pytest.approx(100 * pulls[0], rel=0.05)
 

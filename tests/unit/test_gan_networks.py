@@ -11,6 +11,7 @@ from torch import Tensor
 
 from promptmill import errors
 from worker.gan import (
+    batches,
     folding,
     integers,
     lexicon,
@@ -163,25 +164,25 @@ def tiny_lessons() -> lexicon.Lessons:
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    plan, given = train.Plan(batch=4), tiny_lessons()
-    first, again = train.draw(given, plan, 7), train.draw(given, plan, 7)
+    plan, given = batches.Plan(batch=4), tiny_lessons()
+    first, again = batches.draw(given, plan, 7), batches.draw(given, plan, 7)
     assert torch.equal(first.pictures, again.pictures) and torch.equal(first.text, again.text)
-    assert not torch.equal(first.noise, train.draw(given, plan, 8).noise)
+    assert not torch.equal(first.noise, batches.draw(given, plan, 8).noise)
     assert torch.allclose(first.text.norm(dim=1), torch.ones(4))
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    plan = train.Plan(steps=1000, adversarial=900, rate=1.0)
+    plan = batches.Plan(steps=1000, adversarial=900, rate=1.0)
     rates = [train.rate_at(plan, step) for step in (0, 500, 850, 950)]
     assert rates[0] == pytest.approx(0.005) and rates[1] == 1.0
     assert 1.0 > rates[2] > rates[3] > 0
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
-    plan, given = train.Plan(batch=2), tiny_lessons()
+    plan, given = batches.Plan(batch=2), tiny_lessons()
     state = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, widths=SMALL, critic_width=16)
-    train.regress(state, train.draw(given, plan, 0))
-    train.compete(state, train.draw(given, plan, 1), plan)
+    train.regress(state, batches.draw(given, plan, 0))
+    train.compete(state, batches.draw(given, plan, 1), plan)
     state.step = 2
     state.follow(0.5)
     state.save(tmp_path)
@@ -189,7 +190,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     other.restore(tmp_path)
     assert other.step == 2
     for run in (state, other):
-        train.compete(run, train.draw(given, plan, 2), plan)
+        train.compete(run, batches.draw(given, plan, 2), plan)
     for mine, theirs in zip(
         state.generator.parameters(), other.generator.parameters(), strict=True
     ):
@@ -200,7 +201,7 @@ def test_a_run_goes_on_from_shipped_weights(tmp_path: Path, trained: Generator) 
     plain = folding.fold(trained)
     state = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, critic_width=16, start=plain)
     before = [value.clone() for value in state.generator.parameters()]
-    train.regress(state, train.draw(tiny_lessons(), train.Plan(batch=2), 0))
+    train.regress(state, batches.draw(tiny_lessons(), batches.Plan(batch=2), 0))
     assert any(
         not torch.equal(a, b) for a, b in zip(before, state.generator.parameters(), strict=True)
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.unit.test_gan_networks import SMALL, tiny_lessons
-from worker.gan import lite, losses, resemblance, train
+from worker.gan import batches, lite, losses, resemblance, train
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.resemblance import LOOKS, Resemblance
 
@@ -60,7 +60,7 @@ def test_it_counts_beside_the_reconstruction(
 
 
 def test_a_run_is_pulled_by_it_with_the_critic_and_without(tmp_path: Path) -> None:
-    plan = train.Plan(steps=4, adversarial=2, batch=4, critic_width=16)
+    plan = batches.Plan(steps=4, adversarial=2, batch=4, critic_width=16)
     start = Checkpoint.fresh(1, rate=1e-3, critic_rate=1e-3, widths=SMALL, critic_width=16)
     made: dict[float, torch.Tensor] = {}
     for steps in (2, 4):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from worker import command
-from worker.gan import export, lexicon, manifest, train, weights
+from worker.gan import batches, export, lexicon, manifest, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.weights import Shipped
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapt", type=int, default=250, help="steps of adapting to int8")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=batches.Plan().seed)
     made = quantize(options.source, given, options.out, adapt=options.adapt)
     print(f"{options.out}: digest {made.digest}")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from promptmill import errors
 from worker import command
-from worker.gan import export, folding, lexicon, manifest, quantize, train, weights
+from worker.gan import batches, export, folding, lexicon, manifest, quantize, weights
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.networks import Generator, Widths
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     widths = Widths(*options.widths)
     allow(widths, weights.read(options.source).generator.widths)  # before a minute of reading
-    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=batches.Plan().seed)
     made = cut(options.source, given, options.out, widths)
     print(f"{options.out}: digest {made.digest}")
 

@@ -19,6 +19,7 @@ from worker import command
 from worker.compress.prune import prune
 from worker.gan import (
     accelerator,
+    batches,
     checkpoint,
     conditioner,
     corpus,
@@ -36,12 +37,13 @@ from worker.gan import (
     weights,
 )
 from worker.gan.accelerator import Place
+from worker.gan.batches import Batch, Lesson, Plan
 from worker.gan.checkpoint import Checkpoint
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
 from worker.gan.manifest import Figure
 from worker.gan.networks import NOISE, Generator, Widths, condition
-from worker.gan.train import Batch, Distance, Lesson, Plan
+from worker.gan.train import Distance
 from worker.gan.weights import Shipped
 
 WIDTHS = Widths(hidden=384, at4=256, at8=128, at16=64, at32=32, detail=32)
@@ -57,7 +59,7 @@ def begin(
 ) -> Generator:
     """The student before its training, with batch norms: cut out of the teacher, or what
     `student` learned before."""
-    drawn = train.draw(given, Plan(batch=CALIBRATION), 0)
+    drawn = batches.draw(given, Plan(batch=CALIBRATION), 0)
     conditions = condition(drawn.text, drawn.vendor, drawn.noise)
     small = student.generator if student else prune(teacher.generator, widths, conditions)
     return folding.unfold(small, conditions)
@@ -78,12 +80,12 @@ def lesson(teacher: Shipped | None, free: Tensor, toned: Lessons | None = None) 
     answer = integers.IntegerGenerator(teacher.generator, teacher.ranges) if teacher else None
 
     def taught(given: Lessons, plan: Plan, step: int) -> Batch:
-        batch = train.draw(given, plan, step)
+        batch = batches.draw(given, plan, step)
         if answer is not None:
             _answered(batch, answer, free, plan, step)
         if toned is not None:
             of_them = replace(plan, batch=round(TONED * plan.batch), distracted=0.0)
-            last = train.draw(toned, of_them, step)
+            last = batches.draw(toned, of_them, step)
             beyond = last.concept + len(given.pictures.concepts)
             batch.put(slice(-of_them.batch, None), **last.tensors() | {"concept": beyond})
         return batch

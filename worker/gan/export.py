@@ -14,7 +14,16 @@ from torch import Tensor
 
 from promptmill import errors
 from worker import command
-from worker.gan import checkpoint, folding, integers, lexicon, manifest, quantize, train, weights
+from worker.gan import (
+    batches,
+    checkpoint,
+    folding,
+    integers,
+    lexicon,
+    manifest,
+    quantize,
+    weights,
+)
 from worker.gan.checkpoint import TENSORS
 from worker.gan.encoder import TextEncoder
 from worker.gan.lexicon import Lessons
@@ -105,7 +114,7 @@ def _widths(state: Mapping[str, Tensor]) -> Widths:
 
 def _conditions(given: Lessons, numbers: range) -> list[Tensor]:
     """Conditions [32, 416] of drawn batches that training never saw."""
-    drawn = (train.draw(given, train.Plan(jitter=0.05), UNSEEN + k) for k in numbers)
+    drawn = (batches.draw(given, batches.Plan(jitter=0.05), UNSEEN + k) for k in numbers)
     return [condition(one.text, one.vendor, one.noise) for one in drawn]
 
 
@@ -119,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--coded", action="store_true", help="weights as 8-bit codes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=train.Plan().seed)
+    given = lexicon.lessons(options.data, TextEncoder(options.encoder), seed=batches.Plan().seed)
     shipped = export(options.run, given, options.out, steps=options.adapt, coded=options.coded)
     print(f"{options.out}: digest {shipped.digest}")
 

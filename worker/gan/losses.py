@@ -10,7 +10,7 @@ R         `reconstruction`, and where asked the perceptual distance beside it (`
           Johnson et al. 2016, eq. 2)
 R1        `gradient_penalty`, every k-th step and then k-fold
 
-λ_G, λ_D, λ_text, anchor and γ are settings of a run (`train.Plan`). Until the critic joins, R is
+λ_G, λ_D, λ_text, anchor and γ are settings of a run (`batches.Plan`). Until the critic joins, R is
 all there is. Around it: both players' pictures are augmented alike before the critic sees them
 (DiffAugment, Zhao et al. 2020: `views.augment`), and what ships is the moving average of the
 generator (Yazıcı et al. 2019: `Checkpoint.follow`)."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from worker import command
 from worker.gan import (
+    batches,
     checkpoint,
     colours,
     dyes,
@@ -27,7 +28,6 @@ from worker.gan import (
     precision,
     quantize,
     score,
-    train,
     weights,
 )
 from worker.gan.disguise import disguise
@@ -142,7 +142,7 @@ def lesson(shown: Course, size: int, step: int) -> Batch:
     pictures = torch.where(turned, disguise(pictures, chance), pictures)
     concept = shown.concept[rows]
     texts = shown.given.texts
-    said = [train.wording(texts, number, chance) for number in shown.taught[concept].tolist()]
+    said = [batches.wording(texts, number, chance) for number in shown.taught[concept].tolist()]
     return Batch(pictures, shaken(torch.stack(said), chance), concept)
 
 
