@@ -76,7 +76,7 @@ class Names:
         leads = self._leading(prompt)
         if name is None and leads is None and head is None:
             name = self.abroad.name(prompt, self._english)
-            leads = self._abroad(prompt) if name is None else name
+            leads = self.abroad.thing(prompt, self._english) if name is None else None
         return Cue(frozenset(said), bare, head, leads, name)
 
     def coloured(self, text: str) -> tuple[str, str | None]:
