@@ -85,6 +85,17 @@ class Children:
                 if child.process is not None and child.process.poll() is None
             }
 
+    def ready(self) -> dict[str, int]:
+        """Those that run and whose health file shows that they got through their start."""
+        with self._lock:
+            files = {name: child.spec.health for name, child in self._children.items()}
+        running = self.pids()
+        return {
+            name: running[name]
+            for name, file in files.items()
+            if file and name in running and Path(file.format(pid=running[name])).exists()
+        }
+
     def stop(self, names: Sequence[str]) -> None:
         """SIGTERM to these, SIGKILL to those that are still there after their grace."""
         with self._lock:

@@ -1,10 +1,23 @@
-"""The collector of cyclic garbage, set for a process that has loaded what it needs."""
+"""The collector of cyclic garbage: off while a process loads, set for what it does then."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 YOUNG = 20_000  # containers made and not yet freed between two collections; the default is 700
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Within it nothing is collected: modules that load are no garbage, and looking through them
+    again and again is a sixth of the time that they take."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def settle() -> None:

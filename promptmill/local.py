@@ -123,9 +123,16 @@ class Farm:
             self._lock = None
 
     def wait(self, stop: threading.Event) -> None:
-        """Returns once `stop` is set. Raises `errors.Error` when a child was given up."""
+        """Returns once `stop` is set; tells of each worker that has loaded its model. Raises
+        `errors.Error` when a child was given up."""
+        known: dict[str, int] = {}
         while not stop.wait(0.2):
             self.check()
+            ready = self._running().ready()
+            for name in sorted(name for name, pid in ready.items() if known.get(name) != pid):
+                if name.startswith("worker-"):
+                    self._told(f"{name} is ready")
+            known = ready
 
     def check(self) -> None:
         """Raises `errors.Error` when a child was given up."""

@@ -41,7 +41,8 @@ def up(port: int | None, data: Path | None, *, workers: int, model: str | None) 
     )
     with farm:
         click.echo(f"promptmill is up: {farm.url} (dashboard and API)")
-        click.echo(f"{workers} worker(s) of {farm.settings.model_name}, data in {farm.data_dir}")
+        load = f"{workers} worker(s) of {farm.settings.model_name} load"
+        click.echo(f"{load if workers else 'no worker'}, data in {farm.data_dir}")
         farm.wait(stop)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from promptmill import children, datafolder, errors, local, settings
+from promptmill import children, datafolder, errors, garbage, local, settings
 from promptmill.cli import output
 
 SCOPES = ("read", "submit", "manage", "metrics")  # `store.tenants.Scope`: here there may be none
@@ -21,7 +21,8 @@ def part(target: str, *, extra: str) -> Any:
     than these names. Raises `errors.Error` naming the extra that is not installed."""
     module, _, name = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        with garbage.kept():
+            return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as exc:
         if exc.name and exc.name.split(".")[0] in ("api", "worker", "promptmill"):
             raise errors.Error(f"{exc.name} is missing from this installation") from exc

@@ -196,6 +196,8 @@ def test_every_process_that_is_killed_comes_back_and_the_job_completes(
 ) -> None:
     before = up.children()
     assert set(before) == {"valkey", "api", "control", "worker"}
+    wait_until(lambda: "worker-1 is ready" in up.said(), seconds=60, what="its worker is ready")
+    assert up.said().count("worker-1 is ready") == 1
     job = thousand(client)
     for name in ("valkey", "control", "worker", "api"):
         os.kill(before[name], signal.SIGKILL)
@@ -203,6 +205,7 @@ def test_every_process_that_is_killed_comes_back_and_the_job_completes(
     assert not set(up.children().values()) & set(before.values())
     job.wait(timeout=120)
     assert job.succeeded and job.counts.done == 1000
+    assert up.said().count("worker-1 is ready") == 2
 
 
 def test_up_killed_takes_all_along_and_the_next_one_recovers(up: Up, client: Client) -> None:
