@@ -28,11 +28,6 @@ def _quiet(line: str) -> None:
     """Tells nobody."""
 
 
-def prepared(given: settings.Settings) -> settings.Settings:
-    """Settings whose `redis` is where the embedded server of their data folder listens."""
-    return given if given.redis_url else replace(given, redis_url=valkey.url(given.data_dir))
-
-
 class Farm:
     """An embedded farm, running inside its `with` block (or from `start` to `stop`).
 
@@ -60,7 +55,7 @@ class Farm:
             port=given.port if port is None else port,
         )
         self._embedded_redis = not given.redis_url
-        self.settings = prepared(given)
+        self.settings = valkey.prepared(given)
         self._workers = workers
         self._told = told
         self._children: children.Children | None = None

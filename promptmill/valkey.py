@@ -11,9 +11,11 @@ import stat
 import subprocess
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from promptmill import errors
+from promptmill.settings import Settings
 
 OLDEST = (6, 2)
 LONGEST_PATH = 100  # bytes; the kernels take 104 to 108 with the final NUL
@@ -65,6 +67,11 @@ def socket_path(data_dir: Path) -> Path:
 
 def url(data_dir: Path) -> str:
     return f"unix://{socket_path(data_dir)}"
+
+
+def prepared(given: Settings) -> Settings:
+    """Settings whose `redis` is where the embedded server of their data folder listens."""
+    return given if given.redis_url else replace(given, redis_url=url(given.data_dir))
 
 
 def command(data_dir: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.submissions import chunks, document, head, parameters, parquet, readers
+from api.submissions import chunks, document, head, parameters, readers
 from api.submissions.head import Head
 from api.submissions.limits import Limits
 from api.submissions.readers import Row
@@ -97,6 +97,8 @@ def open_submission(
     elif kind in TEXT:
         rows = readers.text(data, max_line=limits.max_line_bytes)
     else:
+        from api.submissions import parquet  # Arrow and NumPy: few submissions need them
+
         rows = parquet.parquet(
             data,
             max_rows=limits.max_rows,

@@ -1,23 +1,76 @@
-"""The command line: the group of commands and how their failures are told. Imports no
-server's library: a command that needs one imports it when it runs."""
+"""The command line: the group of commands and how their failures are told. A command is
+imported when it is called, and imports no server's library before it runs."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import click
 
 from promptmill import __version__, errors
-from promptmill.cli import completion, farm, images, jobs, output, provenance, serve, submit
+from promptmill.cli import output
 
 USAGE, INTERRUPTED = 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+# name → module and attribute
+COMMANDS: Mapping[str, str] = {
+    "submit": "submit:submit",
+    "jobs": "jobs:jobs_",
+    "show": "jobs:show",
+    "watch": "jobs:watch",
+    "cancel": "jobs:cancel",
+    "pause": "jobs:pause",
+    "resume": "jobs:resume",
+    "retry": "jobs:retry",
+    "delete": "jobs:delete",
+    "images": "images:images_",
+    "download": "images:download",
+    "export": "images:export",
+    "verify": "images:verify",
+    "manifest": "provenance:manifest",
+    "verify-manifest": "provenance:verify_manifest",
+    "provenance": "provenance:provenance",
+    "webhooks": "provenance:webhooks",
+    "up": "farm:up",
+    "models": "farm:models",
+    "workers": "farm:workers",
+    "drain": "farm:drain",
+    "doctor": "farm:doctor",
+    "api": "serve:api",
+    "worker": "serve:worker",
+    "control": "serve:control",
+    "migrate": "serve:migrate",
+    "keys": "serve:keys",
+    "completion": "completion:completion",
+}
+
+
+class Commands(click.Group):
+    """Imports a command when it is asked for: a server needs nothing of the client's."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        found: click.Command = getattr(
+            importlib.import_module(f"promptmill.cli.{module}"), attribute
+        )
+        return found
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Prompts in, pictures out: a farm that renders batches and loses nothing.
@@ -25,18 +78,6 @@ def cli() -> None:
     The farm is found by PROMPTMILL_URL (default http://127.0.0.1:8000) and
     PROMPTMILL_API_KEY. Exit codes: 0 done, 1 the job or request failed, 2 usage.
     """
-
-
-for command in (
-    *submit.COMMANDS,
-    *jobs.COMMANDS,
-    *images.COMMANDS,
-    *provenance.COMMANDS,
-    *farm.COMMANDS,
-):
-    cli.add_command(command)
-for command in (*serve.COMMANDS, *completion.COMMANDS):
-    cli.add_command(command)
 
 
 def run(args: Sequence[str]) -> int:

@@ -17,6 +17,3 @@ def completion(context: click.Context, shell: str) -> None:
     if kind is not None:
         root = context.find_root()
         click.echo(kind(root.command, {}, root.info_name or "promptmill", VARIABLE).source())
-
-
-COMMANDS = (completion,)

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from promptmill import datafolder, errors, local, settings, valkey
+from promptmill import datafolder, errors, settings, valkey
 from promptmill.cli import output, serve
 
 FRESH = 30.0  # seconds
@@ -76,7 +76,7 @@ def _ready(farm: str) -> Finding:
 def examine() -> list[Finding]:
     """Everything, in the order in which things depend on each other."""
     try:
-        given = local.prepared(settings.read())
+        given = valkey.prepared(settings.read())
     except errors.SettingInvalid as exc:
         return [Finding("settings", False, str(exc), "correct or unset it")]
     found = [Finding("settings", True, f"model {given.model_name}, auth {given.auth}")]

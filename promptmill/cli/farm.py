@@ -279,6 +279,3 @@ def doctor(check: str | None, json_: bool) -> int:
             if finding.remedy and not finding.ok:
                 click.echo(f"      → {finding.remedy}")
     return 0 if all(finding.ok for finding in findings) else 1
-
-
-COMMANDS = (up, models, workers, drain, doctor)

@@ -176,6 +176,3 @@ def _fault(fault: Mapping[str, Any], report: Verification) -> str:
     shas = [fault.get(name) for name in ("sha256", "stored_sha256", "rendered_sha256")]
     recorded, stored, rendered = ((str(sha)[:12] if sha else "-") for sha in shas)
     return f"{line} (sha256 recorded {recorded}, stored {stored}, rendered {rendered})"
-
-
-COMMANDS = (images_, download, export, verify)

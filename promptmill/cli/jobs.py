@@ -198,6 +198,3 @@ def delete(job: str, yes: bool) -> None:
             click.confirm(f"Delete {job} and its {done:,} images?", abort=True, err=True)
         found.delete()
     click.echo(f"{job}: deleted")
-
-
-COMMANDS = (jobs_, show, watch, cancel, pause, resume, retry, delete)

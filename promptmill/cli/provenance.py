@@ -151,6 +151,3 @@ def _print_event(event: Mapping[str, Any]) -> None:
     for attempt in event["attempts"]:
         result = attempt["error"] or f"HTTP {attempt['status']}"
         click.echo(f"  {output.moment(attempt['at'])}  {result}  ({attempt['seconds']:.2f} s)")
-
-
-COMMANDS = (manifest, verify_manifest, provenance, webhooks)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from promptmill import children, datafolder, errors, garbage, local, settings
+from promptmill import children, datafolder, errors, garbage, settings, valkey
 from promptmill.cli import output
 
 SCOPES = ("read", "submit", "manage", "metrics")  # `store.tenants.Scope`: here there may be none
@@ -34,7 +34,7 @@ def part(target: str, *, extra: str) -> Any:
 def chosen(**given: Any) -> settings.Settings:
     """The settings, with what was given on the command line."""
     return replace(
-        local.prepared(settings.read()), **{k: v for k, v in given.items() if v is not None}
+        valkey.prepared(settings.read()), **{k: v for k, v in given.items() if v is not None}
     )
 
 
@@ -219,6 +219,3 @@ def revoke_key(key_id: str) -> None:
     finally:
         db.close()
     click.echo(f"{key_id}: revoked")
-
-
-COMMANDS = (api, worker, control, migrate, keys)

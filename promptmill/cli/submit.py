@@ -201,6 +201,3 @@ def _remark(remark: Mapping[str, Any]) -> str:
     line = "" if remark.get("line") is None else f"line {remark['line']}: "
     field = f"{remark['field']}: " if remark.get("field") else ""
     return f"{line}{field}{output.as_options(str(remark.get('message')))}"
-
-
-COMMANDS = (submit,)

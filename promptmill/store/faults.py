@@ -4,9 +4,8 @@ mistake of ours, which is left to rise."""
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
-import psycopg
 from sqlalchemy import exc
 
 from promptmill import errors
@@ -30,7 +29,7 @@ DISK_FULL: Final = (
 Fault = exc.DBAPIError | exc.TimeoutError | sqlite3.Error
 
 
-def _origin(error: Fault) -> BaseException | None:
+def _origin(error: Fault) -> Any:
     return error.orig if isinstance(error, exc.DBAPIError) else error
 
 
@@ -41,7 +40,7 @@ def _sqlite_name(origin: BaseException | None) -> str:
 def is_transient(error: Fault) -> bool:
     """True where the same transaction may pass if it is run again at once."""
     origin = _origin(error)
-    if isinstance(origin, psycopg.Error):
+    if _of_postgres(origin):
         return origin.sqlstate in _RETRY_SQLSTATES
     return _sqlite_name(origin).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
@@ -51,14 +50,17 @@ def translate(error: Fault, place: str) -> errors.Error | None:
     if isinstance(error, exc.TimeoutError):
         return errors.DatabaseDown("every connection to the database is busy; try again later")
     origin = _origin(error)
-    if isinstance(origin, psycopg.Error):
-        return _postgres(
-            origin, place, lost=isinstance(error, exc.DBAPIError) and error.connection_invalidated
-        )
+    if _of_postgres(origin):
+        return _postgres(error, origin, place)
     return _sqlite(origin, place)
 
 
-def _postgres(origin: psycopg.Error, place: str, *, lost: bool) -> errors.Error | None:
+def _of_postgres(origin: Any) -> bool:
+    """Told by what its driver's errors have, since a farm on SQLite does not load the driver."""
+    return hasattr(origin, "sqlstate")
+
+
+def _postgres(error: Fault, origin: Any, place: str) -> errors.Error | None:
     state = origin.sqlstate
     if state == "53100":
         return errors.DatabaseDown(DISK_FULL)
@@ -66,8 +68,9 @@ def _postgres(origin: psycopg.Error, place: str, *, lost: bool) -> errors.Error 
         return errors.DatabaseDown("the database has no tables: run `promptmill migrate`")
     if state in _RETRY_SQLSTATES or state == "57014":
         return errors.DatabaseDown("the database is too busy; try again later")
+    lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
     gone = state is None and (
-        isinstance(origin, psycopg.OperationalError) or "connection option" in str(origin)
+        isinstance(error, exc.OperationalError) or "connection option" in str(origin)
     )
     if lost or gone or (state or "").startswith(_DOWN_CLASSES):
         first = (str(origin).strip().splitlines() or ["connection lost"])[0]

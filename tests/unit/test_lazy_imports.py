@@ -1,4 +1,4 @@
-"""The heavy libraries are imported by the worker that needs them and by nothing else."""
+"""Libraries are imported by the process that needs them and by nothing else."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import sys
 
 import pytest
 
-HEAVY = ("diffusers", "transformers", "peft", "huggingface_hub")
+CHECKPOINTS = ("diffusers", "transformers", "peft", "huggingface_hub")
+START = ("alembic", "psycopg", "promptmill.client", "promptmill.local", "pyarrow")
+SERVE = "import promptmill.cli.serve"
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "absent"),
     [
-        "import promptmill, promptmill.cli, promptmill.local",
-        "import api.app",
-        "import worker.app, worker.generators.transformers, worker.generators.diffusers",
-        "from worker.generators import registry; registry.seeds(); g = registry.create('stub');"
-        "g.load(device='cpu', quantization='none'); g.warmup((1,))",
-        "from worker.generators import registry; g = registry.create('emoji-gan');"
-        "g.load(device='cpu', quantization='int8')",
+        ("import promptmill, promptmill.cli, promptmill.local", (*CHECKPOINTS, "sqlalchemy")),
+        (f"{SERVE}, api.app", (*CHECKPOINTS, *START, "numpy")),
+        (f"{SERVE}, worker.control.app", (*CHECKPOINTS, *START, "numpy")),
+        (f"{SERVE}, worker.app", (*CHECKPOINTS, *START, "torch")),
+        ("import worker.generators.transformers, worker.generators.diffusers", CHECKPOINTS),
+        (
+            "from worker.generators import registry; registry.seeds();"
+            "g = registry.create('emoji-gan'); g.load(device='cpu', quantization='int8')",
+            CHECKPOINTS,
+        ),
     ],
-    ids=["core", "api", "worker", "stub", "emoji-gan"],
+    ids=["core", "api", "control", "worker", "adapters", "emoji-gan"],
 )
-def test_without_a_checkpoint_no_library_of_checkpoints_is_imported(code: str) -> None:
-    told = f"{code}\nimport sys\nprint([n for n in {HEAVY} if n in sys.modules])"
+def test_what_a_process_does_not_need_is_not_imported(code: str, absent: tuple[str, ...]) -> None:
+    told = f"{code}\nimport sys\nprint([n for n in {absent} if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True
     )
