@@ -29,9 +29,10 @@ import sqlalchemy as sa
 from promptmill.blobs import BlobStore, open_store
 from promptmill.models import Model
 from promptmill.settings import read
-from promptmill.store import models
+from promptmill.store import models, tenants
 from promptmill.store.database import Database
 from tests.servers import free_port, wait_until
+from worker.generators import registry
 from worker.generators.stub import Stub
 
 FINAL = {"completed", "cancelled", "failed", "expired"}
@@ -122,24 +123,30 @@ class Farm:
         )
 
     def start(self, *, workers: int = 1) -> Self:
-        done = self.call("migrate")
-        assert done.returncode == 0, done.stderr + done.stdout
-        self.register_stub()
-        self.start_api()
+        self.prepare()
+        self.api = self.run("api")
         self.control = self.run("control")
         self.workers = [self.run("worker") for _ in range(workers)]
+        self.wait_api()
         return self
 
-    def register_stub(self) -> None:
-        """As its first worker would: `migrate` knows only the models that ship."""
+    def prepare(self) -> None:
+        """What `promptmill migrate` does, in this process, and the stub as its first worker
+        would register it: `migrate` knows only the models that ship."""
         db = Database(self.settings.database)
-        models.register(db, Model("stub", Stub.caps, ""))
+        db.migrate()
+        tenants.ensure_default(db)
+        for model in (*registry.seeds(), Model("stub", Stub.caps, "")):
+            models.add(db, model)
         db.close()
 
     def start_api(self, **env: str) -> Process:
         self.api = self.run("api", **env)
-        wait_until(self.ready, seconds=90, what=f"the API answers:\n{self.api.text()}")
+        self.wait_api()
         return self.api
+
+    def wait_api(self) -> None:
+        wait_until(self.ready, seconds=90, what=f"the API answers:\n{self.api.text()}")
 
     def ready(self) -> bool:
         try:
