@@ -146,7 +146,7 @@ class Farm:
         return self.api
 
     def wait_api(self) -> None:
-        wait_until(self.ready, seconds=90, what=f"the API answers:\n{self.api.text()}")
+        wait_until(self.ready, seconds=90, what=lambda: f"the API answers:\n{self.api.text()}")
 
     def ready(self) -> bool:
         try:
