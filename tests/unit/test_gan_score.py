@@ -88,7 +88,7 @@ def test_a_score_is_the_same_beside_any_neighbours(model: gan.EmojiGan, drawn: g
 
 
 def test_many_prompts_have_their_own_scores_on_any_threads(model: gan.EmojiGan) -> None:
-    asked = items(120)
+    asked = items(48)
     alone = {one.index: model.score([one], model.generate([one]))[0] for one in asked}
     try:
         for threads in (1, 2):
