@@ -4,7 +4,7 @@ imports a generator. Workers register it; the table `models` keeps it."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,12 @@ from promptmill import errors, jobs
 HUB = "hf:"  # hf:ORG/NAME[@REVISION]: a checkpoint as the Hugging Face hub keeps it
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,100}", re.ASCII)
+
+
+_COARSE: Mapping[str, Callable[[str], object]] = {  # what of a bucket's field tells its kind
+    "guidance": lambda value: float(value) > 1,
+    "lora": bool,
+}
 
 
 def is_folder(model: str) -> bool:
@@ -94,6 +100,15 @@ class Caps:
     def bucket(self, item: jobs.Item) -> str:
         """The bucket of an item: its `bucket_fields` as `name=value` pairs, in order."""
         return ",".join(f"{name}={getattr(item, name)}" for name in self.bucket_fields)
+
+    @staticmethod
+    def kind(bucket: str) -> str:
+        """The kind of a bucket: what of its fields the best batch shape hangs on. Steps and
+        strength are how often the same is computed; of guidance counts whether it is used, which
+        doubles the batch, and of an adapter whether there is one."""
+        told = dict(pair.partition("=")[::2] for pair in bucket.split(","))
+        kept = [(name, value) for name, value in told.items() if name not in ("steps", "strength")]
+        return ",".join(f"{name}={_COARSE.get(name, str)(value)}" for name, value in kept)
 
     def most_of(self, item: jobs.Item) -> int:
         """The largest batch shape of images like `item` that the budget allows."""

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 class Capacity:
     """place: the fingerprint and device that it holds for. rates: images per second by batch
-    shape, of the buckets that were measured here. `settle` and `lower` are for the holder of the
-    turn."""
+    shape, of the buckets that were measured here, each the first of its kind; of images of at
+    most `shapes.STEPS` steps. `settle` and `lower` are for the holder of the turn."""
 
     def __init__(self, generator: Generator, place: str, *, db: Database, queue: Queue) -> None:
         self.generator = generator
@@ -39,13 +39,15 @@ class Capacity:
     def settle(
         self, renderer: Renderer, bucket: str, first: Ready, *, progress: Callable[[], None]
     ) -> None:
-        """Decides the batch shape of a bucket that is new to this farm: as large as the
-        budget allows, or what measures best where a shape, once chosen, decides the bytes."""
-        caps, item = self.generator.caps, first.work.item
+        """Decides the batch shape of a bucket that is new to this worker: what stands for it
+        or its kind in the farm; else as large as the budget allows, or what measures best where
+        a shape, once chosen, decides the bytes."""
+        caps, item, name = self.generator.caps, first.work.item, self.generator.name
         most = caps.most_of(item)
         if bucket in renderer.caps or (caps.batch_invariant and most == caps.max_batch):
             return
-        if not caps.batch_invariant and most > caps.batch_shapes[0]:
+        standing = models.standing_cap(self._db, name, self.place, bucket)
+        if standing is None and not caps.batch_invariant and most > caps.batch_shapes[0]:
             renderer.tell(progress)
             try:
                 found = shapes.find(self.generator, item, first.input, most=most, progress=progress)
@@ -56,13 +58,13 @@ class Capacity:
                 return
             self.rates[bucket] = found.rates
             most = found.best or caps.batch_shapes[0]
-        name = self.generator.name
         cap = models.settle_cap(self._db, name, self.place, bucket, most)
         renderer.caps[bucket] = cap
         self._tell(bucket, cap)
 
     def lower(self, bucket: str, cap: int) -> None:
-        """Memory ran out: no batch of the bucket is larger from now on."""
+        """Memory ran out: no batch of the bucket is larger from now on, nor of one of its kind
+        that is yet to come."""
         log.warning("out of memory in %s: batches of %d from now on", bucket, cap)
         models.remember_cap(self._db, self.generator.name, self.place, bucket, cap)
         self._tell(bucket, cap)

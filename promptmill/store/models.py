@@ -121,15 +121,29 @@ def remember_cap(db: Database, model: str, place: str, bucket: str, cap: int) ->
 
 
 def settle_cap(db: Database, model: str, place: str, bucket: str, cap: int) -> int:
-    """What a worker measured to be the best batch; the answer is what another has settled
-    before, if one has: all workers of a place run one shape."""
+    """What a worker measured to be the best batch; the answer is what stands, if anything
+    does (`standing_cap`): all workers of a place run one shape."""
     settled: list[int] = []
 
     def amend(held: dict[str, Any]) -> None:
-        settled.append(held.setdefault(place, {}).setdefault(bucket, cap))
+        known = held.setdefault(place, {})
+        standing = _standing(known, bucket)
+        settled.append(known.setdefault(bucket, cap if standing is None else standing))
 
     _amend(db, model, "limits", amend)
     return settled[-1]
+
+
+def standing_cap(db: Database, model: str, place: str, bucket: str) -> int | None:
+    """What was settled at `place` for the bucket, else the smallest for one of its kind."""
+    return _standing(caps(db, model, place), bucket)
+
+
+def _standing(known: Mapping[str, int], bucket: str) -> int | None:
+    if bucket in known:
+        return known[bucket]
+    kind = Caps.kind(bucket)
+    return min((cap for one, cap in known.items() if Caps.kind(one) == kind), default=None)
 
 
 def caps(db: Database, model: str, place: str) -> dict[str, int]:

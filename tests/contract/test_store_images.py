@@ -198,6 +198,21 @@ def test_models_are_registered_and_remember(db: Database) -> None:
         stored_models.remember_cap(db, "absent", "cpu", "b", 1)
 
 
+def test_a_new_bucket_takes_the_smallest_cap_of_its_kind(db: Database) -> None:
+    def settle(bucket: str, cap: int) -> int:
+        return stored_models.settle_cap(db, "stub", "cpu", bucket, cap)
+
+    assert stored_models.standing_cap(db, "stub", "cpu", "width=64,guidance=2.0") is None
+    assert settle("width=64,guidance=2.0", 8) == 8
+    assert settle("width=64,guidance=3.0", 2) == 8
+    stored_models.remember_cap(db, "stub", "cpu", "width=64,guidance=3.0", 4)
+    assert settle("width=64,guidance=2.0", 2) == 8
+    assert stored_models.standing_cap(db, "stub", "cpu", "width=64,guidance=4.0") == 4
+    assert settle("width=64,guidance=4.0", 8) == 4
+    assert settle("width=64,guidance=1.0", 16) == 16
+    assert stored_models.standing_cap(db, "stub", "cuda", "width=64,guidance=4.0") is None
+
+
 def test_a_model_is_added_ahead_of_its_first_worker(db: Database) -> None:
     model = models.Model("early", models.Caps(sizes=((64, 64),)), "")
     assert stored_models.add(db, model)

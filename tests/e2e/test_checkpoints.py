@@ -220,7 +220,11 @@ def test_out_of_memory_and_a_poison_item_cost_no_innocent(
 def test_a_cancelled_job_stops_between_two_steps(farm: Farm, folder: Path) -> None:
     with serving(farm, folder, "sd") as engine:
         job = farm.submit(["a long story"], model="sd", steps="200")["id"]
-        wait_until(lambda: engine.renderer.step[0] >= 3, seconds=60, what="it has begun")
+        wait_until(
+            lambda: engine.renderer.step[::-1] >= (200, 3),
+            seconds=60,
+            what="what is measured is over",
+        )
         farm.http.post(f"/v1/jobs/{job}/cancel")
         wait_until(lambda: not engine.held(), seconds=20, what="its lease is over")
         done, steps = engine.renderer.step
