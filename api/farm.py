@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery
 
 from api.looks import Looks
+from api.outlook import Outlook
 from api.pacing import Pacing
 from api.rates import Pace, Rates
 from api.thumbnails import Thumbnails
@@ -84,6 +85,22 @@ class Farm:
         young = job.started_at is not None and time.time() - job.started_at < 2 * WORKERS_FOR
         return not young and all(worker.get("state") == "draining" for worker in found)
 
+    def rendering(self, job: records.Job) -> Mapping[str, Any] | None:
+        """What the worker that is furthest with images of the job does: {step, steps, measuring},
+        as it told within the last two seconds; None where none of them goes by steps."""
+        if job.state is not jobs.JobState.QUEUED:
+            return None
+        told = [worker.get("rendering") or {} for worker in self.workers(job.model) or ()]
+        mine = [one for one in told if job.public_id in one.get("jobs", ())]
+        return max(mine, key=lambda one: one["step"] / one["steps"], default=None)
+
+    def fingerprints(self, job: records.Job) -> int:
+        """How many different ones may draw what is left of the job; none is told where it is
+        pinned to one."""
+        if job.state is not jobs.JobState.QUEUED or job.fingerprint:
+            return 0
+        return len({worker.get("fingerprint") for worker in self.workers(job.model) or ()})
+
     def waiting_for_lost(self, job: records.Job) -> tuple[int, float] | None:
         """(images, seconds left at most) of the job's leases whose workers have missed
         their renewals for half a lease; None when there is none, or Redis is out of reach."""
@@ -135,6 +152,16 @@ class Farm:
 
     def pace(self, job: records.Job) -> Pace:
         return self.rates.observe(job, wall=time.time())
+
+    def outlook(self, job: records.Job, pace: Pace | None = None) -> Outlook:
+        """All that is known of a job beside its row. pace: as it was just seen."""
+        return Outlook(
+            self.pace(job) if pace is None else pace,
+            self.cold(job),
+            self.waiting_for_lost(job),
+            self.fingerprints(job),
+            self.rendering(job),
+        )
 
     def accept(self, job: records.Job, tenant: records.Tenant) -> None:
         """Of a job that is new, however it came in: what every one of them goes through."""

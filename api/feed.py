@@ -7,9 +7,10 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio.to_thread
 
@@ -98,6 +99,7 @@ class Watch:
         self._farm = farm
         self._job = job
         self._mark = Sight(job).mark
+        self._rendering: Mapping[str, Any] | None = None
         self._awaited = True  # by somebody who has not been told anything
         self._frontier = Frontier(farm.db, job, farm.segments)
 
@@ -148,11 +150,13 @@ class Watch:
             log.warning("cannot look at job %s: %s", self._job.public_id, exc)
             return None
         sight = Sight(job, pace, images, missed)
+        rendering = self._farm.rendering(job)
+        stepped, self._rendering = rendering != self._rendering, rendering
         news = self._awaited or sight.mark != self._mark
         if news:  # who asks because of this news must not be told what was there before
             self._farm.looks.forget(self._job.tenant_id, self._job.public_id)
         self._mark = sight.mark
-        return sight if news or pace.images_per_second else None
+        return sight if news or stepped or pace.images_per_second else None
 
 
 class Feeds:

@@ -3,13 +3,13 @@ and no connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from api import schemas
-from api.rates import Pace
+from api.outlook import Outlook
 from promptmill import jobs, models, records
 from promptmill.store import outbox
 
@@ -37,45 +37,45 @@ def counts_of(job: records.Job) -> schemas.Counts:
     )
 
 
-def job_of(
-    job: records.Job, *, pace: Pace, cold: bool | None, lost: tuple[int, float] | None = None
-) -> schemas.Job:
-    """lost: (images, seconds at most) that wait for leases of workers that fell silent."""
-    return schemas.Job.model_construct(**_job_fields(job, pace=pace, cold=cold, lost=lost))
+def job_of(job: records.Job, outlook: Outlook) -> schemas.Job:
+    return schemas.Job.model_construct(**_job_fields(job, outlook))
 
 
-def retried_of(job: records.Job, *, pace: Pace, cold: bool | None, retried: int) -> schemas.Retried:
-    return schemas.Retried.model_construct(
-        **_job_fields(job, pace=pace, cold=cold), retried=retried
-    )
+def retried_of(job: records.Job, outlook: Outlook, *, retried: int) -> schemas.Retried:
+    return schemas.Retried.model_construct(**_job_fields(job, outlook), retried=retried)
 
 
 def submitted_of(
-    job: records.Job, *, pace: Pace, cold: bool | None, warnings: dict[str, Any]
+    job: records.Job, outlook: Outlook, *, warnings: dict[str, Any]
 ) -> schemas.Submitted:
-    return schemas.Submitted.model_construct(
-        **_job_fields(job, pace=pace, cold=cold), warnings=warnings
-    )
+    return schemas.Submitted.model_construct(**_job_fields(job, outlook), warnings=warnings)
 
 
-def _notice(job: records.Job, cold: bool | None, lost: tuple[int, float] | None) -> str | None:
+def _notice(job: records.Job, outlook: Outlook) -> str | None:
     told = []
-    if cold and job.state is jobs.JobState.QUEUED:
+    if outlook.cold and job.state is jobs.JobState.QUEUED:
         told.append(f"no worker serves the model {job.model} now")
-    if lost is not None:
-        images, seconds = lost
+    if outlook.lost is not None:
+        images, seconds = outlook.lost
         what = "1 image waits" if images == 1 else f"{images:,} images wait"
         told.append(f"{what} for the lease of a silent worker, {seconds:.0f} s left at most")
+    if outlook.fingerprints > 1:
+        told.append(
+            f"workers with {outlook.fingerprints} different fingerprints serve {job.model}: equal "
+            "requests may get unequal bytes"
+        )
     return "; ".join(told) or None
 
 
-def _job_fields(
-    job: records.Job,
-    *,
-    pace: Pace,
-    cold: bool | None,
-    lost: tuple[int, float] | None = None,
-) -> dict[str, Any]:
+def _rendering(outlook: Outlook) -> schemas.Rendering | None:
+    held = outlook.rendering
+    if held is None:
+        return None
+    return schemas.Rendering(step=held["step"], steps=held["steps"], measuring=held["measuring"])
+
+
+def _job_fields(job: records.Job, outlook: Outlook) -> dict[str, Any]:
+    pace = outlook.pace
     return {
         "id": job.public_id,
         "object": "job",
@@ -86,8 +86,9 @@ def _job_fields(
         "counts": counts_of(job),
         "images_per_second": round(pace.images_per_second, 3),
         "eta_seconds": None if pace.eta_seconds is None else round(pace.eta_seconds, 1),
-        "cold": cold,
-        "notice": _notice(job, cold, lost),
+        "cold": outlook.cold,
+        "notice": _notice(job, outlook),
+        "rendering": _rendering(outlook),
         "bytes": job.counts.bytes,
         "seed": job.seed,
         "generation": job.generation,
@@ -155,8 +156,8 @@ def image_of(
     )
 
 
-def model_of(model: models.Model, workers: int | None) -> schemas.Model:
-    """`workers`: how many serve it, None when that is not known."""
+def model_of(model: models.Model, workers: Sequence[Mapping[str, Any]] | None) -> schemas.Model:
+    """`workers`: what those that serve it tell, None when that is not known."""
     caps = model.caps
     bounds = ("least", "default", "most")
     return schemas.Model(
@@ -164,8 +165,9 @@ def model_of(model: models.Model, workers: int | None) -> schemas.Model:
         created=int(model.registered_at),
         description=model.description,
         fingerprint=model.fingerprint,
-        cold=None if workers is None else workers == 0,
-        workers=workers or 0,
+        fingerprints=sorted({str(worker["fingerprint"]) for worker in workers or ()}),
+        cold=None if workers is None else not workers,
+        workers=len(workers or ()),
         sizes=[f"{width}x{height}" for width, height in caps.sizes],
         tasks=list(caps.tasks),
         parameters=list(caps.parameters),

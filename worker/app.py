@@ -148,6 +148,7 @@ def open_engine(settings: Settings) -> Engine:
     expander = expanding.opened(settings.data_dir)
     caps = replace(generator.caps, expander=expander.fingerprint if expander else "")
     store_models.register(db, models.Model(generator.name, caps, fingerprint))
+    tell_of_others(queue, fingerprint)
     return Engine(
         settings,
         worker=identity(),
@@ -159,6 +160,16 @@ def open_engine(settings: Settings) -> Engine:
         checks=checks,
         expander=expander,
     )
+
+
+def tell_of_others(queue: RedisQueue, fingerprint: str) -> None:
+    """Warns where live workers of the model draw with another fingerprint."""
+    others = {str(one["fingerprint"]) for one in queue.workers()} - {fingerprint}
+    if others:
+        log.warning(
+            "%s is drawn with other fingerprints, too: %s; here with %s",
+            queue.model, ", ".join(sorted(others)), fingerprint,
+        )  # fmt: skip
 
 
 def of_files(generator: str) -> str:

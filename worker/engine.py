@@ -61,11 +61,13 @@ class NoEvents:
 
 @dataclass(slots=True)
 class Held:
-    """A lease that a slot of this process holds."""
+    """A lease that a slot of this process holds. jobs: public ids, of those that it renders for
+    once it does."""
 
     lease: leases.Lease
     slot: Slot
     rendering: bool = False
+    jobs: Sequence[str] = ()
 
 
 class Engine:
@@ -99,6 +101,7 @@ class Engine:
         self.expansion = Expansion(expander)
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="pool")
         self.measured = Measured()
+        self.measuring = False  # what renders is no picture: a bucket's batch shape is looked for
         self.stopping = threading.Event()
         self.draining = threading.Event()
         self._changed = threading.Condition()
@@ -233,7 +236,11 @@ class Engine:
         self, bucket: str, tasks: Sequence[Ready], *, progress: Callable[[], None]
     ) -> list[Outcome]:
         """Runs the generator and measures it. The caller holds the turn."""
-        self.capacity.settle(self.renderer, bucket, tasks[0], progress=progress)
+        self.measuring = True
+        try:
+            self.capacity.settle(self.renderer, bucket, tasks[0], progress=progress)
+        finally:
+            self.measuring = False
         begun = time.monotonic()
         items, inputs = [task.item for task in tasks], [task.input for task in tasks]
         outcomes = self.renderer.render(bucket, items, inputs, progress=progress)
@@ -247,11 +254,12 @@ class Engine:
         scored = self.renderer.scored([outcome for _, outcome in outcomes])
         return [(work, one) for (work, _), one in zip(outcomes, scored, strict=True)]
 
-    def rendering(self, lease: leases.Lease) -> None:
-        """Stamps that rendering begins. A lone image that came back from a dead worker is
-        stamped at once, so that a death which it causes is charged to it."""
+    def rendering(self, lease: leases.Lease, public_jobs: Sequence[str] = ()) -> None:
+        """Stamps that rendering begins, for these jobs. A lone image that came back from a dead
+        worker is stamped at once, so that a death which it causes is charged to it."""
         with self._changed:
-            self._held[lease.id].rendering = True
+            held = self._held[lease.id]
+            held.rendering, held.jobs = True, public_jobs
         if lease.spans[0].attempt >= jobs.SOLO_ATTEMPT:
             self.queue.beat(self.worker, {lease.id: True}, ttl=self.settings.lease_seconds)
 

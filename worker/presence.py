@@ -6,10 +6,11 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from worker.engine import Engine
+    from worker.engine import Engine, Held
 
 BUSY, IDLE = "busy", "idle"
 
@@ -44,7 +45,8 @@ class Presence:
 
     def status(self) -> dict[str, Any]:
         engine = self._engine
-        held = [one.lease.id for one in engine.held()]
+        leases = engine.held()
+        held = [one.lease.id for one in leases]
         draining = engine.draining.is_set()
         return {
             "state": "draining" if draining else BUSY if held else IDLE,
@@ -62,7 +64,16 @@ class Presence:
             * (1 if sys.platform == "darwin" else 1024),
             "caps": dict(engine.renderer.caps),
             "shapes": dict(engine.capacity.rates),
-            "step": "/".join(map(str, engine.renderer.step)) if engine.renderer.step[1] else None,
+            "rendering": self._rendering([one for one in leases if one.rendering]),
             "leases": held,
             "started_at": self._started,
         }
+
+    def _rendering(self, active: Sequence[Held]) -> dict[str, Any] | None:
+        """How far a generator that goes by steps has come, and for which jobs."""
+        step, steps = self._engine.renderer.step
+        if not active or not steps:
+            return None
+        jobs = sorted({job for one in active for job in one.jobs})
+        measuring = self._engine.measuring
+        return {"jobs": jobs, "step": step, "steps": steps, "measuring": measuring}

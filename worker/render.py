@@ -196,7 +196,8 @@ class Renderer:
                 log.debug("not prepared: %s", error)
 
     def tell(self, progress: Callable[[], None]) -> None:
-        """Has the generator tell its steps."""
+        """Has the generator tell its steps, from the first on."""
+        self.step = (0, 0)
         if not isinstance(self.generator, Stepwise):
             return
 

@@ -310,7 +310,7 @@ class Slot(threading.Thread):
             return True
 
     def _begin(self, lease: Lease, wanted: Sequence[Work]) -> None:
-        self.engine.rendering(lease)
         names = sorted({work.job for work in wanted})
+        self.engine.rendering(lease, names)
         details = {"bucket": lease.bucket, "count": len(wanted), "jobs": names}
         self.engine.events.begun(lease.id, details)

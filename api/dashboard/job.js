@@ -55,11 +55,19 @@ function pictures(id, signal, codes, counts) {
   return { node, source, bars, reveal: (place) => tiles.reveal(place, true) };
 }
 
+/** Where a model goes by steps: how far it is. */
+function stepped(now) {
+  if (!now) return "";
+  const step = `step ${now.step} of ${now.steps}`;
+  return now.measuring ? `Looking for the best batch shape, ${step}` : `Rendering, ${step}`;
+}
+
 export function jobView([id, index], signal) {
   const [meter, move] = bar();
   const title = el("h1", {}, "…");
   const state = el("span");
   const notice = el("p.warn", { hidden: true });
+  const steps = el("p.steps", { hidden: true });
   const stats = figures();
   const facts = about();
   let job = null;
@@ -81,6 +89,8 @@ export function jobView([id, index], signal) {
     fill(state, pill(job.state));
     notice.textContent = job.notice ?? job.error ?? "";
     notice.hidden = !notice.textContent;
+    steps.textContent = stepped(job.rendering);
+    steps.hidden = !steps.textContent;
     stats.update(job);
     facts.update(job);
     acts.offer(job);
@@ -118,7 +128,7 @@ export function jobView([id, index], signal) {
     });
   const node = el("div.stack", {}, el("a.back", { href: "#/" }, "← All jobs"),
     el("div.row.between.titled", {}, el("div.row", {}, title, state), acts.node),
-    notice, meter, stats.node, failed.node, facts.node, shown.node);
+    notice, meter, steps, stats.node, failed.node, facts.node, shown.node);
   if (index !== undefined) looked.open(Number(index));
   return { node, title: id, go([other, at]) {
     if (other !== id) return false;

@@ -134,16 +134,14 @@ class Teller:
         for image in sight.images:
             shape = present.image_of(job, image, self._url)
             yield message("image", shape.model_dump(mode="json"))
-        shown = present.job_of(
-            job,
-            pace=sight.pace,
-            cold=self._farm.cold(job),
-            lost=self._farm.waiting_for_lost(job),
-        )
+        shown = present.job_of(job, self._farm.outlook(job, sight.pace))
         yield message("progress", shown.model_dump(mode="json", include=_PROGRESS), event_id(job))
         if shown.state != self._state:
             self._state = shown.state
             yield message("state", {"id": job.public_id, "state": shown.state}, event_id(job))
 
 
-_PROGRESS = {"id", "state", "counts", "images_per_second", "eta_seconds", "bytes", "cold", "notice"}
+_PROGRESS = {
+    *("id", "state", "counts", "images_per_second", "eta_seconds", "bytes", "cold", "notice"),
+    "rendering",
+}

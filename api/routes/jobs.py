@@ -23,12 +23,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 def shown(farm: Farm, job: records.Job) -> schemas.Job:
-    return present.job_of(
-        job,
-        pace=farm.pace(job),
-        cold=farm.cold(job),
-        lost=farm.waiting_for_lost(job),
-    )
+    return present.job_of(job, farm.outlook(job))
 
 
 _BODY: dict[str, Any] = {
@@ -94,12 +89,8 @@ def _take(
     if isinstance(received, dict):
         return received, {}
     job = received.job
-    answer = present.submitted_of(
-        job,
-        pace=farm.pace(job),
-        cold=farm.cold(job),
-        warnings=received.warnings.to_json(),
-    )
+    warnings = received.warnings.to_json()
+    answer = present.submitted_of(job, farm.outlook(job), warnings=warnings)
     return answer, {"idempotent-replayed": "true"} if received.replay else {}
 
 
@@ -172,7 +163,7 @@ def retry(
     job, retried = stored_jobs.retry(farm.db, tenant.id, job_id, codes=codes)
     if retried:
         farm.enqueue(job, fresh=False)
-    return present.retried_of(job, pace=farm.pace(job), cold=farm.cold(job), retried=retried)
+    return present.retried_of(job, farm.outlook(job), retried=retried)
 
 
 @router.delete(

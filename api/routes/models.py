@@ -17,10 +17,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 def listing(farm: FarmDep, tenant: TenantDep) -> Any:
     """Every registered model."""
     found = stored_models.all(farm.db)
-    counts = {model.name: farm.workers(model.name) for model in found}
-    shapes = (
-        present.model_of(m, None if (live := counts[m.name]) is None else len(live)) for m in found
-    )
+    shapes = (present.model_of(model, farm.workers(model.name)) for model in found)
     return present.page_of(shapes, has_more=False)
 
 
@@ -28,8 +25,7 @@ def listing(farm: FarmDep, tenant: TenantDep) -> Any:
 def show(name: str, farm: FarmDep, tenant: TenantDep) -> Any:
     """One model."""
     model = stored_models.get(farm.db, name)
-    live = farm.workers(name)
-    return present.model_of(model, None if live is None else len(live))
+    return present.model_of(model, farm.workers(name))
 
 
 @router.get("/workers", response_model=schemas.Page[schemas.Worker])

@@ -27,6 +27,14 @@ class Output(Shape):
     prefix: str = Field(description="below the farm's storage prefix; empty for the default")
 
 
+class Rendering(Shape):
+    """How far a worker is with images of a job."""
+
+    step: int
+    steps: int
+    measuring: bool = Field(description="it looks for the best batch shape first")
+
+
 class Job(Shape):
     """One submission."""
 
@@ -46,6 +54,9 @@ class Job(Shape):
         description="no live worker leases of the model, or all drain; null: not known"
     )
     notice: str | None = Field(description="what a person should know about this job now")
+    rendering: Rendering | None = Field(
+        description="where the model goes by steps: the micro-batch that is furthest"
+    )
     bytes: int = Field(description="of the images done so far")
     seed: int = Field(description="images whose row gives no seed derive theirs from this one")
     generation: int = Field(description="how often the job was retried")

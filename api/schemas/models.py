@@ -17,7 +17,10 @@ class Model(Shape):
     created: int = Field(description="when it was last registered")
     owned_by: Literal["promptmill"] = "promptmill"
     description: str
-    fingerprint: str
+    fingerprint: str = Field(description="of the worker that registered it last")
+    fingerprints: list[str] = Field(
+        description="of its live workers: equal requests have equal bytes within one"
+    )
     cold: bool | None = Field(description="no live worker serves it; null: not known")
     workers: int
     sizes: list[str]

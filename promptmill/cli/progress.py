@@ -45,8 +45,12 @@ def show_job(bar: Meter, job: Job) -> None:
     """One step of a job on its meter."""
     counts = job.counts
     note = f"{counts.failed:,} failed" if counts.failed else ""
+    step = job.data.get("rendering")
     if job.data.get("notice"):
         note = str(job.data["notice"])
+    elif step:
+        what = "measuring batch shapes, step" if step["measuring"] else "step"
+        note = ", ".join(filter(None, [f"{what} {step['step']} of {step['steps']}", note]))
     elif not job.finished and job.state != "running":
         note = f"{job.state}, {note}" if note else job.state
     bar.update(counts.rendered, counts.total, rate=job.rate, eta=job.eta, note=note)

@@ -8,7 +8,7 @@ import io
 import json
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -57,9 +57,9 @@ class Worker:
     twist: int = 0
     fingerprint: str = FINGERPRINT
 
-    def report(self) -> None:
+    def report(self, **told: Any) -> None:
         status = {"state": "idle", "model": self.farm.model, "fingerprint": self.fingerprint}
-        self.farm.queue.report(self.name, status, ttl=30.0)
+        self.farm.queue.report(self.name, status | told, ttl=30.0)
 
     def batch(self, want: int = 8) -> int:
         """One lease; how many images it finished."""
@@ -217,11 +217,11 @@ class ApiFarm:
         return sum(1 for path in root.rglob("*") if path.is_file())
 
 
-def events(
-    response: httpx.Response, until: Callable[[str, dict[str, Any]], bool]
-) -> list[tuple[str, dict[str, Any], str | None]]:
-    """The server-sent events up to the one that `until` accepts, or to the end."""
-    found: list[tuple[str, dict[str, Any], str | None]] = []
+Event = tuple[str, dict[str, Any], str | None]  # name, data, id
+
+
+def each(response: httpx.Response) -> Iterator[Event]:
+    """The server-sent events, as they come."""
     fields: dict[str, str] = {}
     for line in response.iter_lines():
         if line:
@@ -229,9 +229,15 @@ def events(
             fields[name] = value
             continue
         if "event" in fields:
-            data = json.loads(fields["data"])
-            found.append((fields["event"], data, fields.get("id")))
-            if until(fields["event"], data):
-                break
+            yield fields["event"], json.loads(fields["data"]), fields.get("id")
         fields = {}
+
+
+def events(response: httpx.Response, until: Callable[[str, dict[str, Any]], bool]) -> list[Event]:
+    """The server-sent events up to the one that `until` accepts, or to the end."""
+    found: list[Event] = []
+    for event in each(response):
+        found.append(event)
+        if until(event[0], event[1]):
+            break
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -15,7 +16,7 @@ import pytest
 from api import feed, rates
 from promptmill.store import control
 from promptmill.store import jobs as stored_jobs
-from tests.integration.api_farm import ApiFarm, events
+from tests.integration.api_farm import ApiFarm, each, events
 from tests.servers import ValkeyServer
 
 pytestmark = pytest.mark.servers
@@ -98,6 +99,26 @@ def test_news_arrive_at_once_when_the_queue_tells_them(farm: ApiFarm) -> None:
         while next(lines) != "event: image":
             continue
         assert time.monotonic() - started < 0.6
+
+
+def test_a_model_that_goes_by_steps_tells_them(farm: ApiFarm) -> None:
+    id, other = farm.submit(["one", "two"])["id"], farm.submit(["three"])["id"]
+    other_worker = replace(farm.worker, name="w2")
+    at = {"jobs": [id], "step": 3, "steps": 40, "measuring": True}
+    farm.worker.report(state="busy", rendering=at)
+    other_worker.report(state="busy", rendering={**at, "step": 1})
+    with farm.http.stream("GET", f"/v1/jobs/{id}/events", timeout=20) as response:
+        told = (data for event, data, _ in each(response) if event == "progress")
+        shown = {"step": 3, "steps": 40, "measuring": True}
+        assert next(one for one in told if one["rendering"])["rendering"] == shown
+        farm.worker.report(state="busy", rendering={**at, "step": 20, "measuring": False})
+        assert next(one for one in told if one["rendering"]["step"] > 3)["rendering"] == {
+            "step": 20, "steps": 40, "measuring": False,
+        }  # fmt: skip
+        farm.worker.report()
+        other_worker.report()
+        assert next(one for one in told if one["rendering"] is None)["counts"]["done"] == 0
+    assert farm.job(other)["rendering"] is None
 
 
 def test_a_tenant_has_so_many_streams_and_no_more(

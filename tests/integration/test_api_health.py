@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from api.farm import WORKERS_FOR
 from api.readiness import Probe
 from promptmill import cli, errors, models
 from promptmill.blobs.folder import DirBlobs
@@ -153,6 +155,22 @@ def test_a_model_is_removed_once_nothing_of_it_is_open(
     assert [m["id"] for m in farm.http.get("/v1/models").json()["data"]] == ["other"]
     assert farm.job(job)["counts"]["done"] == 1
     assert farm.http.get(f"/v1/jobs/{job}/images/0/content").status_code == 200
+
+
+def test_fingerprints_that_are_mixed_are_told(farm: ApiFarm) -> None:
+    farm.worker.report()
+    replace(farm.worker, name="w2").report()
+    time.sleep(WORKERS_FOR)
+    assert farm.submit(["a"])["notice"] is None
+    replace(farm.worker, name="w3", fingerprint="another").report()
+    time.sleep(WORKERS_FOR)
+    [model] = farm.http.get("/v1/models").json()["data"]
+    assert (model["workers"], model["fingerprints"]) == (3, sorted([FINGERPRINT, "another"]))
+    job = farm.submit(["a"])
+    assert "2 different fingerprints" in job["notice"]
+    farm.worker.drain()
+    control.finish_ready(farm.db)
+    assert farm.job(job["id"])["notice"] is None
 
 
 def test_workers_are_those_that_report(farm: ApiFarm) -> None:

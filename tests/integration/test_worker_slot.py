@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from worker import insistence, priority
 from worker import slot as slots
 from worker.app import identity
 from worker.engine import Engine
-from worker.generators.base import Pixels
+from worker.generators.base import Input, Pixels, Watch
 from worker.generators.stub import Stub
 from worker.heart import Heart
 from worker.slot import PAUSE, Slot
@@ -103,6 +103,33 @@ def test_a_heart_outlives_whatever_fails(
     engine.stopping.set()
     heart.join(10)
     assert not heart.is_alive()
+
+
+class Stepped(Stub):
+    """Goes by steps: is looked at after the third of ten."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.watch: Watch | None = None
+        self._look = look
+
+    def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
+        assert self.watch is not None
+        self.watch(3, 10)
+        self._look()
+        return super().generate(items, inputs)
+
+
+def test_what_renders_by_steps_is_told_while_it_does(engine: Engine, farm: Bench) -> None:
+    seen: list[Any] = []
+    generator = Stepped(lambda: seen.append(engine.presence.status()["rendering"]))
+    generator.load(device="cpu", quantization="none")
+    engine.renderer.generator = generator
+    job = farm.submit(1)
+    assert engine.presence.status()["rendering"] is None
+    slot, lease = leased(engine)
+    slot.carry(lease)
+    assert seen == [{"jobs": [job.public_id], "step": 3, "steps": 10, "measuring": False}]
+    assert engine.presence.status()["rendering"] is None
 
 
 def attempts(farm: Bench) -> set[int]:

@@ -10,7 +10,9 @@ import pytest
 
 from promptmill import children
 from promptmill.cli import run
+from promptmill.redis_queue import RedisQueue
 from promptmill.store.database import Database
+from worker import app
 from worker.gan import encoder, integers
 from worker.generators import gan
 
@@ -66,3 +68,15 @@ def test_a_refused_setting(
     assert run(["worker"]) == children.REFUSED
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"promptmill: {why}")
+
+
+def test_workers_that_draw_otherwise_are_told_of(
+    valkey_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = RedisQueue(valkey_url, "told-of-others")
+    for worker, fingerprint in (("a", "mine"), ("b", "old"), ("c", "old")):
+        queue.report(worker, {"state": "idle", "fingerprint": fingerprint}, ttl=30)
+        app.tell_of_others(queue, "mine")
+    queue.close()
+    assert len(caplog.messages) == 2
+    assert caplog.messages[-1].endswith("with other fingerprints, too: old; here with mine")
