@@ -4,6 +4,7 @@ whether the same call may succeed later.
 
     Error
     ├── BadRequest 400 ── BadRow (line, param) · UnsupportedParameter · SettingInvalid
+    │                   · ModelInvalid
     ├── Unauthorized 401 · Forbidden 403 · NotFound 404 ── ModelNotFound
     ├── Conflict 409 ── InProgress · IdempotencyMismatch · IllegalTransition
     ├── TooLarge 413 · UnsupportedMedia 415 · LimitExceeded 429
@@ -86,6 +87,12 @@ class SettingInvalid(BadRequest):
     """A setting is unknown or cannot be parsed."""
 
     code = "invalid_setting"
+
+
+class ModelInvalid(BadRequest):
+    """The checkpoint cannot be served, however often it is loaded."""
+
+    code = "invalid_model"
 
 
 class Unauthorized(Error):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from promptmill import errors
+from promptmill import errors, models
 from promptmill.jobs import Item
 from worker.generators import checkpoint, hub, reading
 from worker.generators import device as devices
@@ -38,7 +38,7 @@ class Classifier:
         name, chance = max(found.items(), key=lambda pair: pair[1])
         if chance < self.threshold:
             return None
-        return f"the picture is refused by {self.name}: {name} {chance:.3f}"
+        return f"the picture is refused by {models.served_name(self.name)}: {name} {chance:.3f}"
 
 
 def _read(model: str, device: str) -> tuple[Any, Any]:
@@ -49,10 +49,16 @@ def _read(model: str, device: str) -> tuple[Any, Any]:
     found = checkpoint.find(model)
     what = f"PROMPTMILL_IMAGE_CHECK={model!r}"
     with reading.told(what):
-        processor = processors.from_pretrained(found.folder, local_files_only=True, use_fast=False)
+        processor = processors.from_pretrained(
+            found.folder, local_files_only=True, trust_remote_code=False, use_fast=False
+        )
         kind: Any = transformers.AutoModelForImageClassification
         made, told = kind.from_pretrained(
-            found.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            found.folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     reading.require_all(what, told["missing_keys"])
     return processor, made.to(device).eval()

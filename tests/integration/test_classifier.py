@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_a_classifier_refuses_what_it_is_sure_of(classifier: Path) -> None:
     assert verdict("normal", 0.5) is None
     with pytest.raises(errors.SettingInvalid, match="normal, nsfw"):
         verdict("cats", 0.5)
+
+
+def test_a_classifier_that_brings_code_is_refused(classifier: Path, tmp_path: Path) -> None:
+    made = tmp_path / "own"
+    shutil.copytree(classifier, made)
+    settings = made / "preprocessor_config.json"
+    held = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**held, "auto_map": {"AutoImageProcessor": "own.Own"}}))
+    (made / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(errors.ModelInvalid, match=r"preprocessor_config\.json asks for code"):
+        Classifier(str(made), labels="nsfw", threshold=0.5, device="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_classifier_without_its_last_layer_is_refused(classifier: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ pipeline whose neighbours leak. Weights that are refused on load, also those of 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -89,7 +90,7 @@ def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
     import torch
     from safetensors.torch import load_file, save_file
 
-    pipe, own = generator._pipes["text2image"], generator.options.loras["bold"]
+    own = generator.options.loras["bold"]
     held = {key: torch.cat([value] * 2, 1) for key, value in load_file(own).items()}
     flux = "transformer.single_transformer_blocks.0.attn.to_q"
     save_file(held, tmp_path / "wide.safetensors")
@@ -98,14 +99,27 @@ def test_an_adapter_of_another_model_or_a_damaged_one_is_refused(
         tmp_path / "flux.safetensors",
     )
     (tmp_path / "cut.safetensors").write_bytes(Path(own).read_bytes()[:-8])
+    held = load_file(own)
+    lost = next(key for key in held if "lora.down" in key or "lora_A" in key)
+    save_file({k: v for k, v in held.items() if k != lost}, tmp_path / "less.safetensors")
+    moved = {f"extra.{k}" if k == lost else k: v for k, v in held.items()}
+    save_file(moved, tmp_path / "moved.safetensors")
     for name, told in (
         ("flux", "is one of another model"),
         ("wide", "cannot be loaded"),
         ("cut", "cannot be loaded"),
+        ("less", "is incomplete, fetch it again: it lacks unet.*lora_A.*"),
+        ("moved", "is incomplete, fetch it again: it lacks unet.*lora_A.*"),
     ):
         path = tmp_path / f"{name}.safetensors"
-        with pytest.raises(errors.Error, match=rf"adapter {name} \({path}\) {told}"):
-            diffusers_loading.load_loras(pipe, {name: str(path)})
+        with pytest.raises(
+            errors.ModelInvalid, match=rf"adapter {name} \({path}\) {told}"
+        ) as raised:
+            diffusers_loading.load_loras(
+                diffusers_loading.read(generator.checkpoint, generator._plan("none")),
+                {name: str(path)},
+            )
+        assert len(str(raised.value)) < 700
 
 
 @pytest.mark.parametrize("strength", [LEAST_STRENGTH, 1 / 161])
@@ -130,6 +144,29 @@ def test_what_the_checkpoints_own_checker_flags_is_rejected_alone(
     kept, flagged = Renderer(generator).render("b", [ITEM, replace(ITEM, prompt="nude")])
     assert isinstance(kept, Picture)
     assert flagged == Fault(REJECTED, "the checkpoint's safety checker")
+
+
+def test_numbers_that_are_no_picture_fail_alone(
+    generator: Diffusers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = generator._pipes["text2image"]
+
+    class Spoilt(type(pipe)):  # type: ignore[misc]
+        @functools.wraps(type(pipe).__call__)  # whose arguments are asked for
+        def __call__(self, **arguments: Any) -> Any:
+            images = super().__call__(**arguments).images.clone()
+            for place, prompt in enumerate(arguments["prompt"]):
+                if "spoilt" in prompt:
+                    images[place, 0, 0, 0] = float("nan")
+            return SimpleNamespace(images=images)
+
+    [wanted] = Renderer(generator).render("b", [ITEM])
+    monkeypatch.setattr(pipe, "__class__", Spoilt)
+    kept, spoilt = Renderer(generator).render("b", [ITEM, replace(ITEM, prompt="spoilt")])
+    assert isinstance(kept, Picture) and isinstance(wanted, Picture)
+    assert (kept.pixels == wanted.pixels).all()
+    assert isinstance(spoilt, Fault) and spoilt.code == "render_failed"
+    assert "NaN" in spoilt.text
 
 
 def test_a_pipeline_that_leaks_between_neighbours_is_found_out(
@@ -233,12 +270,15 @@ def test_too_little_memory_for_the_weights_is_said(
 
 
 def test_rules_and_libraries_are_part_of_the_fingerprint(
-    generator: Diffusers, monkeypatch: pytest.MonkeyPatch
+    generator: Diffusers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import torch
 
+    (tmp_path / "config.json").write_text('{"model_type": "janus"}')
     plan, loras = generator._plan("none"), {"bold": "00"}
-    other = Autoregressive(generator.checkpoint, generator.options)
+    other = Autoregressive(
+        replace(generator.checkpoint, folder=tmp_path), replace(generator.options, loras={})
+    )
     found: list[tuple[str, str]] = []
 
     def tell() -> None:

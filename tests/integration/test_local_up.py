@@ -255,6 +255,12 @@ def test_a_farm_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
         environ = {"PATH": os.environ["PATH"], "PROMPTMILL_DEVICE": "cpu", name: value}
         with pytest.raises(errors.Unavailable, match=why):
             local.Farm(data, port=0, environ=environ, told=told.append).start()
+    llama = tmp_path / "llama"
+    llama.mkdir()
+    (llama / "config.json").write_text('{"model_type": "llama"}')
+    (llama / "model.safetensors").touch()
+    with pytest.raises(errors.Unavailable, match="is a llama"):
+        local.Farm(data, port=0, model=str(llama), told=told.append).start()
     assert told == []
     assert not (data / "logs" / "api.log").exists()
     with pytest.raises(errors.SettingInvalid, match="PROMPTMILL_SLOTS"):

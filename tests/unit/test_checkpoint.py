@@ -18,7 +18,15 @@ from typing import ClassVar
 import pytest
 
 from promptmill import errors, models
-from worker.generators import checkpoint, diffusers_loading, hub, offers, options, quantization
+from worker.generators import (
+    checkpoint,
+    diffusers_loading,
+    hub,
+    offers,
+    options,
+    quantization,
+    registry,
+)
 from worker.generators.quantization import Device, Model
 
 COMMIT = "c" * 40
@@ -109,6 +117,21 @@ def test_parts_behind_links_to_folders_count(tmp_path: Path) -> None:
         ({"flux_dot_gguf": b"GGUF"}, "beside its model_index.json.*QUANTIZATION=gguf"),
         ({"model_index_dot_json": "{}", "flux_dot_gguf": b"GGUF"}, "and no .safetensors"),
         ({"config_dot_json": '{"auto_map": {"AutoModel": "x.Y"}}'}, "auto_map"),
+        (
+            {
+                "config_dot_json": "{}",
+                "tokenizer_config_dot_json": '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}',
+            },
+            "tokenizer_config.json asks for code",
+        ),
+        (
+            {
+                "model_index_dot_json": "{}",
+                "image_encoder__preprocessor_config_dot_json": '{"a": [{"auto_map": {"b": "c.D"}}]}',
+            },
+            "preprocessor_config.json asks for code",
+        ),
+        ({"model_index_dot_json": "[]"}, "is damaged.*holds no object"),
         ({"config_dot_json": "{"}, "is damaged"),
         (
             {
@@ -120,8 +143,20 @@ def test_parts_behind_links_to_folders_count(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused_and_why(tmp_path: Path, files: dict[str, str], told: str) -> None:
-    with pytest.raises(errors.Error, match=told):
+    with pytest.raises(errors.ModelInvalid, match=told) as raised:
         checkpoint.find(str(folder(tmp_path / "m", **{"x_dot_txt": "", **files})))
+    assert raised.value.refuses
+
+
+def test_a_model_that_makes_no_pictures_is_refused_by_its_configuration(tmp_path: Path) -> None:
+    given = {"config_dot_json": '{"model_type": "llama"}', "model_dot_safetensors": b"\xff" * 20}
+    with pytest.raises(errors.ModelInvalid, match=r"is a llama: .* janus and emu3"):
+        registry.create(str(folder(tmp_path / "m", **given)))
+    given["config_dot_json"] = '{"model_type": "janus"}'
+    options = tmp_path / "options.json"
+    options.write_text('{"steps": [1, 2, 3]}')
+    with pytest.raises(errors.SettingInvalid, match="a janus has neither loras nor steps"):
+        registry.create(str(folder(tmp_path / "j", **given)), str(options))
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
@@ -230,6 +265,10 @@ def test_what_is_held_smaller_is_computed_in_numbers_that_the_processor_has() ->
         ('{"sizes": ["64"]}', "512x512"),
         ('{"steps": [4, 1, 8]}', "steps must be"),
         ('{"steps": [1, 4]}', "least, usual, most"),
+        ('{"steps": [0, 0, 4]}', "steps must begin at 1"),
+        ('{"guidance": [0, 1, 1e999]}', "guidance must be"),
+        ('{"sizes": 5}', "sizes must be"),
+        ('{"loras": {"v1.5": "x"}}', "letters, digits, _ and -"),
         ('{"batch_shapes": [0, 1]}', "batch_shapes must be"),
         ('{"loras": {"a/b": "x"}}', "loras must be"),
         ('{"prompt_tokens": 4}', "16 to 4096"),

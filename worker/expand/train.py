@@ -130,9 +130,15 @@ def train(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = weights.folder(data_dir)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.bfloat16
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.bfloat16,
     )
     adapter = lora.attach(model, seed=seed)
     optimizer = torch.optim.AdamW(adapter.values(), lr=RATE, weight_decay=0.0)

@@ -63,7 +63,7 @@ def convert(gguf: Path, target: Path) -> None:
 
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
-    given = {"gguf_file": gguf.name, "local_files_only": True}
+    given = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **given)
     packed = transformers.AutoModelForCausalLM.from_pretrained(
         gguf.parent, dtype=torch.float32, **given

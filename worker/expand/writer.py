@@ -28,10 +28,18 @@ class Writer:
         transformers.utils.logging.disable_progress_bar()
         self._torch = torch
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, padding_side="left", pad_token=words.ENDED
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            padding_side="left",
+            pad_token=words.ENDED,
         )
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.bfloat16
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.bfloat16,
         ).eval()
         if adapter is not None:
             lora.merge(self._model, adapter)

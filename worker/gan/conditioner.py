@@ -107,10 +107,13 @@ def _load(where: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, local_files_only=True, trust_remote_code=False
+        )
         model = AutoModel.from_pretrained(
             where,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
             attn_implementation="eager",

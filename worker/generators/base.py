@@ -14,6 +14,7 @@ from promptmill.models import Caps
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Watch: TypeAlias = Callable[[int, int], None]  # told (steps done, steps in all)
@@ -88,6 +89,14 @@ class Generator(Protocol):
     def close(self) -> None:
         """Frees the device."""
         ...
+
+
+def finite(made: Tensor) -> Tensor:
+    """The same. Raises `ValueError` where it holds what is no number, of which bytes would make
+    a black picture."""
+    if not bool(made.isfinite().all()):
+        raise ValueError("the model made NaN or infinity, which is no picture")
+    return made
 
 
 class Scorer(Protocol):

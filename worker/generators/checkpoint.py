@@ -25,6 +25,7 @@ ALONE = (
     "and scheduler, and set PROMPTMILL_QUANTIZATION=gguf"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")  # large, and no settings
 _LIBRARIES = ("diffusers", "transformers")
 
 
@@ -43,7 +44,7 @@ class Checkpoint:
         return sorted(path for path in found if path.is_file())
 
     def config(self, *parts: str) -> dict[str, Any]:
-        """A JSON file of the checkpoint; empty when there is none. Raises `errors.Error`
+        """A JSON file of the checkpoint; empty when there is none. Raises `errors.ModelInvalid`
         naming a damaged one."""
         return read_json(self.folder.joinpath(*parts))
 
@@ -82,14 +83,14 @@ def find(model: str) -> Checkpoint:
 
 
 def kind_of(folder: Path) -> str:
-    """Raises `errors.Error` for a folder that is no checkpoint."""
+    """Raises `errors.ModelInvalid` for a folder that is no checkpoint."""
     if (folder / "model_index.json").is_file():
         return DIFFUSERS
     if (folder / "config.json").is_file():
         return TRANSFORMERS
     if any(folder.rglob("*.gguf")):
-        raise errors.Error(f"{folder} has {ALONE}")
-    raise errors.Error(
+        raise errors.ModelInvalid(f"{folder} has {ALONE}")
+    raise errors.ModelInvalid(
         f"{folder} is no checkpoint: it has neither model_index.json (diffusers) nor "
         "config.json (transformers)"
     )
@@ -97,22 +98,22 @@ def kind_of(folder: Path) -> str:
 
 def check(found: Checkpoint) -> Checkpoint:
     """Refuses weights that could run code, and code itself."""
-    for path in (found.folder / "config.json", *found.folder.glob("*/config.json")):
-        if read_json(path).get("auto_map"):
-            raise errors.Error(
+    for path in found.files():
+        if path.suffix == ".json" and path.name not in _VOCABULARIES and _maps(read_json(path)):
+            raise errors.ModelInvalid(
                 f"{path} asks for code of the checkpoint's own (auto_map): promptmill never runs it"
             )
     for component, entry in found.config("model_index.json").items():
         if isinstance(entry, list) and _own_code(found.folder, component, entry):
-            raise errors.Error(
+            raise errors.ModelInvalid(
                 f"{component} of {found.name} needs {entry[0]}.py of the checkpoint's own: "
                 "promptmill never runs it"
             )
     kinds = {path.suffix for path in found.files()}
     if ".safetensors" not in kinds:
         if ".gguf" in kinds:
-            raise errors.Error(f"{found.folder} has {ALONE}")
-        raise errors.Error(
+            raise errors.ModelInvalid(f"{found.folder} has {ALONE}")
+        raise errors.ModelInvalid(
             f"{found.folder} has no .safetensors file: other formats can run code and are refused"
         )
     return found
@@ -124,12 +125,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text())
     except ValueError as error:
-        raise errors.Error(f"{path} is damaged, fetch it again: {error}") from error
-    return held if isinstance(held, dict) else {}
+        raise errors.ModelInvalid(f"{path} is damaged, fetch it again: {error}") from error
+    if not isinstance(held, dict):
+        raise errors.ModelInvalid(f"{path} is damaged, fetch it again: it holds no object")
+    return held
 
 
 def shapes(path: Path) -> dict[str, list[int]]:
-    """Tensor name → shape, from the head of a safetensors file. Raises `errors.Error` for a
+    """Tensor name → shape, from the head of a safetensors file. Raises `errors.ModelInvalid` for a
     damaged one."""
     try:
         with path.open("rb") as file:
@@ -138,7 +141,7 @@ def shapes(path: Path) -> dict[str, list[int]]:
                 raise ValueError("its head is longer than the file")
             head = json.loads(file.read(length))
     except (struct.error, ValueError) as error:
-        raise errors.Error(f"{path} is damaged, fetch it again: {error}") from error
+        raise errors.ModelInvalid(f"{path} is damaged, fetch it again: {error}") from error
     return {name: entry["shape"] for name, entry in head.items() if name != "__metadata__"}
 
 
@@ -149,6 +152,13 @@ def linear_share(folder: Path) -> float:
     found = [shape for path in paths for shape in shapes(path).values()]
     total = sum(map(_numbers, found))
     return sum(_numbers(shape) for shape in found if len(shape) == 2) / total if total else 0.0
+
+
+def _maps(held: Any) -> bool:
+    """Whether a configuration names classes of its own at any depth."""
+    if isinstance(held, dict):
+        return bool(held.get("auto_map")) or any(map(_maps, held.values()))
+    return isinstance(held, list) and any(map(_maps, held))
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -78,7 +78,9 @@ class Diffusers:
             compiled.compile(loading.large(pipe))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         self._fingerprint = self._digest(plan, loras)
-        if not self._steady():
+        with reading.told(self.checkpoint.folder):
+            apart = self._steady()
+        if not apart:
             log.warning(
                 "%s: prompts change each other in a batch: it runs one at a time", self.name
             )
@@ -135,7 +137,8 @@ class Diffusers:
         (width, height), steps = self.caps.sizes[0], self.caps.steps[0]
         item = Item(0, 0, 0, "red heart", 0, width, height, steps=max(1, steps))
         if self.caps.tasks[0] == "text2image":
-            self.generate([replace(item, guidance=self.caps.guidance[1])] * min(shapes))
+            with reading.told(self.checkpoint.folder):
+                self.generate([replace(item, guidance=self.caps.guidance[1])] * min(shapes))
 
     # rendering
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def read(found: Checkpoint, plan: quantization.Plan) -> Any:
         "dtype": getattr(torch, plan.dtype),
         "use_safetensors": True,
         "local_files_only": True,
+        "trust_remote_code": False,
     }
     if variant := _variant(found.folder / component(found)):
         options["variant"] = variant
@@ -93,6 +95,7 @@ def _read_encoders(found: Checkpoint, options: Mapping[str, Any]) -> dict[str, A
             variant=variant if any(folder.glob(f"*.{variant}*")) else None,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
         reading.require_all(folder, told["missing_keys"])
@@ -146,21 +149,54 @@ def tasks(pipe: Any) -> dict[str, Any]:
 
 def load_loras(pipe: Any, loras: Mapping[str, str]) -> dict[str, str]:
     """Name → digest of each adapter, all loaded and none active; loras: name → place. Raises
-    `errors.Error` naming one that cannot be loaded."""
+    `errors.ModelInvalid` naming one that cannot be loaded or lacks a tensor."""
     digests: dict[str, str] = {}
     for name, place in loras.items():
         path = adapters.find(place)
-        with reading.told(f"adapter {name} ({path})"):
+        what = f"adapter {name} ({path})"
+        with reading.told(what), _unfilled_as_nan():
             pipe.load_lora_weights(
                 str(path.parent), weight_name=path.name, adapter_name=name,
-                local_files_only=True, use_safetensors=True,
+                local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False,
             )  # fmt: skip
-        if name not in set().union(*pipe.get_list_adapters().values()):
-            raise errors.Error(f"adapter {name} ({path}) is one of another model")
+        held = _adapter(pipe, name)
+        if not held:
+            raise errors.ModelInvalid(f"{what} is one of another model")
+        reading.require_all(what, [key for key, value in held.items() if value.isnan().any()])
         digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     if digests:
         pipe.disable_lora()
     return digests
+
+
+def _adapter(pipe: Any, name: str) -> dict[str, Any]:
+    """The tensors of an adapter in the pipeline, by their place."""
+    import torch
+
+    return {
+        f"{part}.{key}": value
+        for part, network in pipe.components.items()
+        if isinstance(network, torch.nn.Module)
+        for key, value in network.named_parameters()
+        if "lora_" in key and f".{name}." in key
+    }
+
+
+@contextmanager
+def _unfilled_as_nan() -> Iterator[None]:
+    """Layers that are made within it begin as NaN: what no file filled is told by it. They would
+    begin by chance, with other numbers at each load under one fingerprint."""
+    from torch.nn import init
+
+    names = ("kaiming_uniform_", "normal_", "zeros_")
+    usual = {name: getattr(init, name) for name in names}
+    for name in names:
+        setattr(init, name, lambda tensor, *rest, **more: tensor.data.fill_(float("nan")))
+    try:
+        yield
+    finally:
+        for name, function in usual.items():
+            setattr(init, name, function)
 
 
 def large(pipe: Any) -> Any:

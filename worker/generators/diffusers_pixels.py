@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptmill.jobs import Item
-from worker.generators.base import Input, Pixels
+from worker.generators.base import Input, Pixels, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,11 @@ def given(first: Item, inputs: Sequence[Input]) -> dict[str, Any]:
 
 
 def bytes_of(images: Tensor) -> Pixels:
-    """uint8 [B, H, W, 3] of floats [B, 3, H, W] from 0 to 1."""
+    """uint8 [B, H, W, 3] of floats [B, 3, H, W] from 0 to 1. Raises `ValueError` for what is no
+    picture."""
     import torch
 
-    scaled = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    scaled = (finite(images.float()).clamp(0, 1) * 255).round().to(torch.uint8)
     pixels: Pixels = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 

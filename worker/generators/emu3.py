@@ -36,15 +36,29 @@ class Emu3:
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         found = offers.sizes(self.side, self.cell)
-        return tuple(size for size in found if self.tokens(*size) <= self.room)
+        fits = tuple(size for size in found if self._count(*size) <= self.room)
+        if not fits:
+            raise errors.SettingInvalid(
+                f"PROMPTMILL_MODEL_OPTIONS: beside the prompt {self.room} tokens are left, too few "
+                "for any usual size: name smaller `sizes` or fewer `prompt_tokens`",
+                param="PROMPTMILL_MODEL_OPTIONS",
+            )
+        return fits
 
     def tokens(self, width: int, height: int) -> int:
         if width % self.cell or height % self.cell:
             raise errors.SettingInvalid(f"sizes of Emu3 are multiples of {self.cell}")
-        found = height // self.cell * (width // self.cell + 1)
+        found = self._count(width, height)
         if found > self.room:
-            raise errors.SettingInvalid(f"{width}x{height} takes {found} tokens of {self.room}")
+            raise errors.SettingInvalid(
+                f"{width}x{height} takes {found} tokens of {self.room}: name smaller `sizes` or "
+                "fewer `prompt_tokens` in PROMPTMILL_MODEL_OPTIONS"
+            )
         return found
+
+    def _count(self, width: int, height: int) -> int:
+        """One token for each cell, and one at the end of each row."""
+        return height // self.cell * (width // self.cell + 1)
 
     def draw(self, items: Sequence[Item], prompts: Prompts, sample: Sampler) -> Tensor:
         import torch

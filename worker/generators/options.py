@@ -4,6 +4,7 @@ PROMPTMILL_MODEL_OPTIONS names. Every field is optional."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from typing import Any
 from promptmill import errors
 
 _SIZE = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,16 @@ def _wrong(text: str) -> errors.SettingInvalid:
 
 
 def _sizes(name: str, value: Any) -> tuple[tuple[int, int], ...]:
-    found = [_SIZE.fullmatch(text) for text in value if isinstance(text, str)]
-    if not isinstance(value, list) or not found or len(found) != len(value) or None in found:
+    texts = value if isinstance(value, list) else []
+    found = [_SIZE.fullmatch(text) for text in texts if isinstance(text, str)]
+    if not found or len(found) != len(texts) or None in found:
         raise _wrong(f'{name} must be a list like ["512x512", "768x512"]')
     return tuple((int(match[1]), int(match[2])) for match in found if match)
 
 
 def _numbers(kind: type[float], name: str, value: Any) -> tuple[Any, ...]:
     numbers = isinstance(value, list) and all(
-        isinstance(n, int | kind) and not isinstance(n, bool) and n >= 0 for n in value
+        isinstance(n, int | kind) and not isinstance(n, bool) and 0 <= n < math.inf for n in value
     )
     if not numbers or not value or list(value) != sorted(value):
         raise _wrong(f"{name} must be a list of numbers, ascending")
@@ -73,6 +75,13 @@ def _bounds(kind: type[float], name: str, value: Any) -> tuple[Any, ...]:
     found = _numbers(kind, name, value)
     if len(found) != 3:
         raise _wrong(f"{name} must be [least, usual, most]")
+    return found
+
+
+def _steps(name: str, value: Any) -> tuple[Any, ...]:
+    found = _bounds(int, name, value)
+    if found[0] < 1:
+        raise _wrong(f"{name} must begin at 1 at least")
     return found
 
 
@@ -87,7 +96,10 @@ def _loras(name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(
         _NAME.fullmatch(key) and isinstance(place, str) for key, place in value.items()
     ):
-        raise _wrong(f'{name} must be an object like {{"pixel-art": "FOLDER or hf:ORG/NAME"}}')
+        raise _wrong(
+            f'{name} must be an object like {{"pixel-art": "FOLDER or hf:ORG/NAME"}}, its names of '
+            "letters, digits, _ and -"
+        )
     return dict(value)
 
 
@@ -99,7 +111,7 @@ def _count(name: str, value: Any) -> int:
 
 _READERS: Mapping[str, Any] = {
     "sizes": _sizes,
-    "steps": lambda name, value: _bounds(int, name, value),
+    "steps": _steps,
     "guidance": lambda name, value: _bounds(float, name, value),
     "batch_shapes": _shapes,
     "loras": _loras,

@@ -14,7 +14,7 @@ from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import device as devices
 from worker.generators import hub, quantization, reading, steady
-from worker.generators.base import Input, Pixels, Resolved, Watch
+from worker.generators.base import Input, Pixels, Resolved, Watch, finite
 from worker.generators.checkpoint import TRANSFORMERS, Checkpoint
 from worker.generators.emu3 import Emu3
 from worker.generators.janus import Janus
@@ -57,6 +57,17 @@ class Autoregressive:
     to one length whatever the neighbours, and each row has its own random numbers."""
 
     def __init__(self, found: Checkpoint, options: Options) -> None:
+        held = str(found.config("config.json").get("model_type"))
+        if held not in FAMILIES:
+            raise errors.ModelInvalid(
+                f"{found.folder} is a {held}: of transformers' models promptmill draws with "
+                f"{' and '.join(FAMILIES)}, and with the pipelines of diffusers"
+            )
+        if options.loras or options.steps:
+            raise errors.SettingInvalid(
+                f"PROMPTMILL_MODEL_OPTIONS: a {held} has neither loras nor steps",
+                param="PROMPTMILL_MODEL_OPTIONS",
+            )
         self.checkpoint = found
         self.options = options
         self.name = found.name
@@ -133,7 +144,8 @@ class Autoregressive:
         """One picture; the engine measures the other shapes bucket by bucket."""
         width, height = self.caps.sizes[0]
         item = Item(0, 0, 0, "red heart", 0, width, height, guidance=self.caps.guidance[1])
-        self.generate([item] * min(shapes))
+        with reading.told(self.checkpoint.folder):
+            self.generate([item] * min(shapes))
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, H, W, 3] of the items, in order."""
@@ -148,7 +160,7 @@ class Autoregressive:
         sample = Sampler(items, steps=steps, device=self._device, watch=self.watch)
         with devices.inference(self._device):
             made = self._family.draw(items, self._prompts, sample)
-            scaled = ((made.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            scaled = ((finite(made.float()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pixels: Pixels = scaled.contiguous().cpu().numpy()
         return pixels
 
@@ -174,12 +186,15 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
         kept = FAMILIES[kind.config_class.model_type].kept
         if (config := quantization.config(plan, TRANSFORMERS, kept)) is not None:
             options = {"quantization_config": config, "device_map": device}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            found.folder, local_files_only=True, trust_remote_code=False
+        )
         model, told = kind.from_pretrained(
             found.folder,
             dtype=getattr(torch, plan.dtype),
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             **options,
         )
@@ -188,16 +203,11 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
 
 
 def _class(transformers: Any, found: Checkpoint) -> Any:
-    """The class of the checkpoint, if it puts out images and its tokens are known here."""
-    config = transformers.AutoConfig.from_pretrained(found.folder, local_files_only=True)
-    mapping = transformers.AutoModelForMultimodalLM._model_mapping
-    kind = mapping.get(type(config), None)
+    """The class of the checkpoint, of those that put out images."""
+    config = transformers.AutoConfig.from_pretrained(
+        found.folder, local_files_only=True, trust_remote_code=False
+    )
+    kind = transformers.AutoModelForMultimodalLM._model_mapping.get(type(config), None)
     if "image" not in getattr(kind, "output_modalities", ()):
-        raise errors.Error(f"{found.folder} is a {config.model_type}: it makes no images")
-    if config.model_type not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise errors.Error(
-            f"{found.folder} is a {config.model_type}, whose image tokens promptmill cannot "
-            f"read (it can those of {known})"
-        )
+        raise errors.ModelInvalid(f"{found.folder} is a {config.model_type}: it makes no images")
     return kind
