@@ -132,6 +132,17 @@ def test_parts_behind_links_to_folders_count(tmp_path: Path) -> None:
             "preprocessor_config.json asks for code",
         ),
         ({"model_index_dot_json": "[]"}, "is damaged.*holds no object"),
+        (
+            {"model_index_dot_json": '{"vae": ["diffusers", "AutoencoderKL"]}'},
+            "m is incomplete, fetch it again: it lacks vae/",
+        ),
+        (
+            {
+                "model_index_dot_json": '{"unet": ["diffusers", "UNet2DConditionModel"]}',
+                "unet__model_dot_bin": b"x",
+            },
+            "unet has model.bin and no .safetensors file",
+        ),
         ({"config_dot_json": "{"}, "is damaged"),
         (
             {
@@ -139,6 +150,13 @@ def test_parts_behind_links_to_folders_count(tmp_path: Path) -> None:
                 "unet__my_unet_dot_py": "import os",
             },
             "my_unet.py",
+        ),
+        (
+            {
+                "model_index_dot_json": '{"_class_name": ["pipeline", "Own"]}',
+                "pipeline_dot_py": "import os",
+            },
+            "pipeline.py",
         ),
     ],
 )

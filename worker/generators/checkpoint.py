@@ -18,6 +18,7 @@ from promptmill import errors, models
 
 DIFFUSERS, TRANSFORMERS = "diffusers", "transformers"
 WEIGHTS = (".safetensors", ".gguf")
+PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 TEXTS = (".json", ".txt", ".model", ".jinja")  # configuration and vocabularies
 ALONE = (
     "a .gguf file and no .safetensors: such a file is the transformer of a pipeline alone. Put it "
@@ -104,11 +105,15 @@ def check(found: Checkpoint) -> Checkpoint:
                 f"{path} asks for code of the checkpoint's own (auto_map): promptmill never runs it"
             )
     for component, entry in found.config("model_index.json").items():
-        if isinstance(entry, list) and _own_code(found.folder, component, entry):
+        if not isinstance(entry, list):
+            continue
+        if _own_code(found.folder, component, entry):
             raise errors.ModelInvalid(
                 f"{component} of {found.name} needs {entry[0]}.py of the checkpoint's own: "
                 "promptmill never runs it"
             )
+        if component != "_class_name":
+            _require_part(found.folder / component, entry)
     kinds = {path.suffix for path in found.files()}
     if ".safetensors" not in kinds:
         if ".gguf" in kinds:
@@ -175,6 +180,22 @@ def _own_code(folder: Path, component: str, entry: list[Any]) -> bool:
     if library in _LIBRARIES or entry[0] is None:
         return False
     return (folder / component / f"{library}.py").exists() or (folder / f"{library}.py").exists()
+
+
+def _require_part(folder: Path, entry: list[Any]) -> None:
+    """Of a pipeline's parts, each is there, and none in a format that can run code alone."""
+    if not any(entry):
+        return
+    if not folder.is_dir():
+        raise errors.ModelInvalid(
+            f"{folder.parent} is incomplete, fetch it again: it lacks {folder.name}/"
+        )
+    names = {path.suffix: path.name for path in folder.iterdir()}
+    if not names.keys() & set(WEIGHTS) and (pickled := names.keys() & set(PICKLED)):
+        raise errors.ModelInvalid(
+            f"{folder} has {names[min(pickled)]} and no .safetensors file: other formats can run "
+            "code and are refused"
+        )
 
 
 def _numbers(shape: list[int]) -> int:
