@@ -160,6 +160,7 @@ class Renderer:
         is always rendered."""
         outcomes: list[Outcome] = []
         todo = [list(tasks)]
+        again: Task | None = None  # it did not fit alone, and the memory has been emptied since
         while todo:
             chunk = todo.pop(0)
             limit = self.limit(bucket, chunk[0][0])
@@ -169,10 +170,13 @@ class Renderer:
             try:
                 outcomes += self._forward(chunk, limit)
             except OutOfMemory as error:
-                if limit == 1:
+                if limit == 1 and again is chunk[0]:
                     outcomes.append(Fault("out_of_memory", str(error)))
                     continue
-                self._halve(bucket, min(limit, self._shape(len(chunk), limit)))
+                if limit == 1:
+                    again = chunk[0]
+                else:
+                    self._halve(bucket, min(limit, self._shape(len(chunk), limit)))
                 todo.insert(0, chunk)
             except Abandoned:
                 raise

@@ -12,11 +12,13 @@ Variant: TypeAlias = tuple[Any, ...]  # the values of `head.PRODUCT_ORDER`
 
 
 def settled(variant: Variant) -> Variant:
-    """With the strength that is usual for its task, and with pictures by their hash. Raises
+    """With the strength that is usual for its task, where none is given or the task has nothing to
+    leave by it, and with pictures by their hash. Raises
     `errors.BadRow` when the pictures are not those that its task needs, or rerolls have no
     score to reach."""
     task, size, source, mask, *middle, strength, lora, least, rerolls, expand, seed = variant
-    strength = jobs.usual_strength(task) if strength is None else strength
+    if strength is None or task not in jobs.SOURCE_TASKS:
+        strength = jobs.usual_strength(task)
     if rerolls and least is None:
         raise errors.BadRow("max_rerolls needs a min_score", param="min_score")
     if task in jobs.SOURCE_TASKS or source is not None or mask is not None:

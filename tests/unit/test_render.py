@@ -123,6 +123,23 @@ def test_out_of_memory_of_a_single_image_is_its_fault() -> None:
     assert outcomes == [Fault("out_of_memory", "1 images do not fit")]
 
 
+def test_an_image_that_does_not_fit_alone_is_tried_once_more() -> None:
+    """What others held is gone by then."""
+
+    class Full(Noting):
+        def generate(self, items: Sequence[Item]) -> Pixels:
+            if not self.batches:
+                self.batches.append(len(items))
+                raise OutOfMemory("once")
+            return super().generate(items)
+
+    generator = Full()
+    [fits, never] = Renderer(generator, caps={"b": 1}).render("b", items("a", "!oom0"))
+    assert isinstance(fits, Picture)
+    assert never == Fault("out_of_memory", "1 images do not fit")
+    assert generator.batches == [1, 1, 1, 1]
+
+
 def test_a_generator_that_is_not_batch_invariant_runs_one_shape_named_in_its_fingerprint() -> None:
     generator = Fixed()
     outcomes = Renderer(generator).render("b", items("a", "b", "c"))

@@ -42,6 +42,11 @@ def test_a_draft_is_an_item_in_everything_but_type() -> None:
     )
 
 
+def test_a_picture_from_nothing_has_no_strength() -> None:
+    given, usual = one([RICH], prompt="a", strength=0.5), one([RICH], prompt="a")
+    assert given.strength == usual.strength == 1.0
+
+
 def test_a_row_may_set_every_field() -> None:
     draft = one(
         [RICH, ("size", "64x64"), ("steps", "9")],
