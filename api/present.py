@@ -18,9 +18,9 @@ T = TypeVar("T", bound=BaseModel)
 _CLOSED = (jobs.JobState.CANCELLING, jobs.JobState.CANCELLED, jobs.JobState.EXPIRED)
 
 
-def state_of(job: records.Job) -> str:
+def state_of(job: records.Job, *, rendering: bool = False) -> str:
     """The state that is shown: a queued job that began is running."""
-    begun = job.started_at is not None or job.counts.done + job.counts.failed > 0
+    begun = rendering or job.started_at is not None or job.counts.done + job.counts.failed > 0
     return "running" if job.state is jobs.JobState.QUEUED and begun else str(job.state)
 
 
@@ -81,7 +81,7 @@ def _job_fields(job: records.Job, outlook: Outlook) -> dict[str, Any]:
         "object": "job",
         "name": job.name,
         "model": job.model,
-        "state": state_of(job),
+        "state": state_of(job, rendering=outlook.rendering is not None),
         "priority": str(job.priority),
         "counts": counts_of(job),
         "images_per_second": round(pace.images_per_second, 3),
@@ -183,8 +183,12 @@ def model_of(model: models.Model, workers: Sequence[Mapping[str, Any]] | None) -
 
 
 def worker_of(model: str, status: Mapping[str, Any]) -> schemas.Worker:
+    """Without the jobs that it renders for: they may be another tenant's."""
     name = str(status.get("worker") or status.get("id") or status.get("name") or "")
-    return schemas.Worker.model_validate({**status, "id": name, "model": model})
+    told = {**status, "id": name, "model": model}
+    if now := status.get("rendering"):
+        told["rendering"] = {key: value for key, value in now.items() if key != "jobs"}
+    return schemas.Worker.model_validate(told)
 
 
 def event_of(job: records.Job, event: outbox.Logged) -> schemas.WebhookEvent:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from api import feed, rates
+from api.farm import WORKERS_FOR
 from promptmill.store import control
 from promptmill.store import jobs as stored_jobs
 from tests.integration.api_farm import ApiFarm, each, events
@@ -118,7 +119,17 @@ def test_a_model_that_goes_by_steps_tells_them(farm: ApiFarm) -> None:
         farm.worker.report()
         other_worker.report()
         assert next(one for one in told if one["rendering"] is None)["counts"]["done"] == 0
-    assert farm.job(other)["rendering"] is None
+    assert (farm.job(other)["rendering"], farm.job(other)["state"]) == (None, "queued")
+
+
+def test_a_job_that_is_rendered_runs_and_workers_do_not_name_it(farm: ApiFarm) -> None:
+    id = farm.submit(["one"])["id"]
+    at = {"step": 3, "steps": 40, "measuring": False}
+    time.sleep(WORKERS_FOR)
+    farm.worker.report(state="busy", rendering={**at, "jobs": [id]})
+    assert (farm.job(id)["rendering"], farm.job(id)["state"]) == (at, "running")
+    [worker] = farm.http.get("/v1/workers").json()["data"]
+    assert worker["rendering"] == at
 
 
 def test_a_tenant_has_so_many_streams_and_no_more(
