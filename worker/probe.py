@@ -91,7 +91,7 @@ def pull(name: str, *, device: str, quantization: str, options: str = "") -> str
         folder = hub.pull(name)
         if adapters.alone(folder):
             return f"commit {folder.name}, the adapter {adapters.find(str(folder)).name}"
-        registry.create(name, options)
+        registry.require(name)  # it need not make pictures: PROMPTMILL_IMAGE_CHECK names others
         return f"commit {folder.name}"
     generator = registry.create(name, options)
     generator.load(device=device, quantization=quantization)
