@@ -17,6 +17,7 @@ import numpy as np
 from promptmill.jobs import Item
 from worker import rerolls
 from worker.generators.base import (
+    BROKEN,
     Generator,
     Input,
     OutOfMemory,
@@ -228,7 +229,7 @@ class Renderer:
         items = [item for item, _ in padded]
         inputs = [given for _, given in padded if given is not None]
         begun = time.monotonic()
-        pixels, reasons = self._generate(items, inputs)
+        pixels, faults = self._generate(items, inputs)
         wanted = (shape, items[0].height, items[0].width)
         if pixels.shape[:3] != wanted or pixels.dtype.name != "uint8":
             raise ValueError(
@@ -242,21 +243,21 @@ class Renderer:
         share = (time.monotonic() - begun) * 1000 / len(chunk)
         fingerprint = self.fingerprint(shape)
         return [
-            Fault(REJECTED, reasons[i])
-            if i in reasons
-            else Picture(items[i], pixels[i], share, fingerprint, score)
+            faults.get(i) or Picture(items[i], pixels[i], share, fingerprint, score)
             for i, score in enumerate(scores)
         ]
 
     def _generate(
         self, items: Sequence[Item], inputs: Sequence[Input]
-    ) -> tuple[NDArray[np.uint8], Mapping[int, str]]:
-        """Pictures, and why the model itself refuses some, by place."""
+    ) -> tuple[NDArray[np.uint8], Mapping[int, Fault]]:
+        """Pictures, and the faults of some, by place."""
         generate = self.generator.generate
         try:
             return (generate(items, inputs) if inputs else generate(items)), {}
         except Rejected as verdict:
-            return verdict.pixels, verdict.reasons
+            refused = {k: Fault(REJECTED, reason) for k, reason in verdict.reasons.items()}
+            failed = {k: Fault("render_failed", BROKEN) for k in verdict.broken}
+            return verdict.pixels, refused | failed
 
     def scored(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The same, with a score for each picture of one bucket that has none yet: where nothing

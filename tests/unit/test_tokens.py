@@ -52,3 +52,13 @@ def test_both_halves_of_janus_begin_as_its_processor_begins_them(
         room = 32 - len(text) - 2
         assert one == [PAD] * room + [BOS, *text, BOI]
         assert other == [PAD] * room + [BOS, *[PAD] * len(text), BOI]
+
+
+def test_a_row_whose_scores_are_no_numbers_is_known() -> None:
+    sample = Sampler([ITEM, ITEM], steps=2, device="cpu", watch=None)
+    scores = torch.zeros(2, 4)
+    sample.noisy(scores.masked_fill(torch.arange(4) > 1, float("-inf")))
+    assert sample.lost() == []
+    scores[1, 2] = float("nan")
+    sample.noisy(scores)
+    assert sample.lost() == [1]

@@ -4,7 +4,7 @@ written once, around it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Watch: TypeAlias = Callable[[int, int], None]  # told (steps done, steps in all)
+BROKEN = "the model made numbers that are no picture (NaN)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,22 @@ class OutOfMemory(Exception):
 
 
 class Rejected(Exception):
-    """The model's own check refuses some of what it made. reasons: by place in the batch;
+    """Some of what the model made is no picture to give out. reasons: by place in the batch, of
+    what its own check refuses; broken: the places of what holds numbers that are none (NaN);
     pixels: of the whole batch."""
 
-    def __init__(self, reasons: Mapping[int, str], pixels: Pixels) -> None:
-        super().__init__("; ".join(reasons.values()))
+    def __init__(
+        self, reasons: Mapping[int, str], pixels: Pixels, *, broken: Collection[int] = ()
+    ) -> None:
+        super().__init__("; ".join([*reasons.values(), *[BROKEN] * bool(broken)]))
         self.reasons = reasons
+        self.broken = broken
         self.pixels = pixels
+
+
+def broken(made: Tensor) -> list[int]:
+    """The places of a batch whose numbers are not all finite."""
+    return [k for k, row in enumerate(made) if not row.isfinite().all()]
 
 
 class Generator(Protocol):
@@ -89,14 +99,6 @@ class Generator(Protocol):
     def close(self) -> None:
         """Frees the device."""
         ...
-
-
-def finite(made: Tensor) -> Tensor:
-    """The same. Raises `ValueError` where it holds what is no number, of which bytes would make
-    a black picture."""
-    if not bool(made.isfinite().all()):
-        raise ValueError("the model made NaN or infinity, which is no picture")
-    return made
 
 
 class Scorer(Protocol):

@@ -26,7 +26,7 @@ from worker.generators import (
 )
 from worker.generators import device as devices
 from worker.generators import diffusers_loading as loading
-from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch
+from worker.generators.base import Input, OutOfMemory, Pixels, Rejected, Resolved, Watch, broken
 from worker.generators.checkpoint import Checkpoint
 from worker.generators.options import Options
 
@@ -78,9 +78,7 @@ class Diffusers:
             compiled.compile(loading.large(pipe))
         self.caps = diffusers_offers.caps(self._pipes, self.options, self._possible())
         self._fingerprint = self._digest(plan, loras)
-        with reading.told(self.checkpoint.folder):
-            apart = self._steady()
-        if not apart:
+        if not self._steady():
             log.warning(
                 "%s: prompts change each other in a batch: it runs one at a time", self.name
             )
@@ -126,7 +124,7 @@ class Diffusers:
         ]  # fmt: skip
         longer = [replace(one, prompt="a long tale of a cat and a dog " * 4) for one in rest]
         try:
-            one, other = self.generate([first, *rest]), self.generate([*longer, first])
+            one, other = self._tried([first, *rest]), self._tried([*longer, first])
         except OutOfMemory:
             return True  # the engine finds what fits
         return bool((one[0] == other[-1]).all())
@@ -137,8 +135,10 @@ class Diffusers:
         (width, height), steps = self.caps.sizes[0], self.caps.steps[0]
         item = Item(0, 0, 0, "red heart", 0, width, height, steps=max(1, steps))
         if self.caps.tasks[0] == "text2image":
-            with reading.told(self.checkpoint.folder):
-                self.generate([replace(item, guidance=self.caps.guidance[1])] * min(shapes))
+            self._tried([replace(item, guidance=self.caps.guidance[1])] * min(shapes))
+
+    def _tried(self, items: Sequence[Item]) -> Pixels:
+        return reading.tried(self.checkpoint.folder, lambda: self.generate(items))
 
     # rendering
 
@@ -161,13 +161,14 @@ class Diffusers:
             arguments["num_inference_steps"] = max(first.steps, least)
         with devices.inference(self._device):
             made = pipe(**arguments)
+        lost = broken(made.images)
         pixels = diffusers_pixels.bytes_of(made.images)
         if inputs and inputs[0].mask is not None:
             pixels = diffusers_pixels.keep_outside(pixels, inputs)
-        flagged = getattr(made, "nsfw_content_detected", None)
-        if flagged and any(flagged):
-            found = {k: "the checkpoint's safety checker" for k, bad in enumerate(flagged) if bad}
-            raise Rejected(found, pixels)
+        flagged = getattr(made, "nsfw_content_detected", None) or ()
+        found = {k: "the checkpoint's safety checker" for k, bad in enumerate(flagged) if bad}
+        if found or lost:
+            raise Rejected(found, pixels, broken=lost)
         return pixels
 
     def _arguments(self, pipe: Any, items: Sequence[Item]) -> dict[str, Any]:

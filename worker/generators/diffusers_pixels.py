@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptmill.jobs import Item
-from worker.generators.base import Input, Pixels, finite
+from worker.generators.base import Input, Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +28,10 @@ def given(first: Item, inputs: Sequence[Input]) -> dict[str, Any]:
 
 
 def bytes_of(images: Tensor) -> Pixels:
-    """uint8 [B, H, W, 3] of floats [B, 3, H, W] from 0 to 1. Raises `ValueError` for what is no
-    picture."""
+    """uint8 [B, H, W, 3] of floats [B, 3, H, W] from 0 to 1; black where one is no number."""
     import torch
 
-    scaled = (finite(images.float()).clamp(0, 1) * 255).round().to(torch.uint8)
+    scaled = (images.float().nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
     pixels: Pixels = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 

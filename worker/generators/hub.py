@@ -77,8 +77,8 @@ def pull(model: str) -> Path:
     wanted = wanted_of(list(sizes))
     if not any(file.endswith(".safetensors") for file in wanted):
         if any(file.endswith(".gguf") for file in sizes):
-            raise errors.Error(f"{model} has {checkpoint.ALONE}")
-        raise errors.Error(f"{model} has no .safetensors files: other formats are refused")
+            raise errors.ModelInvalid(f"{model} has {checkpoint.ALONE}")
+        raise errors.ModelInvalid(f"{model} has no .safetensors files: other formats are refused")
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     needed, free = sum(sizes[file] for file in wanted), shutil.disk_usage(cache).free

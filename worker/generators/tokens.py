@@ -52,6 +52,7 @@ class Sampler:
         self.top_k = 0
         self.temperature = 1.0
         self._watch = watch
+        self._lost = torch.zeros(len(items), dtype=torch.bool, device=device)
         self._streams = [
             torch.Generator("cpu").manual_seed(item.seed & devices.SEED_MASK) for item in items
         ]
@@ -66,6 +67,7 @@ class Sampler:
         import torch
 
         scores = scores / self.temperature
+        self._lost |= scores.isnan().any(-1)
         if 0 < self.top_k < scores.shape[-1]:
             least = scores.topk(self.top_k).values[:, -1:]
             scores = scores.masked_fill(scores < least, float("-inf"))
@@ -79,6 +81,10 @@ class Sampler:
         if self._watch is not None:
             self._watch(self.step, self.steps)
         return scores + (-torch.log(-torch.log(chance))).to(scores)
+
+    def lost(self) -> list[int]:
+        """The rows whose scores were no numbers at some step."""
+        return [int(row) for row in self._lost.nonzero()]
 
 
 def special(tokenizer: Any, name: str, usual: str) -> str:

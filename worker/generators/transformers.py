@@ -14,7 +14,7 @@ from promptmill.jobs import Item
 from promptmill.models import Caps
 from worker.generators import device as devices
 from worker.generators import hub, quantization, reading, steady
-from worker.generators.base import Input, Pixels, Resolved, Watch, finite
+from worker.generators.base import Input, Pixels, Rejected, Resolved, Watch, broken
 from worker.generators.checkpoint import TRANSFORMERS, Checkpoint
 from worker.generators.emu3 import Emu3
 from worker.generators.janus import Janus
@@ -57,17 +57,15 @@ class Autoregressive:
     to one length whatever the neighbours, and each row has its own random numbers."""
 
     def __init__(self, found: Checkpoint, options: Options) -> None:
-        held = str(found.config("config.json").get("model_type"))
-        if held not in FAMILIES:
-            raise errors.ModelInvalid(
-                f"{found.folder} is a {held}: of transformers' models promptmill draws with "
-                f"{' and '.join(FAMILIES)}, and with the pipelines of diffusers"
-            )
-        if options.loras or options.steps:
-            raise errors.SettingInvalid(
-                f"PROMPTMILL_MODEL_OPTIONS: a {held} has neither loras nor steps",
-                param="PROMPTMILL_MODEL_OPTIONS",
-            )
+        """Raises `errors.ModelInvalid` for a model that makes no images."""
+        _require_family(found)
+        for name in ("loras", "steps"):
+            if getattr(options, name):
+                raise errors.SettingInvalid(
+                    f"PROMPTMILL_MODEL_OPTIONS: {name} are of pipelines of diffusers, and "
+                    f"{found.name} has none",
+                    param="PROMPTMILL_MODEL_OPTIONS",
+                )
         self.checkpoint = found
         self.options = options
         self.name = found.name
@@ -144,8 +142,7 @@ class Autoregressive:
         """One picture; the engine measures the other shapes bucket by bucket."""
         width, height = self.caps.sizes[0]
         item = Item(0, 0, 0, "red heart", 0, width, height, guidance=self.caps.guidance[1])
-        with reading.told(self.checkpoint.folder):
-            self.generate([item] * min(shapes))
+        reading.tried(self.checkpoint.folder, lambda: self.generate([item] * min(shapes)))
 
     def generate(self, items: Sequence[Item], inputs: Sequence[Input] = ()) -> Pixels:
         """Pictures uint8 [B, H, W, 3] of the items, in order."""
@@ -160,8 +157,12 @@ class Autoregressive:
         sample = Sampler(items, steps=steps, device=self._device, watch=self.watch)
         with devices.inference(self._device):
             made = self._family.draw(items, self._prompts, sample)
-            scaled = ((finite(made.float()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            lost = sorted({*broken(made), *sample.lost()})
+            whole = made.float().nan_to_num(-1).clamp(-1, 1)
+            scaled = ((whole + 1) * 127.5).round().to(torch.uint8)
         pixels: Pixels = scaled.contiguous().cpu().numpy()
+        if lost:
+            raise Rejected({}, pixels, broken=lost)
         return pixels
 
     def room(self) -> float:
@@ -173,7 +174,7 @@ class Autoregressive:
 
 
 def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any, Any]:
-    """(model, tokenizer). Raises `errors.Error` for a model that makes no images."""
+    """(model, tokenizer)."""
     import torch
     import transformers
 
@@ -182,10 +183,14 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
     logging.disable_progress_bar()
     options: dict[str, Any] = {}
     with reading.told(found.folder):
-        kind = _class(transformers, found)
-        kept = FAMILIES[kind.config_class.model_type].kept
-        if (config := quantization.config(plan, TRANSFORMERS, kept)) is not None:
-            options = {"quantization_config": config, "device_map": device}
+        config = transformers.AutoConfig.from_pretrained(
+            found.folder, local_files_only=True, trust_remote_code=False
+        )
+        kinds: Any = transformers.AutoModelForMultimodalLM._model_mapping  # not typed
+        kind = kinds[type(config)]
+        kept = FAMILIES[config.model_type].kept
+        if (held := quantization.config(plan, TRANSFORMERS, kept)) is not None:
+            options = {"quantization_config": held, "device_map": device}
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             found.folder, local_files_only=True, trust_remote_code=False
         )
@@ -202,12 +207,10 @@ def _read(found: Checkpoint, plan: quantization.Plan, device: str) -> tuple[Any,
     return (model if options else model.to(device)).eval(), tokenizer
 
 
-def _class(transformers: Any, found: Checkpoint) -> Any:
-    """The class of the checkpoint, of those that put out images."""
-    config = transformers.AutoConfig.from_pretrained(
-        found.folder, local_files_only=True, trust_remote_code=False
-    )
-    kind = transformers.AutoModelForMultimodalLM._model_mapping.get(type(config), None)
-    if "image" not in getattr(kind, "output_modalities", ()):
-        raise errors.ModelInvalid(f"{found.folder} is a {config.model_type}: it makes no images")
-    return kind
+def _require_family(found: Checkpoint) -> None:
+    kind = found.config("config.json").get("model_type", "model of no type")
+    if kind not in FAMILIES:
+        raise errors.ModelInvalid(
+            f"{found.folder} is a {kind}: it makes no images, or none whose tokens promptmill can "
+            f"read (it can those of {', '.join(FAMILIES)})"
+        )
