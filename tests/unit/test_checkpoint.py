@@ -177,10 +177,24 @@ def test_a_model_that_makes_no_pictures_is_refused_by_its_configuration(tmp_path
         registry.create(str(folder(tmp_path / "j", **given)), str(options))
 
 
+def test_other_files_of_json_may_hold_anything(tmp_path: Path) -> None:
+    files = {"tokenizer_config_dot_json": '{"vocabulary_map": {"auto_map": 7}}'}
+    files |= {"vocab_dot_json": '["auto_map"]', "samples_dot_json": '{"auto_map": 1}'}
+    made = folder(tmp_path / "m", config_dot_json="{}", model_dot_safetensors=b"\xff" * 20, **files)
+    assert checkpoint.find(str(made)).kind == checkpoint.TRANSFORMERS
+
+
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
     made = folder(tmp_path / "m", config_dot_json="{}", model_dot_safetensors=b"\xff" * 20)
     with pytest.raises(errors.Error, match=r"model\.safetensors is damaged"):
         checkpoint.find(str(made)).parameters()
+    whole = tensors(a=[4])
+    for damaged in (whole[:-1], whole + b"0"):
+        (made / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(errors.ModelInvalid, match=r"model\.safetensors is damaged.*head says"):
+            checkpoint.find(str(made)).parameters()
+    (made / "model.safetensors").write_bytes(whole)
+    assert checkpoint.find(str(made)).parameters() == 4
     with pytest.raises(errors.ModelNotFound, match="no such folder"):
         checkpoint.find(str(tmp_path / "absent"))
 

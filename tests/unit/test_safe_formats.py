@@ -76,11 +76,10 @@ def calls(node: ast.Call, given: Mapping[str | None, ast.expr]) -> Iterator[str]
         safe = given.get("weights_only") if module == "torch" else None
         if not (isinstance(safe, ast.Constant) and safe.value is True):
             yield f"{node.lineno}: {called} may run what it reads"
-    trusted = given.get("trust_remote_code", ast.Constant(None))
-    if not (isinstance(trusted, ast.Constant) and trusted.value in (False, None)):
-        yield f"{node.lineno}: trust_remote_code"
-    if name == "from_pretrained" and "trust_remote_code" not in given:
-        yield f"{node.lineno}: from_pretrained asks on the terminal whether to run code"
+    trusted = given.get("trust_remote_code")
+    loads = name == "from_pretrained" or (name == "from_config" and "Auto" in module)
+    if (loads or trusted) and not (isinstance(trusted, ast.Constant) and trusted.value is False):
+        yield f"{node.lineno}: {called} may run code of the checkpoint"
     if "allow_pickle" in given or ("shell" in given and module in ("subprocess", "")):
         yield f"{node.lineno}: allow_pickle or shell"
     kept_inside = isinstance(kept := given.get("filter"), ast.Constant) and kept.value == "data"
@@ -108,6 +107,8 @@ def test_a_module_runs_nothing_that_it_reads(path: Path) -> None:
         "AutoModel.from_pretrained('a', revision='1', trust_remote_code=True)",
         "AutoTokenizer.from_pretrained('a', local_files_only=True)",
         "AutoTokenizer.from_pretrained('a', local_files_only=True, trust_remote_code=flag)",
+        "AutoTokenizer.from_pretrained('a', local_files_only=True, trust_remote_code=None)",
+        "AutoModel.from_config(config)",
         "subprocess.run(x, shell=True)", "tarfile.open(x).extractall(y)",
         "from torch.package import PackageImporter",
     ],

@@ -70,7 +70,9 @@ def convert(gguf: Path, target: Path) -> None:
     )
     config = packed.config
     del config.quantization_config  # the copy below is plain
-    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.bfloat16, trust_remote_code=False
+    )
     plain.load_state_dict(packed.state_dict())
     tokenizer.save_pretrained(target)
     plain.save_pretrained(target)

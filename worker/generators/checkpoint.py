@@ -26,7 +26,6 @@ ALONE = (
     "and scheduler, and set PROMPTMILL_QUANTIZATION=gguf"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")  # large, and no settings
 _LIBRARIES = ("diffusers", "transformers")
 
 
@@ -100,7 +99,7 @@ def kind_of(folder: Path) -> str:
 def check(found: Checkpoint) -> Checkpoint:
     """Refuses weights that could run code, and code itself."""
     for path in found.files():
-        if path.suffix == ".json" and path.name not in _VOCABULARIES and _maps(read_json(path)):
+        if path.name.endswith("config.json") and _maps(read_json(path)):
             raise errors.ModelInvalid(
                 f"{path} asks for code of the checkpoint's own (auto_map): promptmill never runs it"
             )
@@ -129,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         held = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.ModelInvalid(f"{path} is damaged, fetch it again: {error}") from error
     if not isinstance(held, dict):
         raise errors.ModelInvalid(f"{path} is damaged, fetch it again: it holds no object")
@@ -145,9 +144,13 @@ def shapes(path: Path) -> dict[str, list[int]]:
             if length > path.stat().st_size:
                 raise ValueError("its head is longer than the file")
             head = json.loads(file.read(length))
-    except (struct.error, ValueError) as error:
+        head.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in head.values()]
+        if 8 + length + max(ends, default=0) != path.stat().st_size:
+            raise ValueError("it is longer or shorter than its head says")
+        return {name: entry["shape"] for name, entry in head.items()}
+    except (struct.error, ValueError, LookupError, AttributeError, TypeError) as error:
         raise errors.ModelInvalid(f"{path} is damaged, fetch it again: {error}") from error
-    return {name: entry["shape"] for name, entry in head.items() if name != "__metadata__"}
 
 
 def linear_share(folder: Path) -> float:
@@ -162,7 +165,7 @@ def linear_share(folder: Path) -> float:
 def _maps(held: Any) -> bool:
     """Whether a configuration names classes of its own at any depth."""
     if isinstance(held, dict):
-        return bool(held.get("auto_map")) or any(map(_maps, held.values()))
+        return isinstance(held.get("auto_map"), dict) or any(map(_maps, held.values()))
     return isinstance(held, list) and any(map(_maps, held))
 
 

@@ -47,6 +47,8 @@ def _reason(error: Exception) -> str:
         return f"{found[0]} found: other formats (.bin) can run code and are refused"
     if found := re.search(r"size mismatch for (\S+?):|because (\S+) expected shape", text):
         return f"{found[1] or found[2]} has another shape than the model needs"
+    if found := re.search(r"weights from checkpoint file for '([^']+)'", text):
+        return f"{found[1]} is damaged, fetch it again"
     if type(error).__name__ == "SafetensorError":
         return "its weights are damaged, fetch them again"
     if "ignore_mismatched_sizes" in text:
