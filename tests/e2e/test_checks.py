@@ -65,7 +65,7 @@ def test_pictures_that_the_classifier_refuses_fail_and_the_rest_are_as_without_i
     for image, same, chance in zip(images, before, chances, strict=True):
         if image["index"] in refused:
             assert image["error"]["code"] == "rejected"
-            assert image["error"]["message"].endswith(f"{checkpoint}: nsfw {chance:.3f}")
+            assert image["error"]["message"].endswith(f" by {checkpoint.name}: nsfw {chance:.3f}")
             assert image["sha256"] is None
         else:
             assert image["sha256"] == same["sha256"]
