@@ -99,7 +99,7 @@ def kind_of(folder: Path) -> str:
 def check(found: Checkpoint) -> Checkpoint:
     """Refuses weights that could run code, and code itself."""
     for path in found.files():
-        if path.name.endswith("config.json") and _maps(read_json(path)):
+        if path.name.endswith("config.json") and _names_code(read_json(path)):
             raise errors.ModelInvalid(
                 f"{path} asks for code of the checkpoint's own (auto_map): promptmill never runs it"
             )
@@ -162,11 +162,11 @@ def linear_share(folder: Path) -> float:
     return sum(_numbers(shape) for shape in found if len(shape) == 2) / total if total else 0.0
 
 
-def _maps(held: Any) -> bool:
+def _names_code(held: Any) -> bool:
     """Whether a configuration names classes of its own at any depth."""
     if isinstance(held, dict):
-        return isinstance(held.get("auto_map"), dict) or any(map(_maps, held.values()))
-    return isinstance(held, list) and any(map(_maps, held))
+        return isinstance(held.get("auto_map"), dict) or any(map(_names_code, held.values()))
+    return isinstance(held, list) and any(map(_names_code, held))
 
 
 def _below(folder: Path) -> Iterator[Path]:
